@@ -1,0 +1,64 @@
+# Everything a newcomer needs is `make demo` and `make test`; both set up what they need.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+VENV   := .venv/bin
+BPF    := build/bpf
+CLANG  ?= clang-16
+SRCS   := $(wildcard services/*/bpf/*.bpf.c)
+OBJS   := $(patsubst %.bpf.c,$(BPF)/%.bpf.o,$(notdir $(SRCS)))
+CFLAGS := -O2 -g -Wall -Wextra -Werror -Wno-unused-parameter -Wno-missing-declarations \
+          -target bpf -D__TARGET_ARCH_x86 -Ishared/bpf -I$(BPF)
+CFILES := $(wildcard shared/bpf/*.h services/*/bpf/*.[ch])
+export PATH := $(PATH):/usr/sbin
+export ACHELOUS_BPF_DIR := $(CURDIR)/$(BPF)
+
+vpath %.bpf.c $(sort $(dir $(SRCS)))
+
+.PHONY: help setup demo up test lint format bench bpf openapi clean
+
+help: ## show this
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+setup: ## install what is missing, compile the eBPF programs
+	@scripts/setup
+
+demo: setup ## the whole platform on this machine, a tour with measured figures, cleaned up
+	@$(VENV)/achelous demo
+
+up: setup ## the same platform, left running until Ctrl-C
+	@$(VENV)/achelous up $(ARGS)
+
+test: setup ## all tests
+	@$(VENV)/pytest $(ARGS)
+
+bench: setup ## side-by-side ratios, never absolute times
+	@$(VENV)/python -m bench $(ARGS)
+
+lint: setup ## ruff, mypy --strict, import-linter, clang-format
+	@$(VENV)/ruff check .
+	@$(VENV)/ruff format --check .
+	@$(VENV)/mypy
+	@$(VENV)/lint-imports
+	@clang-format-16 --dry-run --Werror $(CFILES)
+
+format: setup ## rewrite the sources as lint wants them
+	@$(VENV)/ruff check --fix .
+	@$(VENV)/ruff format .
+	@clang-format-16 -i $(CFILES)
+
+openapi: setup ## write docs/openapi.json from the app
+	@$(VENV)/python -m achelous_controller openapi > docs/openapi.json
+
+bpf: $(OBJS)
+
+$(BPF)/vmlinux.h:
+	@mkdir -p $(@D)
+	@bpftool btf dump file /sys/kernel/btf/vmlinux format c > $@
+
+$(BPF)/%.bpf.o: %.bpf.c $(BPF)/vmlinux.h $(wildcard shared/bpf/*.h)
+	@$(CLANG) $(CFLAGS) -c $< -o $@
+
+clean: ## remove everything that was built
+	rm -rf build .venv
