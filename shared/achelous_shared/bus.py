@@ -1,0 +1,312 @@
+"""The message bus: NATS with deadlines, bounded queues, and streams that are followed without gaps.
+
+Core NATS delivers at most once and JetStream's push consumers die with the server that holds them,
+so everything here either answers within a deadline or notices the loss and asks again.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+import nats
+import nats.errors
+import nats.js.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StreamConfig
+
+from achelous_shared import messages, subjects
+
+log = logging.getLogger(__name__)
+
+_PENDING_MESSAGES: Final = 65_536
+_PENDING_BYTES: Final = 512 * 1024 * 1024
+_HEARTBEAT_S: Final = 1.0
+_RETRY_S: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
+
+Handler = Callable[[bytes], Awaitable[None]]
+"""Takes the payload of one message."""
+
+Answer = Callable[[bytes], Awaitable[bytes]]
+"""Takes the payload of a request, returns that of the reply."""
+
+
+class BusError(Exception):
+    """The bus did not do what was asked of it in time; the caller may try again."""
+
+
+class Bus:
+    """A connection to the bus in one role. Use `Bus.connect`."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._stream_api = client.jetstream(timeout=5)
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(cls, url: str, *, role: str, name: str) -> AsyncIterator["Bus"]:
+        """Connect, waiting for a server as long as it takes; closed on exit.
+
+        ``role`` selects the prefix of the inboxes, which must be the role of the URL's user.
+        """
+
+        async def on_error(error: Exception) -> None:
+            log.warning("bus: %s", error)
+
+        async def on_disconnect() -> None:
+            log.warning("bus: disconnected")
+
+        async def on_reconnect() -> None:
+            log.info("bus: connected again")
+
+        client = Client()
+        for attempt in _endless():
+            try:
+                await client.connect(
+                    url,
+                    name=name,
+                    inbox_prefix=subjects.inbox(role).encode(),
+                    error_cb=on_error,
+                    disconnected_cb=on_disconnect,
+                    reconnected_cb=on_reconnect,
+                    max_reconnect_attempts=-1,
+                    reconnect_time_wait=0.1,
+                    connect_timeout=2,
+                    ping_interval=5,
+                    max_outstanding_pings=2,
+                    pending_size=64 * 1024 * 1024,
+                )
+                break
+            except (OSError, nats.errors.Error, TimeoutError) as error:
+                log.info("bus: not reachable yet (%s)", error)
+                client = Client()
+                await asyncio.sleep(attempt)
+        try:
+            yield cls(client)
+        finally:
+            await client.close()
+
+    @property
+    def connected(self) -> bool:
+        """Whether a server is connected right now."""
+        return bool(self._client.is_connected)
+
+    async def publish(self, subject: str, message: messages.Message) -> None:
+        """Send at most once. Raises `BusError` while no server is connected."""
+        try:
+            await self._client.publish(subject, messages.encode(message))
+        except (nats.errors.Error, OSError) as error:
+            raise BusError(f"publish on {subject}: {error}") from error
+
+    async def publish_stream(
+        self, stream: str, subject: str, data: bytes, *, message_id: str, timeout: float = 2.0
+    ) -> None:
+        """Append to a stream, once per ``message_id`` within the stream's duplicate window.
+
+        Returns when the stream has it; raises `BusError` otherwise.
+        """
+        try:
+            await self._stream_api.publish(
+                subject,
+                data,
+                timeout=timeout,
+                stream=stream,
+                headers={"Nats-Msg-Id": message_id},
+            )
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            raise BusError(f"publish on {subject}: {error!r}") from error
+
+    async def request(self, subject: str, data: bytes, *, timeout: float) -> bytes:
+        """Ask and wait ``timeout`` seconds at most for one reply; without one raises `BusError`."""
+        try:
+            reply = await self._client.request(subject, data, timeout=timeout)
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            raise BusError(f"request on {subject}: {error!r}") from error
+        return bytes(reply.data)
+
+    async def listen(self, subject: str, handler: Handler) -> None:
+        """Handle every message on ``subject``, one after the other, until cancelled."""
+        subscription = await self._subscribe(subject)
+        try:
+            while True:
+                message = await _next(subscription)
+                if message is not None:
+                    await handler(message.data)
+        finally:
+            await _unsubscribe(subscription)
+
+    async def serve(
+        self, subject: str, answer: Answer, *, queue: str = "", concurrency: int = 16
+    ) -> None:
+        """Answer requests on ``subject``, up to ``concurrency`` at once, until cancelled.
+
+        ``answer`` must turn its own failures into replies; one that raises fails the service.
+        """
+        subscription = await self._subscribe(subject, queue)
+
+        async def worker() -> None:
+            while True:
+                message = await _next(subscription)
+                if message is None:
+                    continue
+                reply = await answer(message.data)
+                if message.reply:
+                    try:
+                        await self._client.publish(message.reply, reply)
+                    except nats.errors.Error as error:
+                        log.warning("bus: reply on %s lost: %s", subject, error)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(concurrency):
+                    group.create_task(worker())
+        finally:
+            await _unsubscribe(subscription)
+
+    async def ensure_stream(self, config: StreamConfig) -> None:
+        """Create the stream, or bring an existing one to this configuration. Raises `BusError`."""
+        try:
+            try:
+                await self._stream_api.add_stream(config)
+            except nats.js.errors.BadRequestError:
+                await self._stream_api.update_stream(config)
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            raise BusError(f"stream {config.name}: {error!r}") from error
+
+    async def follow(self, stream: str, subject: str, handler: Handler, *, last: bool) -> None:
+        """Handle every message that the stream takes on ``subject``, in order, until cancelled.
+
+        With ``last`` it starts from (and after a loss repeats) the last message of each subject;
+        without, from now on, and resumes after the last one handled. What a stream itself lost, to
+        its limits or with its disk, is for the caller to notice by the revisions in the messages.
+        """
+        position = _Position(last)
+        for delay in _endless():
+            try:
+                await self._follow_once(stream, subject, handler, position)
+            except nats.js.errors.NotFoundError:
+                log.info("bus: stream %s is not there yet", stream)
+            except (nats.errors.Error, OSError, TimeoutError, BusError) as error:
+                log.warning("bus: following %s again: %r", subject, error)
+            await asyncio.sleep(delay if not position.moved() else _RETRY_S[0])
+
+    async def _follow_once(
+        self, stream: str, subject: str, handler: Handler, position: "_Position"
+    ) -> None:
+        inbox = self._client.new_inbox()
+        subscription = await self._subscribe(inbox)
+        try:
+            state = (await self._stream_api.stream_info(stream)).state
+            consumer = await self._stream_api.add_consumer(
+                stream, position.consumer(subject, inbox, state.first_seq, state.last_seq)
+            )
+            try:
+                await self._consume(subscription, handler, position)
+            finally:
+                if self.connected:
+                    await self._stream_api.delete_consumer(stream, consumer.name)
+        finally:
+            await _unsubscribe(subscription)
+
+    async def _consume(
+        self, subscription: Subscription, handler: Handler, position: "_Position"
+    ) -> None:
+        expected = 1
+        while True:
+            message = await _next(subscription, timeout=3 * _HEARTBEAT_S)
+            if message is None:
+                raise BusError("no heartbeat from the consumer")
+            if not message.data and message.headers and "Status" in message.headers:
+                stalled = message.headers.get("Nats-Consumer-Stalled")
+                if answer_to := message.reply or stalled:
+                    await self._client.publish(answer_to)
+                continue
+            sequence = message.metadata.sequence
+            if sequence.consumer != expected:
+                raise BusError(f"message {expected} of the consumer is missing")
+            expected += 1
+            await handler(message.data)
+            position.handled(sequence.stream)
+
+    async def _subscribe(self, subject: str, queue: str = "") -> Subscription:
+        return await self._client.subscribe(
+            subject,
+            queue=queue,
+            pending_msgs_limit=_PENDING_MESSAGES,
+            pending_bytes_limit=_PENDING_BYTES,
+        )
+
+
+class _Position:
+    """How far a follower has come in its stream."""
+
+    def __init__(self, last: bool) -> None:
+        self._last = last
+        self._next: int | None = None
+        self._moved = False
+
+    def consumer(self, subject: str, inbox: str, first: int, latest: int) -> ConsumerConfig:
+        config = ConsumerConfig(
+            filter_subject=subject,
+            deliver_subject=inbox,
+            ack_policy=AckPolicy.NONE,
+            idle_heartbeat=_HEARTBEAT_S,
+            flow_control=True,
+            inactive_threshold=10,
+            max_deliver=1,
+            mem_storage=True,
+            num_replicas=1,
+        )
+        if self._last:
+            config.deliver_policy = DeliverPolicy.LAST_PER_SUBJECT
+            return config
+        if self._next is None or self._next > latest + 1:  # the first time, or a new stream
+            self._next = latest + 1
+        config.deliver_policy = DeliverPolicy.BY_START_SEQUENCE
+        config.opt_start_seq = max(self._next, first, 1)
+        return config
+
+    def handled(self, sequence: int) -> None:
+        self._next = sequence + 1
+        self._moved = True
+
+    def moved(self) -> bool:
+        moved, self._moved = self._moved, False
+        return moved
+
+
+def _endless() -> "_Delays":
+    return _Delays()
+
+
+class _Delays:
+    """Seconds to wait before each next attempt: short at first, then steady."""
+
+    def __init__(self) -> None:
+        self._attempts = 0
+
+    def __iter__(self) -> "_Delays":
+        return self
+
+    def __next__(self) -> float:
+        delay = _RETRY_S[min(self._attempts, len(_RETRY_S) - 1)]
+        self._attempts += 1
+        return delay
+
+
+async def _next(subscription: Subscription, *, timeout: float = 3600.0) -> Msg | None:
+    """The next message, or None after ``timeout`` seconds."""
+    try:
+        return await subscription.next_msg(timeout=timeout)
+    except (nats.errors.TimeoutError, TimeoutError):
+        return None
+
+
+async def _unsubscribe(subscription: Subscription) -> None:
+    try:
+        await subscription.unsubscribe()
+    except nats.errors.Error as error:  # the connection is gone, and the subscription with it
+        log.debug("bus: unsubscribe: %s", error)

@@ -1,0 +1,321 @@
+"""What travels on the bus: msgpack structs with a version; tables as packed arrays in bytes.
+
+A reader ignores fields that it does not know, so fields may be added within a version; anything
+else raises the version, and a reader refuses a version that it does not speak (`UnknownVersion`).
+"""
+
+from typing import Any, Final, TypeVar
+from uuid import UUID
+
+import msgspec
+
+VERSION: Final = 1
+
+M = TypeVar("M", bound="Message")
+
+
+class BadMessage(ValueError):
+    """Bytes from the bus that are no message of the expected kind; counted and left alone."""
+
+
+class UnknownVersion(BadMessage):
+    """A message of a version that this program does not speak."""
+
+    def __init__(self, version: int) -> None:
+        super().__init__(f"message of version {version}, this program speaks version {VERSION}")
+        self.version = version
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of every message: its version."""
+
+    v: int = VERSION
+
+
+class Value(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of the parts of messages."""
+
+
+class _Header(msgspec.Struct):
+    v: int
+
+
+_encoder = msgspec.msgpack.Encoder()
+_header = msgspec.msgpack.Decoder(_Header)
+_decoders: dict[type[Any], msgspec.msgpack.Decoder[Any]] = {}
+
+
+def encode(message: Message) -> bytes:
+    """The bytes of a message."""
+    return _encoder.encode(message)
+
+
+def decode(data: bytes, kind: type[M]) -> M:
+    """The message in ``data``; raises `UnknownVersion` or `BadMessage`."""
+    try:
+        version = _header.decode(data).v
+        if version != VERSION:
+            raise UnknownVersion(version)
+        decoder = _decoders.setdefault(kind, msgspec.msgpack.Decoder(kind))
+        return decoder.decode(data)  # type: ignore[no-any-return]
+    except msgspec.DecodeError as error:
+        raise BadMessage(f"no {kind.__name__}: {error}") from error
+
+
+# ---- routes ------------------------------------------------------------------------------------
+
+
+class RouteDelta(Message, frozen=True, kw_only=True):
+    """Changes that take one VPC's table from revision ``base`` to ``revision``.
+
+    With ``base == revision`` and no entries it only announces the revision, so that a gateway that
+    lost the last delta notices. ``entries``: packed `routes.ROUTE`.
+    """
+
+    vni: int
+    base: int
+    revision: int
+    entries: bytes
+
+
+class SnapshotRequest(Message, frozen=True, kw_only=True):
+    """Ask for at most ``limit`` routes of a VPC with addresses above ``after`` (16 bytes or none)."""
+
+    vni: int
+    after: bytes
+    limit: int
+
+
+class SnapshotReply(Message, frozen=True, kw_only=True):
+    """A chunk of a VPC's table in order of address, as it stood at ``revision``.
+
+    A snapshot of several chunks stands for the first chunk's revision: deltas after it are applied
+    on top. ``vni`` unknown to the controller: revision 0, no entries. ``error`` is set instead of
+    all else when the controller can not answer now.
+    """
+
+    vni: int
+    revision: int
+    entries: bytes
+    done: bool
+    error: str | None = None
+
+
+class RevisionsRequest(Message, frozen=True, kw_only=True):
+    """Ask for the revisions of up to ``limit`` VPCs with VNIs above ``after``."""
+
+    after: int
+    limit: int
+
+
+class RevisionsReply(Message, frozen=True, kw_only=True):
+    """Revisions of VPCs in order of VNI; packed `routes.REVISION`."""
+
+    revisions: bytes
+    done: bool
+    error: str | None = None
+
+
+# ---- hosts -------------------------------------------------------------------------------------
+
+
+class SecurityRule(Value, frozen=True, kw_only=True):
+    """An allow rule. ``remote``: 16 bytes, ``remote_len`` 0..128 (an IPv4 /n is 96 + n).
+
+    ``protocol`` 0 is any. Ports are the destination's and 0..65535 where ports do not apply.
+    """
+
+    egress: bool
+    protocol: int
+    port_min: int
+    port_max: int
+    remote: bytes
+    remote_len: int
+
+
+class Port(Value, frozen=True, kw_only=True):
+    """A vNIC that this host shall run."""
+
+    vnic_id: UUID
+    instance_id: UUID
+    vni: int
+    mac: bytes
+    ip: bytes
+    prefix_len: int
+    """Of the subnet, 96..128."""
+    router: bytes
+    mtu: int
+    security_groups: tuple[UUID, ...]
+    revision: int
+
+
+class HostDocument(Message, frozen=True, kw_only=True):
+    """Everything that one host shall run. The whole of it, applied by difference."""
+
+    host_id: UUID
+    revision: int
+    ports: tuple[Port, ...]
+    security_groups: dict[UUID, tuple[SecurityRule, ...]]
+
+
+class GatewayAddress(Value, frozen=True, kw_only=True):
+    """A gateway of the fleet. ``vtep``: IPv4 as an integer."""
+
+    gateway_id: UUID
+    name: str
+    vtep: int
+
+
+class FleetDocument(Message, frozen=True, kw_only=True):
+    """Who may send VXLAN to whom: the VTEPs of all hosts and gateways.
+
+    ``host_vteps``: packed big-endian u32.
+    """
+
+    revision: int
+    host_vteps: bytes
+    gateways: tuple[GatewayAddress, ...]
+
+
+# ---- reports -----------------------------------------------------------------------------------
+
+
+class GatewayApplied(Message, frozen=True, kw_only=True):
+    """What a gateway serves; also its heartbeat, at least every 500 ms.
+
+    ``revisions``: packed `routes.REVISION`, all of them if ``full``, else those that moved lately.
+    ``serving``: its tables were in step with the controller when this was sent.
+    """
+
+    gateway_id: UUID
+    full: bool
+    serving: bool
+    revisions: bytes
+    at: float
+    """Unix time, seconds."""
+
+
+class HostApplied(Message, frozen=True, kw_only=True):
+    """What a host runs; also its heartbeat, at least every second.
+
+    ``waiting``: vNICs of that revision whose device has not appeared on the host yet.
+    ``failed``: vNICs that cannot run, with the reason.
+    """
+
+    host_id: UUID
+    revision: int
+    fleet_revision: int
+    waiting: tuple[UUID, ...]
+    failed: dict[UUID, str]
+    at: float
+
+
+# ---- what an operator is shown -----------------------------------------------------------------
+
+
+class ShowRequest(Message, frozen=True, kw_only=True):
+    """Ask a vSwitch or gateway for its tables; at most ``limit`` rows of each."""
+
+    limit: int = 1000
+
+
+class PortView(Value, frozen=True, kw_only=True):
+    """A port of a vSwitch with its counters."""
+
+    vnic_id: UUID
+    device: str
+    vni: int
+    ip: str
+    mac: str
+    state: str
+    """active, waiting (no device yet) or failed."""
+    rules_in: int
+    rules_out: int
+    tx_packets: int
+    tx_bytes: int
+    rx_packets: int
+    rx_bytes: int
+    local: int
+    direct: int
+    relayed: int
+    drops: dict[str, int]
+
+
+class FcView(Value, frozen=True, kw_only=True):
+    """An entry of the forwarding cache."""
+
+    vni: int
+    ip: str
+    vtep: str
+    mac: str
+    generation: int
+    revision: int
+    age_ms: float
+    """Since a gateway last confirmed it."""
+    idle_ms: float
+    """Since a packet last used it."""
+
+
+class SessionView(Value, frozen=True, kw_only=True):
+    """A session, the initiator first."""
+
+    vni: int
+    protocol: str
+    source: str
+    destination: str
+    state: str
+    packets: tuple[int, int]
+    bytes: tuple[int, int]
+    age_s: float
+    idle_s: float
+
+
+class GatewayView(Value, frozen=True, kw_only=True):
+    """A gateway as one vSwitch sees it."""
+
+    gateway_id: UUID
+    name: str
+    vtep: str
+    live: bool
+    share: float
+    """Of the destinations, 0..1."""
+    rtt_us: float | None
+
+
+class VswitchShow(Message, frozen=True, kw_only=True):
+    """The tables of one vSwitch."""
+
+    host_id: UUID
+    revision: int
+    ports: tuple[PortView, ...]
+    fc: tuple[FcView, ...]
+    fc_total: int
+    sessions: tuple[SessionView, ...]
+    sessions_total: int
+    gateways: tuple[GatewayView, ...]
+    drops: dict[str, int]
+    """Of the host as a whole, by reason."""
+
+
+class VpcView(Value, frozen=True, kw_only=True):
+    """The table of one VPC at a gateway."""
+
+    vni: int
+    revision: int
+    routes: int
+
+
+class GatewayShow(Message, frozen=True, kw_only=True):
+    """The tables of one gateway."""
+
+    gateway_id: UUID
+    serving: bool
+    vpcs: tuple[VpcView, ...]
+    vpcs_total: int
+    routes_total: int
+    relayed_packets: int
+    relayed_bytes: int
+    probes: int
+    rsp_requests: int
+    rsp_entries: int
+    drops: dict[str, int]

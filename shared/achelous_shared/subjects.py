@@ -1,0 +1,58 @@
+"""NATS subjects and streams: the one place that spells them."""
+
+from typing import Final
+from uuid import UUID
+
+PREFIX: Final = "achelous.v1"
+
+ROUTES_STREAM: Final = "ACHELOUS_ROUTES"
+"""Route deltas in order; bounded by age and size, because a gateway that fell behind asks again."""
+
+HOSTS_STREAM: Final = "ACHELOUS_HOSTS"
+"""The last document of each host, and the fleet's."""
+
+ALL_ROUTES: Final = f"{PREFIX}.routes.*"
+ALL_HOSTS: Final = f"{PREFIX}.host.*"
+FLEET: Final = f"{PREFIX}.fleet"
+SNAPSHOT_ROUTES: Final = f"{PREFIX}.snapshot.routes"
+SNAPSHOT_REVISIONS: Final = f"{PREFIX}.snapshot.revisions"
+ALL_APPLIED: Final = f"{PREFIX}.applied.>"
+ALL_GATEWAYS_APPLIED: Final = f"{PREFIX}.applied.gateway.*"
+ALL_HOSTS_APPLIED: Final = f"{PREFIX}.applied.host.*"
+REPORT: Final = f"{PREFIX}.command.all.report"
+"""Broadcast by a new leader: every gateway and host reports in full what it runs."""
+
+
+def routes(vni: int) -> str:
+    """Subject of the route deltas of one VPC."""
+    return f"{PREFIX}.routes.{vni}"
+
+
+def host(host_id: UUID) -> str:
+    """Subject of one host's desired state."""
+    return f"{PREFIX}.host.{host_id}"
+
+
+def rsp(gateway_id: UUID) -> str:
+    """Subject on which one gateway answers RSP requests."""
+    return f"{PREFIX}.rsp.{gateway_id}"
+
+
+def gateway_applied(gateway_id: UUID) -> str:
+    """Subject on which one gateway reports the revisions that it serves."""
+    return f"{PREFIX}.applied.gateway.{gateway_id}"
+
+
+def host_applied(host_id: UUID) -> str:
+    """Subject on which one host reports the revision that it runs."""
+    return f"{PREFIX}.applied.host.{host_id}"
+
+
+def show(service: str, service_id: UUID) -> str:
+    """Subject on which one vSwitch or gateway shows its tables to an operator."""
+    return f"{PREFIX}.command.{service}.{service_id}.show"
+
+
+def inbox(role: str) -> str:
+    """Prefix of the inboxes of one role, so that no role reads another's replies."""
+    return f"_INBOX_{role}"

@@ -1,0 +1,45 @@
+/* Why a packet was not delivered: the one definition of the reasons, append only.
+ *
+ * A function of the packet path returns a verdict (>= 0) or the negative of one of these; the one
+ * exit of each program counts it. The second column is what a person reads in tables and docs. */
+#ifndef ACH_DROP_H
+#define ACH_DROP_H
+
+#define ACH_DROP_REASONS(X)                                                                        \
+    X(NONE, "not dropped")                                                                         \
+    X(TRUNCATED, "a header is cut short or lies about its length")                                 \
+    X(UNSUPPORTED_ETHERTYPE, "neither IPv4 nor ARP")                                               \
+    X(SPOOFED_MAC, "the source MAC is not the vNIC's")                                             \
+    X(SPOOFED_IP, "the source address is not the vNIC's")                                          \
+    X(BAD_IP_HEADER, "the IPv4 header is malformed")                                               \
+    X(FRAGMENT, "an IPv4 fragment that belongs to no known datagram")                              \
+    X(MULTICAST, "a multicast or broadcast destination, which a VPC does not carry")               \
+    X(ACL_EGRESS, "no security-group rule of the sender allows it")                                \
+    X(ACL_INGRESS, "no security-group rule of the receiver allows it")                             \
+    X(SESSION_TABLE_FULL, "no room for another session")                                           \
+    X(NO_GATEWAY, "the route is not known here and no gateway is configured")                      \
+    X(UNKNOWN_VTEP, "the outer source is neither a host nor a gateway of the fleet")               \
+    X(BAD_VXLAN, "the VXLAN header is malformed (RFC 7348)")                                       \
+    X(UNKNOWN_VNI, "no vNIC of this VNI is on this host")                                          \
+    X(UNKNOWN_ENDPOINT, "the inner destination address is not on this host")                       \
+    X(FOREIGN_MAC, "the inner destination MAC is not the vNIC's")                                  \
+    X(TOO_BIG, "larger than the underlay carries after encapsulation")                             \
+    X(ENCAP_FAILED, "the kernel refused to make or remove the outer headers")                      \
+    X(NO_ROUTE, "the gateway has no route for this destination")                                   \
+    X(GATEWAY_LOOP, "a gateway was sent a packet by a gateway")                                    \
+    X(TTL_EXPIRED, "the outer time to live ran out")                                               \
+    X(BAD_PROBE, "a malformed gateway probe")                                                      \
+    X(BAD_ARP, "a malformed ARP message or one for an address off the subnet")                     \
+    X(PORT_NOT_READY, "the device has no vNIC bound to it yet")
+
+enum ach_drop {
+#define ACH_DROP_ENUM(name, text) ACH_DROP_##name,
+    ACH_DROP_REASONS(ACH_DROP_ENUM)
+#undef ACH_DROP_ENUM
+        ACH_DROP_COUNT,
+};
+
+/* Room in the counters for reasons to come: a new reason does not change a map's layout. */
+#define ACH_DROP_SLOTS 64
+
+#endif

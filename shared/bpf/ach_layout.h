@@ -1,0 +1,192 @@
+/* Keys, values and events: the only definition of what eBPF and Python share.
+ *
+ * Python derives its numpy dtypes from these through BTF. Integers are in host order unless their
+ * type says __be; addresses are 16 bytes, IPv4 mapped (::ffff:a.b.c.d). Rename a map when a layout
+ * that it holds changes: a pinned map of the old layout is then never misread. */
+#ifndef ACH_LAYOUT_H
+#define ACH_LAYOUT_H
+
+#include "ach_drop.h"
+
+#define ACH_VXLAN_PORT    4789
+#define ACH_PROBE_PORT    4798       /* UDP: is the gateway alive, are its tables fresh */
+#define ACH_PROBE_MAGIC   0x41434850 /* "ACHP" */
+#define ACH_ENCAP_LEN     50         /* outer IPv4 20, UDP 8, VXLAN 8, inner Ethernet 14 */
+#define ACH_MAX_RULES     256        /* of one direction of one vNIC */
+#define ACH_GATEWAY_SLOTS 1024       /* rendezvous table: (vni, destination) hashes to a slot */
+
+struct ach_vni_ip {
+    __u32 vni;
+    __u8 ip[16];
+};
+
+/* ---- vSwitch -------------------------------------------------------------------------------- */
+
+/* config[0]. mmapped: the agent writes, programs read. */
+struct ach_vswitch_config {
+    __be32 vtep; /* own underlay address */
+    __u32 underlay_ifindex;
+    __u64 learn_interval_ns;  /* at most one learn event per destination in this time */
+    __u32 learn_per_window;   /* at most so many learn events per vNIC, CPU and 100 ms */
+    __u32 underlay_mtu;       /* of the underlay device: inner packets fit in it less the encap */
+    __u64 tcp_established_ns; /* idle times after which a session is as good as gone */
+    __u64 tcp_opening_ns;     /* before both sides have answered, and after FIN or RST */
+    __u64 udp_ns;
+    __u64 icmp_ns;
+};
+
+enum ach_port_flags {
+    ACH_PORT_PEER = 1, /* a veth: deliver by redirect_peer */
+};
+
+/* ports[slot], mmapped; slot 0 stands for the host itself and is never a vNIC.
+ * generation changes when the slot changes hands; acl_gen when its rules do: written last. */
+struct ach_port {
+    __u32 generation; /* odd: in use, even: free */
+    __u32 ifindex;
+    __u32 vni;
+    __u32 acl_gen;
+    __u32 acl_in; /* key of acl; 0: allow nothing */
+    __u32 acl_out;
+    __u8 ip[16];
+    __u8 router[16]; /* the subnet's router: ARP for it is answered */
+    __u8 mac[6];
+    __u8 prefix_len; /* of the subnet, 96..128 for IPv4 */
+    __u8 flags;      /* enum ach_port_flags */
+    __u16 mtu;
+    __u16 reserved;
+};
+
+/* fc[slot], mmapped; slot 0 means none. An entry in use is never rewritten but for last_used_ns and
+ * revision: a changed route gets a fresh slot, then the index, then the old slot's generation moves
+ * on and with it every session that named it takes the slow path. */
+struct ach_fc_entry {
+    __u32 generation; /* odd: in use, even: free */
+    __u32 vni;
+    __u8 ip[16];
+    __be32 vtep;
+    __u8 mac[6]; /* of the destination vNIC: the inner destination MAC */
+    __u16 mtu;
+    __u32 reserved;
+    __u64 revision;     /* of the route, as the gateway gave it */
+    __u64 last_used_ns; /* CLOCK_MONOTONIC, written by the packet path */
+};
+
+/* Sessions: one entry for both directions. Side 0 is the lower (ip, port) pair, memcmp order of the
+ * 16 address bytes and then of the port in network order; ICMP echo uses its identifier as both
+ * ports. */
+struct ach_session_key {
+    __u32 vni;
+    __u8 ip[2][16];
+    __be16 port[2];
+    __u8 proto;
+    __u8 reserved[3];
+};
+
+#define ACH_HOP_NONE  0
+#define ACH_HOP_LOCAL 0x80000000u /* | slot in ports; without it: slot in fc */
+
+struct ach_hop {
+    __u32 slot;       /* ACH_HOP_NONE: not known yet, look it up (and relay) */
+    __u32 generation; /* of that slot when the session learned it */
+};
+
+enum ach_session_flags {
+    ACH_SESSION_INITIATOR_1 = 1, /* side 1 sent the first packet */
+    ACH_SESSION_REPLIED = 2,     /* the other side has answered */
+    ACH_SESSION_CLOSING = 4,     /* TCP: FIN or RST seen */
+};
+
+struct ach_session {
+    __u64 created_ns;
+    __u64 last_seen_ns;
+    struct ach_hop hop[2]; /* towards side 0, towards side 1 */
+    __u32 acl_gen[2];      /* of the local port on that side when it was admitted; 0: not local */
+    __u32 acl_port[2];     /* slot of that local port; 0: not local */
+    __u32 flags;           /* enum ach_session_flags */
+    __u32 reserved;
+    __u64 packets[2]; /* sent by side 0, by side 1 */
+    __u64 bytes[2];
+};
+
+/* acl: rule set id -> allow rules of one direction. Rule sets are immutable; a change makes a new
+ * id. */
+struct ach_rule {
+    __u8 remote[16];
+    __u8 remote_len; /* 0..128 */
+    __u8 proto;      /* 0: any */
+    __u16 port_min;  /* destination port; for ICMP and any protocol 0..65535 */
+    __u16 port_max;
+    __u16 reserved;
+};
+
+struct ach_ruleset {
+    __u32 count;
+    __u32 reserved;
+    struct ach_rule rules[ACH_MAX_RULES];
+};
+
+/* counters[port slot], per CPU. */
+struct ach_port_counters {
+    __u64 tx_packets; /* from the guest */
+    __u64 tx_bytes;
+    __u64 rx_packets; /* to the guest */
+    __u64 rx_bytes;
+    __u64 local;   /* of tx: to a vNIC on this host */
+    __u64 direct;  /* of tx: to another host by the FC */
+    __u64 relayed; /* of tx: by a gateway */
+    __u64 slow_path;
+    __u64 learn_events;
+    __u64 learn_window; /* the 100 ms window that learn_in_window counts */
+    __u64 learn_in_window;
+    __u64 drops[ACH_DROP_SLOTS];
+};
+
+/* learn ring: a destination that was relayed because the FC does not know it. */
+struct ach_learn_event {
+    __u32 vni;
+    __u8 ip[16];
+    __u32 port; /* slot of the sender */
+    __u64 at_ns;
+};
+
+enum ach_vtep_kind {
+    ACH_VTEP_HOST = 1,
+    ACH_VTEP_GATEWAY = 2,
+};
+
+/* ---- gateway -------------------------------------------------------------------------------- */
+
+struct ach_gateway_config {
+    __be32 vtep;
+    __u32 underlay_ifindex;
+    __u64 heartbeat_ns; /* CLOCK_MONOTONIC; renewed by the agent only while its tables are fresh */
+};
+
+struct ach_route {
+    __be32 vtep;
+    __u8 mac[6];
+    __u16 flags;
+    __u64 revision;
+};
+
+struct ach_gateway_counters {
+    __u64 relayed_packets;
+    __u64 relayed_bytes;
+    __u64 probes;
+    __u64 drops[ACH_DROP_SLOTS];
+};
+
+/* UDP payload of a probe, network order. The gateway's program answers by turning the packet round.
+ */
+struct ach_probe {
+    __be32 magic;
+    __u8 version; /* 1 */
+    __u8 type;    /* 1 request, 2 reply */
+    __be16 reserved;
+    __be32 sequence;
+    __be32 heartbeat_age_ms; /* reply: since the agent last vouched for its tables; saturates */
+    __be64 sent_ns;          /* the asker's clock, echoed */
+};
+
+#endif
