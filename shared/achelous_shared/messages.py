@@ -79,7 +79,7 @@ class RouteDelta(Message, frozen=True, kw_only=True):
 
 
 class SnapshotRequest(Message, frozen=True, kw_only=True):
-    """Ask for at most ``limit`` routes of a VPC with addresses above ``after`` (16 bytes or none)."""
+    """Ask for up to ``limit`` routes of a VPC with addresses above ``after`` (16 bytes or none)."""
 
     vni: int
     after: bytes

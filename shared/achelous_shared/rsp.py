@@ -1,14 +1,14 @@
 """RSP, the route synchronisation protocol: pure functions between bytes and packed arrays.
 
 Layout after the paper's figure: a header (entry count, id, size, type), then request entries
-(magic, options, tunnel id, key type, key); a reply echoes each request entry and adds type, length, MTU and
-next hop. All integers are in network order. Entries have a fixed size, so that a batch is one numpy
-view; ``length`` says how many bytes of the next hop count.
+(magic, options, tunnel id, key type, key); a reply echoes each request entry and adds type,
+length, MTU and next hop. All integers are in network order. Entries have a fixed size, so that a
+batch is one numpy view; ``length`` says how many bytes of the next hop count.
 
-    header          count 2 | version 1 | type 1 | id 4 | size 4 | reserved 4                = 16 B
-    request entry   magic 2 | options 2 | vni 4 | key type 1 | reserved 3 | key 16            = 28 B
+    header          count 2 | version 1 | type 1 | id 4 | size 4 | reserved 4               = 16 B
+    request entry   magic 2 | options 2 | vni 4 | key type 1 | reserved 3 | key 16           = 28 B
     reply entry     request entry | type 1 | length 1 | MTU 2 | revision 8 | next hop 16 | MAC 6
-                    | reserved 2                                                             = 64 B
+                    | reserved 2                                                            = 64 B
 """
 
 from dataclasses import dataclass

@@ -65,7 +65,7 @@ def health_app(checks: dict[str, Check], registry: CollectorRegistry) -> Starlet
 async def serve_http(app: ASGIApp, listen: str, address_file: Path) -> None:
     """Serve ``app`` at ``listen`` (address:port, port 0 picks one) until cancelled.
 
-    The address in use is written to ``address_file`` once it is bound, and the file removed at the end.
+    The address in use is written to ``address_file`` once bound; the file goes at the end.
     """
     host, _, port = listen.rpartition(":")
     listener = socket.create_server((host, int(port)), backlog=2048)
