@@ -2,6 +2,8 @@
 #ifndef ACH_KERNEL_H
 #define ACH_KERNEL_H
 
+/* Packet formats and __sk_buff never change: nothing to relocate. */
+#define BPF_NO_PRESERVE_ACCESS_INDEX
 /* A map of ours has a name that the kernel gives to a type. */
 #define config vmlinux_config
 #include "vmlinux.h"

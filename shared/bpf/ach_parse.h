@@ -42,7 +42,6 @@ static __always_inline struct ach_cursor ach_cursor(struct __sk_buff *skb, __u32
         want = skb->len;
     if (skb->data_end - skb->data < want)
         bpf_skb_pull_data(skb, want);
-    barrier_var(skb); /* else clang adds to the context pointer, which the verifier refuses */
     struct ach_cursor at = {(void *)(long)skb->data, (void *)(long)skb->data_end, skb->len};
     return at;
 }
