@@ -11,6 +11,7 @@ from typing import Any, Final, Self
 
 import numpy as np
 
+from achelous_shared.bpf.bpffs import is_bpffs
 from achelous_shared.bpf.btf import Btf
 from achelous_shared.bpf.dtypes import section_dtype, to_dtype
 from achelous_shared.bpf.errors import BpfError, MapLayout, MapLayoutChanged, check
@@ -223,6 +224,8 @@ def _choose_pins(handles: Mapping[str, int], pin_dir: Path | None) -> None:
     """Tell libbpf where to pin or adopt each map, after seeing that what is there fits."""
     if pin_dir is not None:
         pin_dir.mkdir(parents=True, exist_ok=True)
+        if not is_bpffs(pin_dir):
+            raise BpfError(errno.EINVAL, f"pin maps in {pin_dir} (call ensure_bpffs first)")
     for name, handle in handles.items():
         pinned = pin_dir is not None and not name.startswith(".")
         pin = pin_dir / name if pin_dir is not None and pinned else None
