@@ -50,7 +50,7 @@ class Agent:
         return self._standing.in_step() and self.relay.trouble() is None
 
     async def run(self, registry: CollectorRegistry) -> None:
-        """Until cancelled. What the data plane holds is adopted, and is left as it is at the end."""
+        """Until cancelled. What the data plane holds is adopted, and stays as it is at the end."""
         self.keeper.adopt()
         settings = self.settings
         address_file = settings.run_dir / f"gateway-{settings.gateway_id}.http"

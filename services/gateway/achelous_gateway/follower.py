@@ -8,7 +8,7 @@ import numpy as np
 
 from achelous_gateway.keeper import Keeper
 from achelous_gateway.plan import Delta, State, compare
-from achelous_gateway.relay import Relay
+from achelous_gateway.relay import VTEP, Relay
 from achelous_gateway.standing import Standing
 from achelous_gateway.stats import Stats
 from achelous_shared import messages, subjects
@@ -74,14 +74,13 @@ class Follower:
     async def _on_fleet(self, data: bytes) -> None:
         try:
             fleet = messages.decode(data, FleetDocument)
-            if len(fleet.host_vteps) % 4:
-                raise BadMessage(f"{len(fleet.host_vteps)} bytes of VTEPs, 4 are one")
-        except BadMessage as error:
+            hosts = unpack(fleet.host_vteps, VTEP)
+        except (BadMessage, MalformedTable) as error:
             self._refuse("fleet document", error)
             return
         if fleet.revision >= self._fleet_revision:
             self._fleet_revision = fleet.revision
-            self._relay.admit(fleet)
+            self._relay.admit(hosts, fleet.gateways)
 
     def _refuse(self, what: str, error: Exception) -> None:
         self._stats.bad_messages += 1
@@ -106,9 +105,7 @@ class Follower:
     async def _compare(self) -> None:
         """Compare all revisions; returns when what differed has been read."""
         vpcs = self._keeper.vpcs
-        following = {
-            vni: vpc.revision for vni, vpc in vpcs.items() if vpc.state is State.FOLLOWING
-        }
+        following = {vni: vpc.revision for vni, vpc in vpcs.items() if vpc.state is State.FOLLOWING}
         found = compare(following, frozenset(vpcs.keys() - following.keys()), await self._listing())
         for vni in found.empty:
             self._keeper.introduce(vni)
@@ -133,9 +130,7 @@ class Follower:
         after, done = 0, False
         while not done:
             request = messages.encode(RevisionsRequest(after=after, limit=_PAGE))
-            data = await self._bus.request(
-                subjects.SNAPSHOT_REVISIONS, request, timeout=_TIMEOUT_S
-            )
+            data = await self._bus.request(subjects.SNAPSHOT_REVISIONS, request, timeout=_TIMEOUT_S)
             reply = messages.decode(data, RevisionsReply)
             if reply.error is not None:
                 raise NotInStep(f"the controller says: {reply.error}")

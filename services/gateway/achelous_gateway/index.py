@@ -62,7 +62,7 @@ class KeyIndex:
         tags = (hashes << _HALF) | _ROW
         # One pass over all settles nearly every key: the smallest word of equal tag, if any.
         words = np.minimum.reduce(self._slots.take(buckets, axis=0) ^ tags[:, None], axis=1)
-        rows = (words - _ONE).view(np.int64)
+        rows: Rows = (words - _ONE).view(np.int64)
         equal = self._keys.take(rows, axis=0, mode="clip") == keys
         if equal.all():
             return rows
@@ -117,7 +117,7 @@ class KeyIndex:
     def _search(
         self, keys: Keys, buckets: Rows, tags: Hashes, pending: npt.NDArray[np.int64], rows: Rows
     ) -> None:
-        """Search slot by slot and bucket by bucket: keys of equal tag, keys that passed a bucket."""
+        """Search slot by slot and on from bucket to bucket: keys of equal tag, keys that passed."""
         buckets = buckets[pending]
         while pending.size:
             words = self._slots[buckets] ^ tags[pending, None]

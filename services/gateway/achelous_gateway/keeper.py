@@ -7,7 +7,7 @@ after the other: a writer holds the lock for all slices of a delta or of a snaps
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -157,7 +157,7 @@ class Keeper:
         try:
             await self._apply(vpc.vni, delta.entries)
         except TableFull as error:
-            log.error("VPC %d stays at revision %d: %s", vpc.vni, vpc.revision, error)
+            log.warning("VPC %d stays at revision %d: %s", vpc.vni, vpc.revision, error)
             self._stats.table_full += 1
             self._ask(vpc)
         else:
@@ -177,8 +177,8 @@ class Keeper:
             await asyncio.sleep(0)
 
 
-Column = TypeVar("Column", bound=npt.NDArray[Any])
+Element = TypeVar("Element", bound=np.generic)
 
 
-def _slices(batch: Column) -> Iterator[Column]:
+def _slices(batch: npt.NDArray[Element]) -> Iterator[npt.NDArray[Element]]:
     return (batch[at : at + _SLICE] for at in range(0, len(batch), _SLICE))

@@ -97,7 +97,7 @@ def judge(revision: int, delta: Delta) -> Verdict:
 
 def replay(revision: int, buffered: Iterable[Delta]) -> tuple[list[Delta], bool]:
     """The deltas to apply, in order, to a snapshot of ``revision``; and whether a gap follows."""
-    due = []
+    due: list[Delta] = []
     for delta in sorted(buffered, key=lambda delta: (delta.base, delta.revision)):
         verdict = judge(revision, delta)
         if verdict is Verdict.GAP:
@@ -143,7 +143,7 @@ def compare(following: Mapping[int, int], busy: frozenset[int], listed: Routes) 
     snapshot or were being read, which settles them. A revision held before the listing was read
     can not be ahead of it, unless the VNI belongs to a new VPC or the database was restored.
     """
-    revisions: dict[int, int] = dict(zip(*(listed[name].tolist() for name in ("vni", "revision"))))
+    revisions: dict[int, int] = dict(listed[["vni", "revision"]].tolist())
     unheld = [vni for vni in revisions if vni not in following and vni not in busy]
     astray = [vni for vni, held in following.items() if held > revisions.get(vni, held)]
     return Comparison(

@@ -2,7 +2,7 @@
 
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,10 @@ from achelous_shared.bpf import (
     enum_of,
     object_path,
 )
-from achelous_shared.messages import FleetDocument
+from achelous_shared.messages import GatewayAddress
+
+VTEP: Final = np.dtype([("vtep", ">u4")])
+"""An underlay address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +48,8 @@ class Relay(Protocol):
     def apply(self, changes: Changes) -> None:
         """Hold these changes too."""
 
-    def admit(self, fleet: FleetDocument) -> None:
-        """Relay for the VTEPs of this fleet, as the gateway that it lists under our id."""
+    def admit(self, hosts: Records, gateways: Sequence[GatewayAddress]) -> None:
+        """Relay for these ``hosts`` (`VTEP`), as the one of the ``gateways`` that has our id."""
 
     def vouch(self) -> None:
         """Say to whoever probes that the tables were in step just now."""
@@ -68,7 +71,7 @@ class NoRelay:
     def apply(self, changes: Changes) -> None:
         """See Relay."""
 
-    def admit(self, fleet: FleetDocument) -> None:
+    def admit(self, hosts: Records, gateways: Sequence[GatewayAddress]) -> None:
         """See Relay."""
 
     def vouch(self) -> None:
@@ -138,14 +141,13 @@ class BpfRelay:
                 _convert(changes.values, self._routes.value_dtype),
             )
 
-    def admit(self, fleet: FleetDocument) -> None:
+    def admit(self, hosts: Records, gateways: Sequence[GatewayAddress]) -> None:
         """See Relay."""
-        hosts = np.frombuffer(fleet.host_vteps, ">u4")
-        gateways = np.array([gateway.vtep for gateway in fleet.gateways], ">u4")
-        wanted = dict.fromkeys(hosts.tolist(), self._kinds["ACH_VTEP_HOST"])
-        wanted |= dict.fromkeys(gateways.tolist(), self._kinds["ACH_VTEP_GATEWAY"])
+        wanted = dict.fromkeys(hosts["vtep"].tolist(), self._kinds["ACH_VTEP_HOST"])
+        for gateway in gateways:
+            wanted[gateway.vtep] = self._kinds["ACH_VTEP_GATEWAY"]
         _replace(self._vteps, wanted)
-        own = [entry.vtep for entry in fleet.gateways if entry.gateway_id == self._gateway_id]
+        own = [gateway.vtep for gateway in gateways if gateway.gateway_id == self._gateway_id]
         self._config["vtep"] = own[0] if own else 0
 
     def vouch(self) -> None:

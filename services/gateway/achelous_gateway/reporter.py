@@ -13,7 +13,7 @@ from uuid import UUID
 from achelous_shared import subjects
 from achelous_shared.bus import Bus, BusError
 from achelous_shared.messages import GatewayApplied
-from achelous_shared.routes import REVISION, Routes, pack
+from achelous_shared.routes import Routes, pack
 
 log = logging.getLogger(__name__)
 

@@ -68,7 +68,8 @@ class RspServer:
         echo = reply.view(np.uint8).reshape(-1, rsp.REPLY.itemsize)
         echo[:, : rsp.REQUEST.itemsize] = asked.view(np.uint8).reshape(-1, rsp.REQUEST.itemsize)
         reply["revision"] = values["revision"]
-        reply["next_hop"][:, 12:] = np.ascontiguousarray(values["vtep"]).view(np.uint8).reshape(-1, 4)
+        vteps = np.ascontiguousarray(values["vtep"])
+        reply["next_hop"][:, 12:] = vteps.view(np.uint8).reshape(-1, 4)
         reply["mac"] = values["mac"]
         missing = np.flatnonzero(rows < 0)
         if missing.size:

@@ -52,9 +52,7 @@ def chunk(*addresses: str) -> Routes:
         (6, 6, Verdict.GAP),  # announced, and the delta was lost
     ],
 )
-def test_a_delta_is_judged_by_the_revision_held(
-    base: int, revision: int, verdict: Verdict
-) -> None:
+def test_a_delta_is_judged_by_the_revision_held(base: int, revision: int, verdict: Verdict) -> None:
     assert judge(5, delta(base, revision)) is verdict
 
 
