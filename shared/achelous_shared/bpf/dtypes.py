@@ -61,7 +61,8 @@ def to_dtype(btf: Btf, type_id: int) -> np.dtype[Any]:
             return _POINTER
         case Kind.ARRAY:
             element, _, count = struct.unpack("<III", found.data)
-            return np.dtype((to_dtype(btf, element), (count,)))
+            inner = to_dtype(btf, element)
+            return np.dtype((inner.base, (count, *inner.shape)))
         case Kind.STRUCT:
             return _record(btf, _flat(btf, found, 0), found.ref)
         case Kind.UNION:

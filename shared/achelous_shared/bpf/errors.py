@@ -2,8 +2,9 @@
 
 import errno
 import os
-from dataclasses import dataclass
 from pathlib import Path
+
+from achelous_shared.bpf.layout import MapLayout
 
 
 class BpfError(OSError):
@@ -14,6 +15,7 @@ class BpfError(OSError):
         super().__init__(code, f"{text}\n{log}" if log else text)
 
 
+<<<<<<< HEAD
 @dataclass(frozen=True, slots=True)
 class MapLayout:
     """What must be equal for two maps to hold the same bytes. Sizes in bytes, flags BPF_F_*."""
@@ -32,6 +34,9 @@ class MapLayout:
 
 
 class MapLayoutChanged(BpfError):
+=======
+class MapLayoutChanged(BpfError):  # noqa: N818 - the event, as its handlers name it
+>>>>>>> bpfbind
     """A pinned map holds another layout than the object wants: its contents cannot be adopted."""
 
     def __init__(self, name: str, pinned: MapLayout, wanted: MapLayout, pin: Path) -> None:

@@ -66,6 +66,13 @@ struct bt_counter { // 12 bytes, 16 per CPU
     __u32 cpu;
 };
 
+struct bt_bits {
+    __u32 whole;
+    __u32 low : 4, high : 28;
+};
+
+typedef __u8 bt_label[16];
+
 struct bt_event {
     __u32 number;
     __be32 peer;
@@ -75,6 +82,7 @@ struct bt_event {
 
 const enum bt_signed *bt_signed_btf __attribute__((unused));
 const enum bt_wide *bt_wide_btf __attribute__((unused));
+const struct bt_bits *bt_bits_btf __attribute__((unused));
 const struct bt_event *bt_event_btf __attribute__((unused));
 const struct bt_layout *bt_layout_btf __attribute__((unused));
 
@@ -113,6 +121,13 @@ struct {
     __type(value, __u64);
     __uint(max_entries, 8);
 } sums SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __type(key, __u32);
+    __type(value, bt_label);
+    __uint(max_entries, 4);
+} labels SEC(".maps");
 
 struct {
     __uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -188,8 +203,8 @@ int encapsulate(struct __sk_buff *skb) {
 SEC("tc")
 int refused(struct __sk_buff *skb) {
     __u32 slot = 0;
-    struct bt_port *port = bpf_map_lookup_elem(&ports, &slot);
-    return port->packets; // not checked for NULL
+    __u64 *last = bpf_map_lookup_elem(&recently_used_flows, &slot);
+    return *last; // not checked for NULL
 }
 #endif
 
