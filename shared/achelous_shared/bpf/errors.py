@@ -15,28 +15,7 @@ class BpfError(OSError):
         super().__init__(code, f"{text}\n{log}" if log else text)
 
 
-<<<<<<< HEAD
-@dataclass(frozen=True, slots=True)
-class MapLayout:
-    """What must be equal for two maps to hold the same bytes. Sizes in bytes, flags BPF_F_*."""
-
-    type: int
-    key_size: int
-    value_size: int
-    max_entries: int
-    flags: int
-
-    def __str__(self) -> str:
-        return (
-            f"type {self.type}, key {self.key_size} B, value {self.value_size} B, "
-            f"{self.max_entries} entries, flags {self.flags:#x}"
-        )
-
-
 class MapLayoutChanged(BpfError):
-=======
-class MapLayoutChanged(BpfError):  # noqa: N818 - the event, as its handlers name it
->>>>>>> bpfbind
     """A pinned map holds another layout than the object wants: its contents cannot be adopted."""
 
     def __init__(self, name: str, pinned: MapLayout, wanted: MapLayout, pin: Path) -> None:
