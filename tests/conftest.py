@@ -1,11 +1,12 @@
 """Fixtures of all tests: a run directory, and skipping what this machine cannot run."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
+from achelous_lab.netns.network import Network
 from achelous_lab.rundir import RunDir
 
 
@@ -23,3 +24,10 @@ def run_dir() -> Iterator[RunDir]:
     """A lab's run directory, removed afterwards."""
     with RunDir.create() as directory:
         yield directory
+
+
+@pytest.fixture
+async def network(run_dir: RunDir) -> AsyncIterator[Network]:
+    """Namespaces for nodes and guests, all removed afterwards."""
+    async with Network(run_dir) as network:
+        yield network
