@@ -83,9 +83,11 @@ def _owned(argv: Sequence[str | Path], netns: str | None, death: signal.Signals)
     """The command to exec: it gets `death` when this process dies, and lives in the namespace.
 
     By execs, not by a preexec function: safe whatever threads and event loop this process has,
-    and the pid stays the command's own.
+    and the pid stays the command's own. Should this process be dead before the kernel knew that
+    the child is to die with it, the shell sees another parent and gives up.
     """
     dies_with_us = ["setpriv", "--pdeathsig", death.name.removeprefix("SIG"), "--"]
+    dies_with_us += ["sh", "-c", 'test "$PPID" = "$0" && exec "$@"', str(os.getpid())]
     enter = ["nsenter", f"--net=/run/netns/{netns}", "--"] if netns else []
     return [*dies_with_us, *enter, *(str(part) for part in argv)]
 
@@ -93,8 +95,9 @@ def _owned(argv: Sequence[str | Path], netns: str | None, death: signal.Signals)
 class Process:
     """A child in a session of its own, with a log file, that dies when the lab dies.
 
-    `netns` names the network namespace that it runs in. `ready` is asked every 20 ms after a
-    start, until it says yes, the child ends, or the deadline passes.
+    `netns` names the network namespace that it runs in. It is ready when its output contains
+    `says` and `ready` returns True; that is asked every 20 ms until the child ends or the deadline
+    passes.
     """
 
     def __init__(
@@ -105,6 +108,7 @@ class Process:
         log: Path,
         env: Mapping[str, str] | None = None,
         netns: str | None = None,
+        says: str = "",
         ready: Callable[[], Awaitable[bool]] = _started,
         stop_signal: signal.Signals = signal.SIGTERM,
         death_signal: signal.Signals = signal.SIGKILL,
@@ -114,10 +118,12 @@ class Process:
         self.log = log
         self._env = {**os.environ, **(env or {})}
         self._netns = netns
+        self._says = says
         self._ready = ready
         self._stop_signal = stop_signal
         self._death_signal = death_signal
         self._child: asyncio.subprocess.Process | None = None
+        self._log_start = 0
 
     @property
     def running(self) -> bool:
@@ -135,11 +141,16 @@ class Process:
         """As in `subprocess`: None while it runs, -9 after kill -9."""
         return self._child.returncode if self._child else None
 
+    def output(self) -> str:
+        """What it has written since its last start."""
+        return self.log.read_bytes()[self._log_start :].decode(errors="replace")
+
     async def start(self, timeout: float = 15.0) -> Self:
         """Start and wait until ready. Raises ProcessFailed with the log's last lines."""
         if self.running:
             raise RuntimeError(f"{self.name} runs already, as pid {self.pid}")
         with self.log.open("ab") as log:
+            self._log_start = log.tell()
             self._child = await asyncio.create_subprocess_exec(
                 *_owned(self.argv, self._netns, self._death_signal),
                 stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log,
@@ -158,7 +169,7 @@ class Process:
     async def _ready_or_gone(self) -> bool:
         if not self.running:
             raise self._failure(f"ended with status {self.returncode} before it was ready")
-        return await self._ready()
+        return self._says in self.output() and await self._ready()
 
     def _failure(self, what: str) -> ProcessFailed:
         return ProcessFailed(self.name, self.argv, what, self.log)
