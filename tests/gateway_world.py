@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx
 import numpy as np
@@ -39,6 +39,9 @@ GATEWAY_VTEP = IPv4Address("198.18.0.1")
 ADDRESSES = [ip_bytes(f"10.0.{n // 200}.{n % 200 + 1}") for n in range(600)]
 """All addresses that tests use, in order."""
 
+CAPACITY = 5000
+"""Routes that the gateway has room for."""
+
 Table = dict[bytes, tuple[int, int]]
 """Address -> (VTEP, revision)."""
 
@@ -54,11 +57,12 @@ def entries_of(table: Table, op: RouteOp = RouteOp.UPSERT) -> Routes:
 class FakeController:
     """Holds desired tables, publishes what it is told to, answers what it is asked."""
 
-    def __init__(self, bus: Bus, gateway_id: UUID) -> None:
+    def __init__(self, server: NatsServer, bus: Bus, run_dir: RunDir) -> None:
+        self.server = server
+        self.run_dir = run_dir
+        self.gateway_id = uuid4()
         self._bus = bus
-        self._gateway_id = gateway_id
         self._ids = itertools.count()
-        self._reported = asyncio.Condition()
         self.tables: dict[int, Table] = defaultdict(dict)
         self.revisions: dict[int, int] = defaultdict(int)
         self.reports: list[GatewayApplied] = []
@@ -106,7 +110,7 @@ class FakeController:
             revision=revision,
             host_vteps=b"".join(host.packed for host in hosts),
             gateways=(
-                GatewayAddress(gateway_id=self._gateway_id, name="g1", vtep=int(GATEWAY_VTEP)),
+                GatewayAddress(gateway_id=self.gateway_id, name="g1", vtep=int(GATEWAY_VTEP)),
             ),
         )
         await self._bus.publish_stream(
@@ -120,11 +124,9 @@ class FakeController:
         await self._bus.publish(subjects.REPORT, messages.Message())
 
     async def show(self) -> GatewayShow:
-        subject = subjects.show("gateway", self._gateway_id)
+        subject = subjects.show("gateway", self.gateway_id)
         request = messages.encode(ShowRequest())
-        return messages.decode(
-            await self._bus.request(subject, request, timeout=2), GatewayShow
-        )
+        return messages.decode(await self._bus.request(subject, request, timeout=2), GatewayShow)
 
     async def until_applied(self, *vnis: int) -> None:
         """Until the gateway says that it has the newest revision of these VPCs."""
@@ -209,7 +211,9 @@ class GatewayUnderTest:
     async def metric(self, name: str) -> float:
         """One metric without labels, less its prefix."""
         text = (await self.get("metrics")).text
-        [line] = [line for line in text.splitlines() if line.startswith(f"achelous_gateway_{name} ")]
+        [line] = [
+            line for line in text.splitlines() if line.startswith(f"achelous_gateway_{name} ")
+        ]
         return float(line.rpartition(" ")[2])
 
     async def ready(self) -> bool:
@@ -227,9 +231,9 @@ async def connected(server: NatsServer, role: Role) -> AsyncIterator[Bus]:
 
 
 @asynccontextmanager
-async def controller_on(server: NatsServer, gateway_id: UUID) -> AsyncIterator[FakeController]:
-    """A controller that has made the streams and answers."""
-    async with connected(server, Role.CONTROLLER) as bus:
+async def controller_in(run_dir: RunDir) -> AsyncIterator[FakeController]:
+    """A bus with its streams, and a controller that answers."""
+    async with NatsServer(run_dir.path) as server, connected(server, Role.CONTROLLER) as bus:
         await bus.ensure_stream(
             StreamConfig(subjects.ROUTES_STREAM, subjects=[subjects.ALL_ROUTES])
         )
@@ -237,7 +241,7 @@ async def controller_on(server: NatsServer, gateway_id: UUID) -> AsyncIterator[F
         await bus.ensure_stream(
             StreamConfig(subjects.HOSTS_STREAM, subjects=hosts, max_msgs_per_subject=1)
         )
-        controller = FakeController(bus, gateway_id)
+        controller = FakeController(server, bus, run_dir)
         task = asyncio.create_task(controller.run())
         try:
             yield controller
@@ -247,15 +251,16 @@ async def controller_on(server: NatsServer, gateway_id: UUID) -> AsyncIterator[F
 
 
 @asynccontextmanager
-async def gateway_on(
-    server: NatsServer, run_dir: RunDir, gateway_id: UUID, **settings: str
+async def gateway_of(
+    controller: FakeController, **settings: str
 ) -> AsyncIterator[GatewayUnderTest]:
     """A gateway's process, not started yet; ended at the end."""
+    run_dir, gateway_id = controller.run_dir, controller.gateway_id
     environment = {
-        "NATS_URL": server.url(Role.GATEWAY),
+        "NATS_URL": controller.server.url(Role.GATEWAY),
         "RUN_DIR": str(run_dir.path),
         "GATEWAY_ID": str(gateway_id),
-        "ROUTE_CAPACITY": "5000",
+        "ROUTE_CAPACITY": str(CAPACITY),
     } | settings
     process = Process(
         "gateway",
@@ -264,7 +269,7 @@ async def gateway_on(
         env={f"ACHELOUS_{key}": value for key, value in environment.items()},
         ready=lambda: gateway.ready(),
     )
-    async with connected(server, Role.VSWITCH) as vswitch:
+    async with connected(controller.server, Role.VSWITCH) as vswitch:
         gateway = GatewayUnderTest(gateway_id, process, run_dir, vswitch)
         try:
             yield gateway
@@ -272,3 +277,18 @@ async def gateway_on(
             await process.stop()
 
 
+async def following(controller: FakeController, vni: int) -> None:
+    """Until what is published reaches the gateway, whose follower starts a moment after it."""
+    await controller.publish(controller.change(vni, put=[0]))
+
+    async def reached() -> bool:
+        await controller.announce(vni)
+        return controller.applied.get(vni) == controller.revisions[vni]
+
+    await wait_until(reached, "the gateway to follow", interval=0.1)
+
+
+async def assert_equal(gateway: GatewayUnderTest, controller: FakeController) -> None:
+    """Every route that the controller wants is answered, and no other."""
+    await controller.until_applied(*controller.revisions)
+    assert await gateway.lookup(controller.revisions) == dict(controller.tables)
