@@ -48,7 +48,8 @@ class Keeper:
 
         Their entries say nothing about what was deleted meanwhile, so no revision is assumed.
         """
-        self.table.seed(*self._relay.load())
+        for keys, values in self._relay.load():
+            self.table.seed(keys, values)
         for vni in self.table.vnis():
             self._ask(self.introduce(vni))
         if len(self.table):

@@ -2,7 +2,7 @@
 
 import socket
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +28,8 @@ from achelous_shared.messages import GatewayAddress
 VTEP: Final = np.dtype([("vtep", ">u4")])
 """An underlay address."""
 
+_PART: Final = 65_536
+
 
 @dataclass(frozen=True, slots=True)
 class RelayCounters:
@@ -42,8 +44,8 @@ class RelayCounters:
 class Relay(Protocol):
     """What forwards packets by the routes, whether this process lives or not."""
 
-    def load(self) -> tuple[Records, Records]:
-        """All routes that it holds: `KEY` and `VALUE`."""
+    def load(self) -> Iterator[tuple[Records, Records]]:
+        """All routes that it holds, in parts: `KEY` and `VALUE`."""
 
     def apply(self, changes: Changes) -> None:
         """Hold these changes too."""
@@ -64,9 +66,9 @@ class Relay(Protocol):
 class NoRelay:
     """For machines without eBPF, and for tests of load: tables and RSP alone."""
 
-    def load(self) -> tuple[Records, Records]:
+    def load(self) -> Iterator[tuple[Records, Records]]:
         """See Relay."""
-        return np.zeros(0, KEY), np.zeros(0, VALUE)
+        return iter(())
 
     def apply(self, changes: Changes) -> None:
         """See Relay."""
@@ -126,10 +128,14 @@ class BpfRelay:
         finally:
             netns.close()
 
-    def load(self) -> tuple[Records, Records]:
+    def load(self) -> Iterator[tuple[Records, Records]]:
         """See Relay."""
-        held_keys, held_values = self._routes.lookup_batch_all()
-        return _convert(held_keys, KEY), _convert(held_values, VALUE)
+        cursor: bytes | None = None
+        while True:
+            keys, values, cursor = self._routes.scan(cursor, _PART)
+            yield _convert(keys, KEY), _convert(values, VALUE)
+            if cursor is None:
+                return
 
     def apply(self, changes: Changes) -> None:
         """See Relay."""

@@ -142,15 +142,18 @@ class RouteTable:
         return keys
 
     def seed(self, keys: Records, values: Records) -> None:
-        """Take over routes of a table that is empty: distinct `KEY` and their `VALUE`."""
+        """Take over routes that are not here: distinct `KEY` and their `VALUE`.
+
+        Raises `TableFull`.
+        """
         self._must_fit(len(keys))
-        rows = np.arange(1, len(keys) + 1)
+        rows = np.arange(self._unused, self._unused + len(keys))
         self._unused += len(keys)
         self._keys[rows] = keys_of(keys["vni"], keys["ip"])
         self._values[rows] = values
         self._index.add(self._keys[rows], rows)
         vnis, counts = np.unique(keys["vni"], return_counts=True)
-        self._counts[vnis] = counts
+        self._counts[vnis] += counts.astype(np.int32)
 
     def _must_fit(self, more: int) -> None:
         if len(self) + more > self.capacity:
