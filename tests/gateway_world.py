@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import sys
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -54,6 +54,10 @@ def entries_of(table: Table, op: RouteOp = RouteOp.UPSERT) -> Routes:
     return entries
 
 
+async def _pass(_: SnapshotRequest) -> None:
+    """Let the controller answer."""
+
+
 class FakeController:
     """Holds desired tables, publishes what it is told to, answers what it is asked."""
 
@@ -73,8 +77,8 @@ class FakeController:
         """Entries of a snapshot's reply, at most."""
         self.page = 8192
         """Revisions of a listing's reply, at most."""
-        self.on_snapshot: Callable[[SnapshotRequest], SnapshotReply | None] = lambda _: None
-        """Called before each reply; answers in place of it if it returns one."""
+        self.on_snapshot: Callable[[SnapshotRequest], Awaitable[SnapshotReply | None]] = _pass
+        """Awaited before each reply; answers in place of it if it returns one."""
 
     def change(
         self, vni: int, *, put: Iterable[int] = (), delete: Iterable[int] = (), host: int = 2
@@ -154,7 +158,7 @@ class FakeController:
     async def _snapshot(self, data: bytes) -> bytes:
         request = messages.decode(data, SnapshotRequest)
         self.snapshots += 1
-        if (instead := self.on_snapshot(request)) is not None:
+        if (instead := await self.on_snapshot(request)) is not None:
             return messages.encode(instead)
         table = self.tables[request.vni]
         after = sorted(ip for ip in table if ip > request.after)

@@ -127,7 +127,7 @@ class TestRoutes:
         controller.change(OTHER, put=range(190, 260), delete=range(50), host=9)
         seen: list[dict[int, Table]] = []
 
-        def refuse_at_first(_: object) -> SnapshotReply | None:
+        async def refuse_at_first(_: object) -> SnapshotReply | None:
             seen.append(kernel_tables(bpffs))
             if len(seen) > 3:
                 return None

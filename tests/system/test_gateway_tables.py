@@ -64,7 +64,11 @@ class TestStart:
             SnapshotReply(vni=VPC, revision=1, entries=b"", done=False),
             SnapshotReply(vni=OTHER, revision=1, entries=b"", done=True),
         ]
-        controller.on_snapshot = lambda _: replies.pop() if replies else None
+
+        async def misbehave(_: SnapshotRequest) -> SnapshotReply | None:
+            return replies.pop() if replies else None
+
+        controller.on_snapshot = misbehave
         await stopped.process.start()
         await assert_equal(stopped, controller)
         assert await stopped.metric("snapshot_failures_total") == 4
@@ -138,23 +142,25 @@ class TestDeltas:
         self, gateway: GatewayUnderTest, controller: FakeController
     ) -> None:
         """Both those that its later chunks have and those that its earlier ones lack."""
-        controller.chunk = 50
+        controller.chunk = 100
         controller.change(VPC, put=range(600))  # lost
-        published: list[RouteDelta] = []
+        chunks = 0
 
-        def change_meanwhile(request: SnapshotRequest) -> None:
-            if request.after:
-                n = len(published)
-                published.append(
+        async def change_meanwhile(_: SnapshotRequest) -> None:
+            nonlocal chunks
+            n, chunks = chunks, chunks + 1
+            if 0 < n < 5:
+                await controller.publish(
                     controller.change(VPC, put=[n], delete=[599 - n, 300 + n, n + 1], host=9)
                 )
+            elif n == 5:
+                await wait_until(lambda: at_least(gateway, "deltas_buffered_total", 4), "deltas")
 
         controller.on_snapshot = change_meanwhile
         await controller.announce(VPC)
-        await wait_until(lambda: len(published) >= 5, "a few chunks")
-        controller.on_snapshot = lambda _: None
-        await controller.publish(*published)
+        await wait_until(lambda: chunks >= 5, "the chunks")
         await assert_equal(gateway, controller)
+        assert chunks == 6
 
     async def test_large_deltas_leave_rsp_its_turn(
         self, gateway: GatewayUnderTest, controller: FakeController
