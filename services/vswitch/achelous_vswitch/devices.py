@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from achelous_shared.bpf import NetNs
-
 from achelous_vswitch import netlink
 from achelous_vswitch.plan import Link
 

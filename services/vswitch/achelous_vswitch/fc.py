@@ -96,9 +96,9 @@ class ForwardingCache:
         return True
 
     def confirm(self, slots: Slots, revisions: Array, asked_ns: int) -> None:
-        """Note that a gateway still knew these routes at ``asked_ns``, by these revisions."""
+        """Note that a gateway still knew these routes at ``asked_ns``, by these ``revisions`` (n,)."""
         self._checked[slots] = np.maximum(self._checked[slots], asked_ns)
-        self.entries["revision"][slots] = revisions
+        self.entries["revision"][slots] = np.maximum(self.entries["revision"][slots], revisions)
 
     def remove(self, slots: Slots) -> None:
         """Forget entries: their destinations are the gateways' again."""

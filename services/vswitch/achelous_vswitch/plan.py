@@ -155,9 +155,7 @@ def _same_vnic(port: BoundPort, want: DesiredPort, link: Link | None) -> bool:
 class _RuleBook:
     """Rules of sets of groups; vNICs in the same groups share one result."""
 
-    def __init__(
-        self, groups: Mapping[UUID, tuple[SecurityRule, ...]], max_rules: int
-    ) -> None:
+    def __init__(self, groups: Mapping[UUID, tuple[SecurityRule, ...]], max_rules: int) -> None:
         self._groups = groups
         self._max = max_rules
         self._known: dict[frozenset[UUID], tuple[Rules, Rules]] = {}

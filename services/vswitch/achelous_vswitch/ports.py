@@ -35,8 +35,9 @@ class PortTable:
         self._rules = rules
         self._vni_ports: Counter[int] = Counter()
         self._slots = SlotPool(np.flatnonzero(dataplane.ports["generation"] % 2 == 0).tolist()[1:])
-        self.retired: Array = np.zeros(_words(dataplane.counters.per_cpu_lookup(0)).shape[-1], "u8")
-        """Sums of the counters of slots that were given to another vNIC since."""
+        self._retired: Array = np.zeros(
+            _words(dataplane.counters.per_cpu_lookup(0)).shape[-1], "u8"
+        )
         self.bound: dict[str, BoundPort] = {}
         self._adopt({link.ifindex: link for link in links})
 
@@ -109,9 +110,12 @@ class PortTable:
         counters = self._dataplane.counters.per_cpu_all()
         return _words(counters).sum(axis=1).view(counters.dtype).reshape(-1)
 
-    def retired_totals(self) -> Array:
-        """The sums in `retired` as one record of counters."""
-        return self.retired.view(self._dataplane.counters.per_cpu_lookup(0).dtype)[0]
+    def host_totals(self) -> np.void:
+        """One record of counters: all slots, and what vNICs that were here once have counted."""
+        counters = self._dataplane.counters.per_cpu_all()
+        words = _words(counters).sum(axis=(0, 1)) + self._retired
+        total: np.void = words.view(counters.dtype)[0]
+        return total
 
     def _adopt(self, links: Mapping[int, Link]) -> None:
         for slot in np.flatnonzero(self._dataplane.ports["generation"] % 2).tolist():
@@ -164,7 +168,7 @@ class PortTable:
 
     def _clear_counters(self, slot: int) -> None:
         counters = self._dataplane.counters.per_cpu_lookup(slot)
-        self.retired += _words(counters).sum(axis=0)
+        self._retired += _words(counters).sum(axis=0)
         self._dataplane.counters.per_cpu_update(slot, np.zeros_like(counters))
 
 
