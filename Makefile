@@ -57,7 +57,7 @@ $(BPF)/vmlinux.h:
 	@mkdir -p $(@D)
 	@bpftool btf dump file /sys/kernel/btf/vmlinux format c > $@
 
-$(BPF)/%.bpf.o: %.bpf.c $(BPF)/vmlinux.h $(wildcard shared/bpf/*.h)
+$(BPF)/%.bpf.o: %.bpf.c $(BPF)/vmlinux.h $(wildcard shared/bpf/*.h services/*/bpf/*.h)
 	@$(CLANG) $(CFLAGS) -c $< -o $@
 
 clean: ## remove everything that was built

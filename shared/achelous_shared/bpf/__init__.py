@@ -6,9 +6,9 @@ as numpy arrays whose layouts come from C by way of BTF.
 
 from achelous_shared.bpf.bpffs import ensure_bpffs
 from achelous_shared.bpf.dtypes import dtype_of, enum_of
-from achelous_shared.bpf.errors import BpfError, MapLayout, MapLayoutChanged
+from achelous_shared.bpf.errors import BpfError, MapLayoutChanged
 from achelous_shared.bpf.features import missing_for_ebpf
-from achelous_shared.bpf.kernel import MapType
+from achelous_shared.bpf.layout import MapLayout, MapType
 from achelous_shared.bpf.links import Link, attach_tcx
 from achelous_shared.bpf.maps import ANY, EXIST, LOCK, NOEXIST, BpfMap
 from achelous_shared.bpf.netns import NetNs

@@ -2,8 +2,9 @@
 
 import errno
 import os
-from dataclasses import dataclass
 from pathlib import Path
+
+from achelous_shared.bpf.layout import MapLayout
 
 
 class BpfError(OSError):
@@ -12,23 +13,6 @@ class BpfError(OSError):
     def __init__(self, code: int, attempted: str, log: str = "") -> None:
         text = f"{attempted}: {os.strerror(code)}"
         super().__init__(code, f"{text}\n{log}" if log else text)
-
-
-@dataclass(frozen=True, slots=True)
-class MapLayout:
-    """What must be equal for two maps to hold the same bytes. Sizes in bytes, flags BPF_F_*."""
-
-    type: int
-    key_size: int
-    value_size: int
-    max_entries: int
-    flags: int
-
-    def __str__(self) -> str:
-        return (
-            f"type {self.type}, key {self.key_size} B, value {self.value_size} B, "
-            f"{self.max_entries} entries, flags {self.flags:#x}"
-        )
 
 
 class MapLayoutChanged(BpfError):  # noqa: N818 - the event, as its handlers name it

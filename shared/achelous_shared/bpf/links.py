@@ -95,7 +95,10 @@ class TcxLink:
         """Pin a new link; on failure it is not left attached."""
         try:
             pin.parent.mkdir(parents=True, exist_ok=True)
-            check(libbpf().bpf_obj_pin(self.fd, os.fsencode(pin)), f"pin a link at {pin}")
+            check(
+                libbpf().bpf_obj_pin(self.fd, os.fsencode(pin)),
+                f"pin a link at {pin} (bpf filesystem, no dot in names)",
+            )
         except OSError:
             self.close()
             raise

@@ -9,8 +9,8 @@ from typing import Any, Final, cast
 import numpy as np
 import numpy.typing as npt
 
-from achelous_shared.bpf.errors import BpfError, MapLayout, check
-from achelous_shared.bpf.kernel import PER_CPU, MapType
+from achelous_shared.bpf.errors import BpfError, check
+from achelous_shared.bpf.layout import PER_CPU, MapLayout, MapType
 from achelous_shared.bpf.libbpf import libbpf
 
 ANY: Final = 0  # create or replace
@@ -42,7 +42,7 @@ class BpfMap:
     ) -> None:
         self.name = name
         self.fd = fd
-        self.type = MapType(layout.type)
+        self.type = layout.type
         self.key_dtype = key_dtype
         self.value_dtype = value_dtype
         self.max_entries = layout.max_entries

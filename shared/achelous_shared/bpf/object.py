@@ -11,13 +11,13 @@ from typing import Any, Final, Self
 
 import numpy as np
 
-from achelous_shared.bpf.bpffs import is_bpffs
 from achelous_shared.bpf.btf import Btf
 from achelous_shared.bpf.dtypes import section_dtype, to_dtype
-from achelous_shared.bpf.errors import BpfError, MapLayout, MapLayoutChanged, check
-from achelous_shared.bpf.kernel import map_info
+from achelous_shared.bpf.errors import BpfError, check
+from achelous_shared.bpf.layout import MapLayout
 from achelous_shared.bpf.libbpf import libbpf
 from achelous_shared.bpf.maps import BpfMap
+from achelous_shared.bpf.pins import choose_pins, layout_of
 from achelous_shared.bpf.programs import BpfProgram
 
 DEFAULT_DIR: Final = "/usr/lib/achelous/bpf"
@@ -73,25 +73,21 @@ class BpfObject:
             handles = {_map_name(handle): handle for handle in opened._handles("map")}
             _resize(handles, max_entries, path)
             opened._write_rodata(handles, rodata)
-            _choose_pins(handles, pin_dir)
+            choose_pins(handles, pin_dir)
             layouts = {name: opened._shape(name, handle) for name, handle in handles.items()}
             log.check(libbpf().bpf_object__load(opened._handle), f"load {path}")
+            opened.maps = MappingProxyType(
+                {
+                    name: BpfMap(name, libbpf().bpf_map__fd(handle), *layouts[name])
+                    for name, handle in handles.items()
+                }
+            )
+            opened.programs = MappingProxyType(
+                {program.name: program for program in map(_program, opened._handles("program"))}
+            )
         except BaseException:
             opened.close()
             raise
-        opened.maps = MappingProxyType(
-            {
-                name: BpfMap(name, libbpf().bpf_map__fd(handle), *layouts[name])
-                for name, handle in handles.items()
-            }
-        )
-        programs = {
-            libbpf().bpf_program__name(handle).decode(): libbpf().bpf_program__fd(handle)
-            for handle in opened._handles("program")
-        }
-        opened.programs = MappingProxyType(
-            {name: BpfProgram.of_fd(name, fd) for name, fd in programs.items()}
-        )
         return opened
 
     def close(self) -> None:
@@ -119,7 +115,7 @@ class BpfObject:
             handle = following(self._handle, handle)
 
     def _shape(self, name: str, handle: int) -> tuple[MapLayout, np.dtype[Any], np.dtype[Any]]:
-        layout = _layout(handle)
+        layout = layout_of(handle)
         key_type = libbpf().bpf_map__btf_key_type_id(handle)
         value_type = libbpf().bpf_map__btf_value_type_id(handle)
         key = self._dtype(key_type, layout.key_size)
@@ -199,15 +195,9 @@ def _map_name(handle: int) -> str:
     return name[name.index(".") :] if libbpf().bpf_map__is_internal(handle) else name
 
 
-def _layout(handle: int) -> MapLayout:
-    lib = libbpf()
-    return MapLayout(
-        lib.bpf_map__type(handle),
-        lib.bpf_map__key_size(handle),
-        lib.bpf_map__value_size(handle),
-        lib.bpf_map__max_entries(handle),
-        lib.bpf_map__map_flags(handle),
-    )
+def _program(handle: int) -> BpfProgram:
+    name: str = libbpf().bpf_program__name(handle).decode()
+    return BpfProgram.of_fd(name, libbpf().bpf_program__fd(handle))
 
 
 def _resize(handles: Mapping[str, int], max_entries: Mapping[str, int], path: Path) -> None:
@@ -218,31 +208,3 @@ def _resize(handles: Mapping[str, int], max_entries: Mapping[str, int], path: Pa
             libbpf().bpf_map__set_max_entries(handles[name], entries),
             f"give map {name} room for {entries} entries",
         )
-
-
-def _choose_pins(handles: Mapping[str, int], pin_dir: Path | None) -> None:
-    """Tell libbpf where to pin or adopt each map, after seeing that what is there fits."""
-    if pin_dir is not None:
-        pin_dir.mkdir(parents=True, exist_ok=True)
-        if not is_bpffs(pin_dir):
-            raise BpfError(errno.EINVAL, f"pin maps in {pin_dir} (call ensure_bpffs first)")
-    for name, handle in handles.items():
-        pinned = pin_dir is not None and not name.startswith(".")
-        pin = pin_dir / name if pin_dir is not None and pinned else None
-        if pin is not None and pin.exists():
-            _must_fit(name, pin, _layout(handle))
-        check(
-            libbpf().bpf_map__set_pin_path(handle, str(pin).encode() if pin else None),
-            f"pin map {name} at {pin}",
-        )
-
-
-def _must_fit(name: str, pin: Path, wanted: MapLayout) -> None:
-    fd = check(libbpf().bpf_obj_get(str(pin).encode()), f"open the pinned map {pin}")
-    try:
-        info = map_info(fd)
-    finally:
-        os.close(fd)
-    pinned = MapLayout(info.type, info.key_size, info.value_size, info.max_entries, info.map_flags)
-    if pinned != wanted:
-        raise MapLayoutChanged(name, pinned, wanted, pin)

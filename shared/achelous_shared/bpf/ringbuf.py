@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from achelous_shared.bpf.errors import BpfError
-from achelous_shared.bpf.kernel import MapType
+from achelous_shared.bpf.layout import MapType
 from achelous_shared.bpf.maps import BpfMap
 
 _HEADER: Final = 8  # u32 length with two flags, u32 page offset

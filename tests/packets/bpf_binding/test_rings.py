@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import select
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -50,6 +51,15 @@ def test_a_full_ring_loses_the_newest(loaded: BpfObject, ring: RingBuffer) -> No
     assert stopped_at < 4000
     assert ring.read(4000)["number"].max() >= stopped_at - 3
     assert loaded.programs["emit"].test_run(FRAME, mark=50).retval == 50
+
+
+def test_a_ring_is_rounded_up_to_a_power_of_two(path: Path, pins: Path) -> None:
+    for _ in ("made", "adopted"):
+        with BpfObject.open(path, pin_dir=pins, max_entries={"events": 5000}) as loaded:
+            ring = RingBuffer(loaded.maps["events"], dtype_of(loaded, "bt_event"))
+            assert loaded.maps["events"].max_entries == 8192
+            loaded.programs["emit"].test_run(FRAME, mark=200)
+            assert len(ring.read(1000)) == 134
 
 
 def test_a_record_still_being_written_stops_the_read(loaded: BpfObject, ring: RingBuffer) -> None:

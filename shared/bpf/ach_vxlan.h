@@ -1,0 +1,142 @@
+/* VXLAN over IPv4 (RFC 7348), its outer headers written and removed by hand.
+ *
+ * The frame's own Ethernet header stays in front: it becomes the outer one on the way out, where
+ * redirect_neigh fills it in, and the inner one again on the way in. */
+#ifndef ACH_VXLAN_H
+#define ACH_VXLAN_H
+
+#include "ach_parse.h"
+#include "ach_verdict.h"
+
+#define ACH_VXLAN_VNI  0x08000000 /* flag I, the only one that we send or ask for */
+#define ACH_OUTER_TTL  64
+#define ACH_DF         0x4000
+#define ACH_ECN_CE     3
+#define ACH_FIRST_PORT 49152 /* source ports, chosen by flow, are the dynamic ones (RFC 6335) */
+#define ACH_PORT_MASK  0x3fff
+
+#define ACH_ENCAP_L2(bytes)                                                                        \
+    ((__u64)((bytes)&BPF_ADJ_ROOM_ENCAP_L2_MASK) << BPF_ADJ_ROOM_ENCAP_L2_SHIFT)
+
+struct ach_vxlan {
+    __be32 flags;
+    __be32 vni; /* upper 24 bits */
+};
+
+/* What lies between the frame's Ethernet header and the guest's IPv4 header: ACH_ENCAP_LEN. */
+struct ach_outer {
+    struct iphdr ip;
+    struct udphdr udp;
+    struct ach_vxlan vxlan;
+    struct ethhdr eth;
+} __attribute__((packed));
+
+_Static_assert(sizeof(struct ach_outer) == ACH_ENCAP_LEN, "outer headers of 50 bytes");
+
+struct ach_tunnel {
+    __be32 from; /* VTEPs */
+    __be32 to;
+    __u32 vni;
+    const __u8 *smac; /* of the inner frame */
+    const __u8 *dmac;
+    __u8 tos;
+};
+
+/* The checksum of a header without options whose field `check` is 0. */
+static __always_inline __u16 ach_ipv4_checksum(const struct iphdr *ip) {
+    const ach_half *half = (const ach_half *)ip;
+    __u32 sum = 0;
+    for (int i = 0; i < 10; i++)
+        sum += half[i];
+    sum = (sum & 0xffff) + (sum >> 16);
+    return ~(sum + (sum >> 16));
+}
+
+/* Reads a frame of the underlay up to its UDP header. Returns ACH_VXLAN_PORT or ACH_PROBE_PORT for
+ * a whole datagram to that port of `vtep`, `at` being at its payload; ACH_NOT_OURS for what the
+ * kernel shall judge. */
+static __always_inline int ach_parse_underlay(struct ach_cursor *at, __be32 vtep, struct iphdr **ip,
+                                              struct udphdr **udp) {
+    struct ethhdr *eth;
+    if (ach_parse_eth(at, &eth) != ACH_ETH_IPV4 || ach_parse_ipv4(at, ip) != IPPROTO_UDP)
+        return ACH_NOT_OURS;
+    if ((*ip)->daddr != vtep || (*ip)->frag_off & bpf_htons(ACH_OFFSET))
+        return ACH_NOT_OURS;
+    __u32 followed_by = at->left;
+    *udp = ach_take(at, sizeof(**udp));
+    if (!*udp)
+        return ACH_NOT_OURS;
+    int port = bpf_ntohs((*udp)->dest);
+    if (port != ACH_VXLAN_PORT && port != ACH_PROBE_PORT)
+        return ACH_NOT_OURS;
+    if ((*ip)->ihl != 5) /* ours never have options: what follows lies at fixed offsets */
+        return -ACH_DROP_BAD_IP_HEADER;
+    if ((*ip)->frag_off & bpf_htons(ACH_MF))
+        return -ACH_DROP_FRAGMENT;
+    __u32 carried = (__u32)bpf_ntohs((*ip)->tot_len) - sizeof(**ip);
+    __u32 length = bpf_ntohs((*udp)->len);
+    if (carried > followed_by || length > carried)
+        return -ACH_DROP_TRUNCATED;
+    int error = ach_limit(at, (__s32)length - (__s32)sizeof(**udp));
+    return error ? error : port;
+}
+
+/* Returns the VNI. Bits other than I are ignored on receipt (RFC 7348, section 5). */
+static __always_inline int ach_parse_vxlan(struct ach_cursor *at) {
+    struct ach_vxlan *vxlan = ach_take(at, sizeof(*vxlan));
+    if (!vxlan)
+        return -ACH_DROP_TRUNCATED;
+    if (!(vxlan->flags & bpf_htonl(ACH_VXLAN_VNI)))
+        return -ACH_DROP_BAD_VXLAN;
+    return bpf_ntohl(vxlan->vni) >> 8;
+}
+
+/* Puts outer headers in front of a guest's IPv4 packet; the kernel segments it later if it must.
+ * FIXED_GSO keeps segments at the size that the guest chose: it knows its MTU. */
+static __always_inline int ach_encap(struct __sk_buff *skb, const struct ach_tunnel *tunnel) {
+    __u16 length = skb->len - sizeof(struct ethhdr) + ACH_ENCAP_LEN;
+    __u16 sport = ACH_FIRST_PORT | (bpf_get_hash_recalc(skb) & ACH_PORT_MASK);
+    __u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 |
+                  BPF_F_ADJ_ROOM_ENCAP_L4_UDP | BPF_F_ADJ_ROOM_ENCAP_L2_ETH |
+                  ACH_ENCAP_L2(sizeof(struct ethhdr));
+    if (bpf_skb_adjust_room(skb, ACH_ENCAP_LEN, BPF_ADJ_ROOM_MAC, flags))
+        return -ACH_DROP_ENCAP_FAILED;
+    struct ach_outer *outer = (void *)(long)skb->data + sizeof(struct ethhdr);
+    if ((void *)(outer + 1) > (void *)(long)skb->data_end)
+        return -ACH_DROP_ENCAP_FAILED;
+    struct iphdr ip = {
+        .version = 4,
+        .ihl = 5,
+        .tos = tunnel->tos,
+        .tot_len = bpf_htons(length),
+        .frag_off = bpf_htons(ACH_DF),
+        .ttl = ACH_OUTER_TTL,
+        .protocol = IPPROTO_UDP,
+        .saddr = tunnel->from,
+        .daddr = tunnel->to,
+    };
+    ip.check = ach_ipv4_checksum(&ip);
+    outer->ip = ip;
+    outer->udp.source = bpf_htons(sport);
+    outer->udp.dest = bpf_htons(ACH_VXLAN_PORT);
+    outer->udp.len = bpf_htons(length - sizeof(outer->ip));
+    outer->udp.check = 0; /* as RFC 7348 has it: the guest's own checksums protect its data */
+    outer->vxlan.flags = bpf_htonl(ACH_VXLAN_VNI);
+    outer->vxlan.vni = bpf_htonl(tunnel->vni << 8);
+    ach_copy_mac(outer->eth.h_dest, tunnel->dmac);
+    ach_copy_mac(outer->eth.h_source, tunnel->smac);
+    outer->eth.h_proto = bpf_htons(ACH_ETH_IPV4);
+    return 0;
+}
+
+/* Removes the outer headers of a frame that ach_parse_underlay accepted. A congestion mark that
+ * the underlay set is handed on to the guest (RFC 6040). */
+static __always_inline int ach_decap(struct __sk_buff *skb, __u8 outer_tos) {
+    if (bpf_skb_adjust_room(skb, -ACH_ENCAP_LEN, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO))
+        return -ACH_DROP_ENCAP_FAILED;
+    if ((outer_tos & ACH_ECN_CE) == ACH_ECN_CE)
+        bpf_skb_ecn_set_ce(skb);
+    return 0;
+}
+
+#endif
