@@ -50,8 +50,9 @@ class Agent:
         self._fleet: FleetDocument | None = None
         self._devices = Devices(netns, settings.underlay_device, lambda: self._applier.wake())
         self._applier = Applier(
-            dataplane, self._devices, self._cache, settings, metrics, self._on_applied
-        )
+            dataplane, self._devices, self._cache, settings, metrics,
+            on_applied=lambda: self._reporter.now(), on_underlay=self._on_underlay,
+        )  # fmt: skip
         self._reporter = Reporter(bus, self._applier, self._gateways, settings)
         client = RspClient(bus, self._gateways, settings.rsp_timeout_s, metrics)
         self._learner = Learner(dataplane, self._cache, client, settings, metrics)
@@ -116,10 +117,9 @@ class Agent:
         self._metrics.rejected.labels(reason).inc()
         log.warning("%s ignored: %s", what, error)
 
-    def _on_applied(self) -> None:
-        if self._fleet is not None:  # the own address may be another one now
+    def _on_underlay(self) -> None:
+        if self._fleet is not None:  # the own address is another one now
             self._gateways.apply(self._fleet, self._own_vtep())
-        self._reporter.now()
 
     def _own_vtep(self) -> int | None:
         underlay = self._applier.underlay

@@ -29,7 +29,7 @@ class Verdict:
 
 
 def usable(replies: rsp.Entries, own_vtep: int) -> Mask:
-    """Which replies name another host: a route to this one is for `endpoints`, not for the cache."""
+    """Which replies name another host: a route to this one is for the endpoints alone."""
     vteps = vteps_of(replies)
     mapped = (replies["next_hop"][:, :12] == _IPV4_MAPPED).all(axis=1)
     routed = replies["type"] == rsp.ReplyType.ROUTE

@@ -35,7 +35,9 @@ class Applier:
         cache: ForwardingCache,
         settings: VswitchSettings,
         metrics: Metrics,
+        *,
         on_applied: Callable[[], None],
+        on_underlay: Callable[[], None],
     ) -> None:
         self._dataplane = dataplane
         self._devices = devices
@@ -43,6 +45,7 @@ class Applier:
         self._settings = settings
         self._metrics = metrics
         self._on_applied = on_applied
+        self._on_underlay = on_underlay
         self._wake = asyncio.Event()
         self._rules = RuleSets(dataplane.acl)
         self._offered: Desired | None = None
@@ -104,7 +107,7 @@ class Applier:
             log.warning("underlay device %s: %s", self._settings.underlay_device, error)
         else:
             self.underlay = seen
-            self._on_applied()
+            self._on_underlay()
 
     async def _apply(self, desired: Desired, ports: PortTable) -> None:
         started = time.monotonic()

@@ -44,7 +44,7 @@ class Table(Protocol):
         """All keys (n,) and values (n,)."""
 
     def scan(self, cursor: bytes | None, count: int) -> tuple[Array, Array, bytes | None]:
-        """About ``count`` entries after ``cursor``, and the cursor for the next; None at the end."""
+        """About ``count`` entries after ``cursor``, and the next cursor; None at the end."""
 
 
 class Counters(Protocol):

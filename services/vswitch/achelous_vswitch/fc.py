@@ -96,7 +96,7 @@ class ForwardingCache:
         return True
 
     def confirm(self, slots: Slots, revisions: Array, asked_ns: int) -> None:
-        """Note that a gateway still knew these routes at ``asked_ns``, by these ``revisions`` (n,)."""
+        """Note that a gateway still knew these routes, by these ``revisions`` (n,), when asked."""
         self._checked[slots] = np.maximum(self._checked[slots], asked_ns)
         self.entries["revision"][slots] = np.maximum(self.entries["revision"][slots], revisions)
 
@@ -133,11 +133,8 @@ class ForwardingCache:
 
     def _holds(self, slot: int, route: Route) -> bool:
         entry = self.entries[slot]
-        return (
-            entry["vtep"].tobytes() == route.vtep
-            and entry["mac"].tobytes() == route.mac
-            and entry["mtu"] == route.mtu
-        )
+        held = (entry["vtep"].tobytes(), entry["mac"].tobytes(), int(entry["mtu"]))
+        return held == (route.vtep, route.mac, route.mtu)
 
     def _write(self, slot: int, vni: int, ip: bytes, route: Route) -> None:
         entry = self.entries[slot]

@@ -67,7 +67,7 @@ class Gateways:
         Raises `MalformedTable`, and changes nothing, if its table is malformed. The own VTEP is
         nobody's to send from.
         """
-        hosts = unpack(fleet.host_vteps, np.dtype(">u4"))
+        hosts = unpack(fleet.host_vteps, np.dtype([("vtep", ">u4")]))["vtep"]
         if fleet.revision < self.revision:
             return False
         wanted = dict.fromkeys(hosts.tolist(), VTEP_HOST)

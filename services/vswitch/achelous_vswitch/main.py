@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     commands.add_parser("run", help="run the agent (the default); packets go on when it ends")
     commands.add_parser("detach", help="remove the packet path of a host whose agent has ended")
     command = parser.parse_args(arguments).command
-    settings = VswitchSettings()  # pydantic reads the environment
+    settings = VswitchSettings()  # type: ignore[call-arg]  # pydantic reads the environment
     setup_logging("vswitch", settings.log_level)
     if command == "detach":
         remove_dataplane(settings.bpffs)

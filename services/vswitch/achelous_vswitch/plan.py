@@ -106,19 +106,13 @@ def resolve(document: HostDocument, *, max_ports: int, max_rules: int) -> Desire
     taken: dict[tuple[int, bytes], UUID] = {}
     for port in document.ports:
         try:
-            config = _config(port, rules)
-            device = port_ifname(port.vnic_id)
-            if (other := taken.get((port.vni, port.ip))) is not None:
-                raise ValueError(f"address {ip_of(port.ip)} of VNI {port.vni} is vNIC {other}'s")
-            if device in ports:
-                raise ValueError(f"device {device} is vNIC {ports[device].vnic_id}'s")
-            if len(ports) >= max_ports:
-                raise ValueError(f"the host runs at most {max_ports} vNICs")
+            want = DesiredPort(port.vnic_id, port_ifname(port.vnic_id), _config(port, rules))
+            _check_room(want, ports, taken, max_ports)
         except ValueError as error:
             failed[port.vnic_id] = str(error)
         else:
             taken[port.vni, port.ip] = port.vnic_id
-            ports[device] = DesiredPort(port.vnic_id, device, config)
+            ports[want.device] = want
     return Desired(document.revision, ports, failed)
 
 
@@ -150,6 +144,21 @@ def _same_vnic(port: BoundPort, want: DesiredPort, link: Link | None) -> bool:
         and (port.link.ifindex, port.link.peer) == (link.ifindex, link.peer)
         and port.config.identity == want.config.identity
     )
+
+
+def _check_room(
+    want: DesiredPort,
+    ports: Mapping[str, DesiredPort],
+    taken: Mapping[tuple[int, bytes], UUID],
+    max_ports: int,
+) -> None:
+    vni, ip, _ = want.config.identity
+    if (vni, ip) in taken:
+        raise ValueError(f"address {ip_of(ip)} of VNI {vni} is vNIC {taken[vni, ip]}'s")
+    if want.device in ports:
+        raise ValueError(f"device {want.device} is vNIC {ports[want.device].vnic_id}'s")
+    if len(ports) >= max_ports:
+        raise ValueError(f"the host runs at most {max_ports} vNICs")
 
 
 class _RuleBook:

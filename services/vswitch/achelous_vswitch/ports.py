@@ -34,10 +34,9 @@ class PortTable:
         self._dataplane = dataplane
         self._rules = rules
         self._vni_ports: Counter[int] = Counter()
-        self._slots = SlotPool(np.flatnonzero(dataplane.ports["generation"] % 2 == 0).tolist()[1:])
-        self._retired: Array = np.zeros(
-            _words(dataplane.counters.per_cpu_lookup(0)).shape[-1], "u8"
-        )
+        free = np.flatnonzero(dataplane.ports["generation"] % 2 == 0)
+        self._slots = SlotPool(free[free != 0].tolist())
+        self._retired: Array = _words(np.zeros_like(dataplane.counters.per_cpu_lookup(0)))[0]
         self.bound: dict[str, BoundPort] = {}
         self._adopt({link.ifindex: link for link in links})
 
@@ -108,7 +107,8 @@ class PortTable:
     def totals(self) -> Array:
         """Counters of each slot (slots,), summed over the CPUs."""
         counters = self._dataplane.counters.per_cpu_all()
-        return _words(counters).sum(axis=1).view(counters.dtype).reshape(-1)
+        totals: Array = _words(counters).sum(axis=1).view(counters.dtype).reshape(-1)
+        return totals
 
     def host_totals(self) -> np.void:
         """One record of counters: all slots, and what vNICs that were here once have counted."""

@@ -22,7 +22,8 @@ def table(gateways: Mapping[UUID, int], slots: int) -> npt.NDArray[np.uint32]:
     numbers = _mix(np.arange(slots, dtype=np.uint64))
     scores = _mix(_mix(seeds)[:, np.newaxis] ^ numbers)
     vteps = np.array([gateways[key] for key in ids], np.uint32)
-    return vteps[scores.argmax(axis=0)]
+    best: npt.NDArray[np.intp] = scores.argmax(axis=0)
+    return vteps.take(best)
 
 
 def _mix(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

@@ -1,4 +1,4 @@
-"""Asking gateways for routes by RSP: one question, one live gateway, another one if it is silent."""
+"""Asking gateways for routes by RSP: a live one, and if it is silent the next one."""
 
 import itertools
 import logging

@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping
 from ipaddress import IPv4Address
 from typing import Any, Final
+from uuid import UUID
 
 import numpy as np
 
@@ -72,14 +73,15 @@ class Shower:
             )
         unfit = applier.failed.keys() - {want.vnic_id for want in applier.desired.ports.values()}
         nothing = np.zeros((), totals.dtype)
-        for vnic_id in sorted(unfit):  # of what they were to be only the id can be trusted
-            views.append(
-                PortView(
-                    vnic_id=vnic_id, device=port_ifname(vnic_id), vni=0, ip="", mac="",
-                    state="failed", rules_in=0, rules_out=0, **self._counted(nothing),
-                )
-            )  # fmt: skip
+        views += [self._unfit(vnic_id, nothing) for vnic_id in sorted(unfit)]
         return tuple(views)
+
+    def _unfit(self, vnic_id: UUID, nothing: Any) -> PortView:
+        """A port whose values are wrong: of what it was to be only the id can be trusted."""
+        return PortView(
+            vnic_id=vnic_id, device=port_ifname(vnic_id), vni=0, ip="", mac="", state="failed",
+            rules_in=0, rules_out=0, **self._counted(nothing),
+        )  # fmt: skip
 
     def _port(self, want: DesiredPort, state: str, counters: Any) -> PortView:
         return PortView(
