@@ -40,7 +40,12 @@ class Agent:
     """Everything that one host's agent does, over a packet path that is open."""
 
     def __init__(
-        self, settings: VswitchSettings, dataplane: Dataplane, netns: NetNs, bus: Bus
+        self,
+        settings: VswitchSettings,
+        dataplane: Dataplane,
+        devices: Devices,
+        netns: NetNs,
+        bus: Bus,
     ) -> None:
         self._settings = settings
         self._bus = bus
@@ -48,7 +53,7 @@ class Agent:
         self._cache = ForwardingCache(dataplane.fc, dataplane.fc_index)
         self._gateways = Gateways(dataplane.gateways, dataplane.vteps)
         self._fleet: FleetDocument | None = None
-        self._devices = Devices(netns, settings.underlay_device, lambda: self._applier.wake())
+        self._devices = devices
         self._applier = Applier(
             dataplane, self._devices, self._cache, settings, metrics,
             on_applied=lambda: self._reporter.now(), on_underlay=self._on_underlay,
@@ -73,7 +78,7 @@ class Agent:
         host, fleet = subjects.host(host_id), subjects.FLEET
         async with asyncio.TaskGroup() as tasks:
             for task in (
-                self._devices.run(),
+                self._devices.run(self._applier.wake),
                 self._applier.run(),
                 self._learner.run(),
                 self._reconciler.run(),

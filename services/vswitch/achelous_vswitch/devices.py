@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 
 _DATAGRAM: Final = 1 << 18
 _ROOM: Final = 8 << 20
+_ASK_AGAIN_S: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +30,15 @@ class Underlay:
 
 
 class Devices:
-    """All links by name, and the underlay. ``on_change`` is called after every change."""
+    """All links by name, and the underlay."""
 
-    def __init__(self, netns: NetNs, underlay_device: str, on_change: Callable[[], None]) -> None:
+    def __init__(self, netns: NetNs, underlay_device: str) -> None:
         self._netns = netns
         self._underlay_device = underlay_device
-        self._on_change = on_change
         self._links: dict[int, Link] = {}
         self._addresses: dict[int, list[bytes]] = {}
-        self._asking: list[bytes] = []
+        self._sequence = 0
+        self._changed: Callable[[], None] = lambda: None
         self.known = asyncio.Event()
         """Set once the first full picture is there."""
 
@@ -53,8 +54,9 @@ class Devices:
         addresses = self._addresses.get(link.ifindex) if link else None
         return Underlay(link.ifindex, link.mtu, addresses[0]) if link and addresses else None
 
-    async def run(self) -> None:
-        """Follow the namespace until cancelled."""
+    async def run(self, on_change: Callable[[], None]) -> None:
+        """Follow the namespace until cancelled; ``on_change`` is called after every change."""
+        self._changed = on_change
         rtnetlink = await self._netns.run(_open_socket)
         loop = asyncio.get_running_loop()
         try:
@@ -79,7 +81,7 @@ class Devices:
             log.warning("netlink lost messages: asking for everything again")
             self._ask_everything(rtnetlink)
         if self.known.is_set() and self._picture() != before:
-            self._on_change()
+            self._changed()
 
     def _picture(self) -> tuple[bool, dict[int, Link], Underlay | None]:
         return self.known.is_set(), dict(self._links), self.underlay
@@ -88,8 +90,8 @@ class Devices:
         self._links.clear()
         self._addresses.clear()
         self.known.clear()
-        self._asking = [netlink.ask_for_addresses()]
-        rtnetlink.send(netlink.ask_for_links())
+        self._sequence += 2  # links, then addresses: one answer at a time
+        rtnetlink.send(netlink.ask_for_links(self._sequence))
 
     def _take(self, event: netlink.Event, rtnetlink: socket.socket) -> None:
         match event:
@@ -105,11 +107,13 @@ class Devices:
             case netlink.AddressGone(ifindex, address):
                 with suppress(KeyError, ValueError):
                     self._addresses[ifindex].remove(address)
-            case netlink.DumpDone():
-                if self._asking:
-                    rtnetlink.send(self._asking.pop())
-                else:
-                    self.known.set()
+            case netlink.AnswerDone(sequence) if sequence == self._sequence:
+                rtnetlink.send(netlink.ask_for_addresses(self._sequence + 1))
+            case netlink.AnswerDone(sequence) if sequence == self._sequence + 1:
+                self.known.set()
+            case netlink.AnswerRefused():  # an answer that nobody waits for is still being given
+                loop = asyncio.get_running_loop()
+                loop.call_later(_ASK_AGAIN_S, self._ask_everything, rtnetlink)
 
 
 def _open_socket() -> socket.socket:

@@ -8,6 +8,7 @@ from achelous_shared.bus import Bus
 from achelous_shared.service import run
 from achelous_shared.telemetry import setup_logging
 from achelous_vswitch.agent import Agent
+from achelous_vswitch.devices import Devices
 from achelous_vswitch.kernel import open_dataplane, remove_dataplane
 from achelous_vswitch.settings import VswitchSettings
 
@@ -37,7 +38,8 @@ async def _agent(settings: VswitchSettings) -> None:
         with open_dataplane(settings, netns) as dataplane:
             name = f"vswitch {settings.host_id}"
             async with Bus.connect(settings.nats_url, role="vswitch", name=name) as bus:
-                await Agent(settings, dataplane, netns, bus).run()
+                devices = Devices(netns, settings.underlay_device)
+                await Agent(settings, dataplane, devices, netns, bus).run()
     finally:
         netns.close()
 

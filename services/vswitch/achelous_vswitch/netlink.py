@@ -74,37 +74,49 @@ class AddressGone:
 
 
 @dataclass(frozen=True, slots=True)
-class DumpDone:
-    """The last message of an answer."""
+class AnswerDone:
+    """The last message of the answer to the request with this sequence number."""
+
+    sequence: int
 
 
-Event = LinkSeen | LinkGone | AddressSeen | AddressGone | DumpDone
+@dataclass(frozen=True, slots=True)
+class AnswerRefused:
+    """The kernel cannot answer the request with this sequence number now."""
+
+    sequence: int
 
 
-def ask_for_links() -> bytes:
+Event = LinkSeen | LinkGone | AddressSeen | AddressGone | AnswerDone | AnswerRefused
+
+
+def ask_for_links(sequence: int) -> bytes:
     """A request for all links."""
-    body = _LINK.pack(0, 0, 0, 0, 0)
-    return _MESSAGE.pack(_MESSAGE.size + len(body), _Kind.GETLINK, _NLM_F_REQUEST_DUMP, 1, 0) + body
+    return _request(_Kind.GETLINK, sequence, _LINK.pack(_AF_UNSPEC, 0, 0, 0, 0))
 
 
-def ask_for_addresses() -> bytes:
+def ask_for_addresses(sequence: int) -> bytes:
     """A request for all IPv4 addresses."""
-    body = _ADDRESS.pack(_AF_INET, 0, 0, 0, 0)
-    return _MESSAGE.pack(_MESSAGE.size + len(body), _Kind.GETADDR, _NLM_F_REQUEST_DUMP, 2, 0) + body
+    return _request(_Kind.GETADDR, sequence, _ADDRESS.pack(_AF_INET, 0, 0, 0, 0))
+
+
+def _request(kind: int, sequence: int, body: bytes) -> bytes:
+    size = _MESSAGE.size + len(body)
+    return _MESSAGE.pack(size, kind, _NLM_F_REQUEST_DUMP, sequence, 0) + body
 
 
 def parse(data: bytes) -> Iterator[Event]:
     """The events in one datagram; what the agent has no use for is passed over."""
     at = 0
     while at + _MESSAGE.size <= len(data):
-        length, kind, *_ = _MESSAGE.unpack_from(data, at)
-        event = _event(kind, data[at + _MESSAGE.size : at + length])
+        length, kind, _, sequence, _ = _MESSAGE.unpack_from(data, at)
+        event = _event(kind, sequence, data[at + _MESSAGE.size : at + length])
         if event is not None:
             yield event
         at += max(_MESSAGE.size, -(-length // 4) * 4)
 
 
-def _event(kind: int, body: bytes) -> Event | None:
+def _event(kind: int, sequence: int, body: bytes) -> Event | None:
     match kind:
         case _Kind.NEWLINK | _Kind.DELLINK:
             family, _, ifindex, _, _ = _LINK.unpack_from(body)
@@ -119,8 +131,10 @@ def _event(kind: int, body: bytes) -> Event | None:
             if family != _AF_INET or local is None:
                 return None
             return (AddressSeen if kind == _Kind.NEWADDR else AddressGone)(ifindex, local)
-        case _Kind.ERROR | _Kind.DONE:
-            return DumpDone()
+        case _Kind.DONE:
+            return AnswerDone(sequence)
+        case _Kind.ERROR:
+            return AnswerRefused(sequence)
     return None
 
 

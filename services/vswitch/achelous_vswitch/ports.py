@@ -30,7 +30,7 @@ class PortTable:
     """The ports that run, by device. Made from what the packet path holds already."""
 
     def __init__(self, dataplane: Dataplane, rules: RuleSets, links: Iterable[Link]) -> None:
-        """Adopt what is there; nothing is written."""
+        """Adopt what is there; nothing that a packet would notice is written."""
         self._dataplane = dataplane
         self._rules = rules
         self._vni_ports: Counter[int] = Counter()
