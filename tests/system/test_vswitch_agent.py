@@ -270,6 +270,22 @@ async def test_changes_made_while_the_agent_was_away_are_applied(world: World) -
     assert (await a.guest.ping(b.guest, count=1, wait=0.2)).received == 0
 
 
+async def test_without_the_bus_packets_pass_and_with_it_again_documents_do(world: World) -> None:
+    here, _ = world.hosts
+    a, b = await remote_pair(world)
+    c = await here.vnic()
+    async with a.guest.pinger(b.guest, interval=0.01) as pinger:
+        await pinger.wait_for_replies(20)
+        await world.nats.kill9()
+        await pinger.wait_for_replies(20)
+        await world.nats.start()
+        await wait_until(lambda: world.bus.connected, "the bus to be back")
+        await here.run(c)
+        count = await pinger.stop()
+    assert count.sent == count.received
+    assert (await a.guest.ping(c.guest)).received == 3
+
+
 # ---- bad input ---------------------------------------------------------------------------------
 
 

@@ -23,6 +23,8 @@ _AGAIN_S = 1.0
 """So often what failed is tried again, and rule sets that nobody holds are swept."""
 _YIELD_EVERY = 32
 """Ports, after which others of this process get their turn."""
+_REPORT_EVERY = 16
+"""Ports, after which the controller hears of them."""
 
 
 class Applier:
@@ -128,7 +130,7 @@ class Applier:
                 await asyncio.sleep(0)
         if first:
             ports.repair()
-        await self._attach(desired, ports, failed)
+        await self._attach(desired, ports, changes.waiting, failed, started)
         await self._detach_absent(links)
         self._settle(desired, changes.waiting, failed, started)
 
@@ -143,17 +145,33 @@ class Applier:
             # It may have been learned as another host's: here it is nearer.
             self._cache.forget(want.config.vni, want.config.ip)
 
-    async def _attach(self, desired: Desired, ports: PortTable, failed: dict[UUID, str]) -> None:
-        """Hook the devices of all ports, those too that an agent before this one hooked."""
-        for device, port in list(ports.bound.items()):
-            if self._attached.get(device) == port.link.ifindex:
-                continue
+    async def _attach(
+        self,
+        desired: Desired,
+        ports: PortTable,
+        waiting: tuple[UUID, ...],
+        failed: dict[UUID, str],
+        started: float,
+    ) -> None:
+        """Hook the devices of all ports, those too that an agent before this one hooked.
+
+        The kernel takes some 15 ms for each new one: of many, those that are done are reported.
+        """
+        links = {device: port.link for device, port in ports.bound.items()}
+        todo = [name for name in links if self._attached.get(name) != links[name].ifindex]
+        new = [desired.ports[name].vnic_id for name in set(todo) - self._dataplane.hooks.attached()]
+        for number, device in enumerate(todo, start=1):
+            vnic_id, ifindex = desired.ports[device].vnic_id, links[device].ifindex
             try:
-                await self._dataplane.hooks.attach_guest(device, port.link.ifindex)
+                await self._dataplane.hooks.attach_guest(device, ifindex)
             except OSError as error:
-                failed[desired.ports[device].vnic_id] = str(error)
+                failed[vnic_id] = str(error)
             else:
-                self._attached[device] = port.link.ifindex
+                self._attached[device] = ifindex
+            if vnic_id in new:
+                new.remove(vnic_id)
+            if new and number % _REPORT_EVERY == 0:
+                self._settle(desired, (*waiting, *new), dict(failed), started)
 
     async def _detach_absent(self, links: dict[str, Link]) -> None:
         """Forget devices that are gone. One that is there stays hooked: its guest, which this host

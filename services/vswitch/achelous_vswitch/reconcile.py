@@ -49,6 +49,7 @@ class Reconciler:
         self._settings = settings
         self._metrics = metrics
         self._asking = np.zeros(len(cache.entries), np.bool_)
+        self._asked: list[Slots] = []
         self._in_flight = 0
 
     async def run(self) -> None:
@@ -60,9 +61,10 @@ class Reconciler:
                 if now >= next_idle:
                     self.drop_idle()
                     next_idle = now + _IDLE_EVERY_S
+                self.begin_scan()
                 while self._in_flight < _IN_FLIGHT and (question := self.next_question()):
                     self._in_flight += 1
-                    tasks.create_task(self._ask(question))
+                    tasks.create_task(self._ask_on(question))
                 await asyncio.sleep(self._settings.fc_scan_s)
 
     def drop_idle(self) -> None:
@@ -71,8 +73,17 @@ class Reconciler:
         self._cache.remove(idle)
         self._metrics.removed.labels("idle").inc(len(idle))
 
+    def begin_scan(self) -> None:
+        """What was asked about may be asked about again, if it is still due."""
+        for slots in self._asked:
+            self._asking[slots] = False
+        self._asked.clear()
+
     def next_question(self) -> Question | None:
-        """The next batch of unconfirmed entries, those first that wait longest; None: no more."""
+        """The next batch of unconfirmed entries, those first that wait longest; None: no more.
+
+        Each entry is asked about once in a scan.
+        """
         now_ns = time.monotonic_ns()
         due = self._cache.unconfirmed(now_ns - int(self._settings.fc_lifetime_s * 1e9))
         due = due[~self._asking[due]]
@@ -84,6 +95,15 @@ class Reconciler:
         self._asking[due] = True
         return Question(due, self._cache.entries["generation"][due], now_ns)
 
+    async def _ask_on(self, question: Question | None) -> None:
+        """Ask, and then on until nothing is due."""
+        try:
+            while question is not None:
+                await self._ask(question)
+                question = self.next_question()
+        finally:
+            self._in_flight -= 1
+
     async def _ask(self, question: Question) -> None:
         try:
             entries = self._cache.entries
@@ -92,8 +112,7 @@ class Reconciler:
             if replies is not None:
                 self.take(question, replies)
         finally:
-            self._asking[question.slots] = False
-            self._in_flight -= 1
+            self._asked.append(question.slots)
 
     def take(self, question: Question, replies: rsp.Entries) -> None:
         """Act on the replies to a question, but for entries that were replaced since."""

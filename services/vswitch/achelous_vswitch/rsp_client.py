@@ -28,7 +28,10 @@ class RspClient:
         """The reply entries, one for each of ``entries`` (1..`rsp.MAX_ENTRIES`) in their order.
 
         None if no gateway answered. A reply that does not echo what was asked counts as none.
+        While the bus is away nothing is asked: it would all be sent when it is back.
         """
+        if not self._bus.connected:
+            return None
         for gateway in self._gateways.in_turn():
             started = time.monotonic()
             message_id = next(self._ids) & 0xFFFFFFFF

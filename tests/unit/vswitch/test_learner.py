@@ -133,4 +133,5 @@ def test_a_check_confirms_changes_or_removes(parts: Parts, vtep: int, left: list
 def test_what_is_being_asked_about_is_not_asked_about_again(parts: Parts) -> None:
     parts.learn(1, 2)
     assert parts.reconciler.next_question() is not None
+    parts.reconciler.begin_scan()
     assert parts.reconciler.next_question() is None
