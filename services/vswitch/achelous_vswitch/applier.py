@@ -86,6 +86,7 @@ class Applier:
         now = time.monotonic()
         self._rules.adopt(now)
         self.ports = PortTable(self._dataplane, self._rules, self._devices.links.values())
+        log.info("found %d ports and %d routes", len(self.ports.bound), len(self._cache))
         while True:
             self._wake.clear()
             if self._devices.known.is_set():  # else the picture is being taken anew
@@ -193,5 +194,9 @@ class Applier:
         state = (desired, waiting, failed)
         if state != (self.desired, self.waiting, self.failed):
             self.desired, self.waiting, self.failed = state
+            log.info(
+                "document %d: %d vNICs, %d wait for their device, %d failed",
+                desired.revision, len(desired.ports), len(waiting), len(failed),
+            )  # fmt: skip
             self._metrics.apply_s.observe(time.monotonic() - started)
             self._on_applied()
