@@ -8,6 +8,12 @@ import pytest
 
 from achelous_lab.netns.network import Network
 from achelous_lab.rundir import RunDir
+from achelous_lab.sweep import sweep_stale
+
+
+def pytest_sessionstart() -> None:
+    """Remove what an earlier run has left that was killed."""
+    sweep_stale()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -83,6 +83,7 @@ class Bus:
                 break
             except (OSError, nats.errors.Error, TimeoutError) as error:
                 log.info("bus: not reachable yet (%s)", error)
+                await client.close()
                 client = Client()
                 await asyncio.sleep(attempt)
         try:
