@@ -6,6 +6,7 @@ so everything here either answers within a deadline or notices the loss and asks
 
 import asyncio
 import logging
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final
@@ -82,6 +83,7 @@ class Bus:
                 break
             except (OSError, nats.errors.Error, TimeoutError) as error:
                 log.info("bus: not reachable yet (%s)", error)
+                await client.close()
                 client = Client()
                 await asyncio.sleep(attempt)
         try:
@@ -250,6 +252,7 @@ class _Position:
 
     def consumer(self, subject: str, inbox: str, first: int, latest: int) -> ConsumerConfig:
         config = ConsumerConfig(
+            name=secrets.token_hex(8),  # only a named consumer's filter is subject to permissions
             filter_subject=subject,
             deliver_subject=inbox,
             ack_policy=AckPolicy.NONE,

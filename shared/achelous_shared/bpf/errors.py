@@ -15,7 +15,7 @@ class BpfError(OSError):
         super().__init__(code, f"{text}\n{log}" if log else text)
 
 
-class MapLayoutChanged(BpfError):  # noqa: N818 - the event, as its handlers name it
+class MapLayoutChanged(BpfError):
     """A pinned map holds another layout than the object wants: its contents cannot be adopted."""
 
     def __init__(self, name: str, pinned: MapLayout, wanted: MapLayout, pin: Path) -> None:

@@ -1,0 +1,1 @@
+"""Programs that run inside guests: single files that need nothing but Python."""

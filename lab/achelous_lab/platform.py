@@ -1,0 +1,342 @@
+"""The whole platform on one machine: servers, controllers, gateways, hosts, guests."""
+
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+from uuid import UUID
+
+import httpx
+
+from achelous_lab import syscalls
+from achelous_lab.api import Api, Object, Rule
+from achelous_lab.netns.cables import Cable
+from achelous_lab.netns.guest import Guest, Nic
+from achelous_lab.netns.network import Network
+from achelous_lab.netns.underlay import UNDERLAY_DEVICE, UNDERLAY_NETWORK, Node
+from achelous_lab.process import Process
+from achelous_lab.rundir import RunDir
+from achelous_lab.servers.nats import NatsServer
+from achelous_lab.servers.postgres import PostgresServer
+from achelous_shared.bpf import ensure_bpffs
+from achelous_shared.bus_roles import Role
+from achelous_shared.names import port_ifname
+
+HOST_CAPACITY: Final = 900
+_FIRST_GATEWAY: Final = UNDERLAY_NETWORK.network_address + 0x0101
+_FIRST_HOST: Final = UNDERLAY_NETWORK.network_address + 0x0201
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How many of each. Without a data plane there are controllers only."""
+
+    hosts: int = 3
+    gateways: int = 2
+    controllers: int = 1
+    dataplane: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class External:
+    """Servers that exist already, used instead of embedded ones."""
+
+    dsn: str | None = None
+    nats_url: str | None = None
+    """With a user who may do what all three roles may."""
+
+
+class Machine:
+    """A host or gateway: its node on the underlay, its agent's process, its id in the API."""
+
+    def __init__(self, machine_id: UUID, node: Node, agent: Process) -> None:
+        self.id = machine_id
+        self.node = node
+        self.agent = agent
+
+    @property
+    def name(self) -> str:
+        """As the API knows it."""
+        return self.agent.name
+
+
+@dataclass(slots=True)
+class Instance:
+    """A guest that is an instance of the platform."""
+
+    id: UUID
+    guest: Guest
+    host: Machine
+    vnics: list[Object]
+
+
+class Tenant:
+    """A project with a token of its own, a VPC, a subnet and a security group that admits all."""
+
+    def __init__(self, api: Api, project_id: str, token: str) -> None:
+        self.api = api
+        self.project_id = project_id
+        self.token = token
+
+    async def vpc(self, name: str) -> Object:
+        return await self.api.post("/vpcs", {"name": name})
+
+    async def subnet(self, vpc: Object, cidr: str, name: str | None = None) -> Object:
+        body = {"vpc_id": vpc["id"], "name": name or cidr.replace("/", "-"), "cidr": cidr}
+        return await self.api.post("/subnets", body)
+
+    async def security_group(self, vpc: Object, name: str, *rules: Rule) -> Object:
+        group = await self.api.post("/security-groups", {"vpc_id": vpc["id"], "name": name})
+        for rule in rules:
+            await self.add_rule(group, rule)
+        return group
+
+    async def add_rule(self, group: Object, rule: Rule) -> Object:
+        return await self.api.post(f"/security-groups/{group['id']}/rules", rule.body())
+
+
+class Lab:
+    """A platform in namespaces and processes of its own; all of it is gone at the end.
+
+    `async with Lab(Size(hosts=2)) as lab:`; also after a failure nothing is left behind.
+    """
+
+    def __init__(self, size: Size | None = None, external: External | None = None) -> None:
+        self.size = size or Size()
+        self._external = external or External()
+        self._stack = AsyncExitStack()
+        self._clients = AsyncExitStack()
+        self.controllers: list[Process] = []
+        self.gateways: list[Machine] = []
+        self.hosts: list[Machine] = []
+        self.instances: list[Instance] = []
+
+    run_dir: RunDir
+    nats: NatsServer | None = None
+    postgres: PostgresServer | None = None
+    network: Network
+    api: Api
+    """As an operator."""
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            self.run_dir = stack.enter_context(RunDir.create())
+            await self._start(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        await self._stack.aclose()
+
+    async def _start(self, stack: AsyncExitStack) -> None:
+        if self._external.nats_url is None:
+            self.nats = NatsServer(self.run_dir.subdir("nats"))
+            await stack.enter_async_context(self.nats)
+        if self._external.dsn is None:
+            self.postgres = PostgresServer(self.run_dir.subdir("postgres"), fsync=False)
+            await stack.enter_async_context(self.postgres)
+        for number in range(1, self.size.controllers + 1):
+            self.controllers.append(await self._controller(stack, number))
+        stack.push_async_callback(self._close_clients)
+        self.api = self.client(self.operator_token_file.read_text().strip())
+        if not self.size.dataplane:
+            return
+        self.network = await stack.enter_async_context(Network(self.run_dir))
+        bpffs = self.run_dir.subdir("bpffs")
+        ensure_bpffs(bpffs)
+        stack.callback(syscalls.unmount, bpffs)
+        for number in range(self.size.gateways):
+            await self.add_gateway(stack, f"g{number + 1}", _FIRST_GATEWAY + number)
+        for number in range(self.size.hosts):
+            await self.add_host(stack, f"h{number + 1}", _FIRST_HOST + number)
+
+    @property
+    def operator_token_file(self) -> Path:
+        return self.run_dir.path / "operator.token"
+
+    @property
+    def addresses(self) -> list[str]:
+        """address:port of each controller that runs."""
+        return [
+            self._address_file("controller", str(process.pid)).read_text().strip()
+            for process in self.controllers
+            if process.running
+        ]
+
+    def nats_url(self, role: Role) -> str:
+        return self._external.nats_url or self._nats().url(role)
+
+    def dsn(self) -> str:
+        if self._external.dsn is not None:
+            return self._external.dsn
+        if self.postgres is None:
+            raise RuntimeError("the lab has no database before it has started")
+        return self.postgres.dsn()
+
+    def client(self, token: str) -> Api:
+        """A client with that token, closed with the lab."""
+        api = Api(self.addresses, token)
+        self._clients.push_async_exit(api)
+        return api
+
+    async def tenant(self, name: str) -> Tenant:
+        project = await self.api.post("/projects", {"name": name})
+        body = {"name": "lab", "project_id": project["id"]}
+        token = (await self.api.post("/tokens", body))["token"]
+        return Tenant(self.client(token), project["id"], token)
+
+    async def add_gateway(self, stack: AsyncExitStack, name: str, ip: IPv4Address) -> Machine:
+        gateway = await self._machine(stack, "gateway", name, ip, Role.GATEWAY)
+        self.gateways.append(gateway)
+        return gateway
+
+    async def add_host(self, stack: AsyncExitStack, name: str, ip: IPv4Address) -> Machine:
+        host = await self._machine(stack, "vswitch", name, ip, Role.VSWITCH)
+        self.hosts.append(host)
+        return host
+
+    async def instance(
+        self,
+        tenant: Tenant,
+        subnet: Object,
+        name: str,
+        *,
+        host: Machine | None = None,
+        ip: str | None = None,
+        groups: list[Object] | None = None,
+        wait: bool = True,
+    ) -> Instance:
+        """Create an instance with one vNIC by the API, plug in its guest, wait until ACTIVE."""
+        vnic: Object = {"subnet_id": subnet["id"]}
+        if ip is not None:
+            vnic["ip"] = ip
+        if groups is not None:
+            vnic["security_group_ids"] = [group["id"] for group in groups]
+        body: Object = {"name": name, "kind": "vm", "vnics": [vnic]}
+        if host is not None:
+            body |= {"host_id": str(host.id), "project_id": tenant.project_id}
+        created = await self.api.post("/instances", body | {"project_id": tenant.project_id})
+        instance = await self.plug_in(created)
+        if wait:
+            await self.api.wait_active(str(instance.id))
+        return instance
+
+    async def plug_in(self, created: Object) -> Instance:
+        """Play the hypervisor: the guest of an instance, its devices on the instance's host."""
+        host = next(host for host in self.hosts if str(host.id) == created["host_id"])
+        guest = await self.network.guest(f"vm{len(self.network.guests) + 1}")
+        for vnic in created["vnics"]:
+            subnet = await self.api.get(f"/subnets/{vnic['subnet_id']}")
+            cable = await guest.add_nic(self.network.cables, _nic(vnic, subnet))
+            await self._plug(cable, host, vnic)
+        instance = Instance(UUID(created["id"]), guest, host, created["vnics"])
+        self.instances.append(instance)
+        return instance
+
+    async def unplug(self, instance: Instance) -> None:
+        """Take the guest away, as when the hypervisor has stopped it."""
+        self.instances.remove(instance)
+        await self.network.remove_guest(instance.guest)
+
+    async def _plug(self, cable: Cable, host: Machine, vnic: Object) -> None:
+        await cable.plug(host.node.namespace, port_ifname(UUID(vnic["id"])))
+
+    async def _controller(self, stack: AsyncExitStack, number: int) -> Process:
+        environment = {
+            "NATS_URL": self.nats_url(Role.CONTROLLER),
+            "DSN": self.dsn(),
+            "OPERATOR_TOKEN_FILE": str(self.operator_token_file),
+        }
+        process = self._process(
+            f"controller{number}",
+            "achelous_controller",
+            environment,
+            lambda: self._ready("controller", str(process.pid), "healthz"),
+        )
+        return await stack.enter_async_context(process)
+
+    async def _machine(
+        self, stack: AsyncExitStack, service: str, name: str, ip: IPv4Address, role: Role
+    ) -> Machine:
+        node = await self.network.underlay.node(name, ip)
+        gateway = role is Role.GATEWAY
+        body: Object = {"name": name, "vtep": str(ip)}
+        if not gateway:
+            body["capacity"] = HOST_CAPACITY
+        registered = await self.api.post("/gateways" if gateway else "/hosts", body)
+        machine_id = registered["id"]
+        environment = {
+            "NATS_URL": self.nats_url(role),
+            "GATEWAY_ID" if gateway else "HOST_ID": machine_id,
+            "UNDERLAY_DEVICE": UNDERLAY_DEVICE,
+            "NETNS": str(node.namespace.path),
+            "BPFFS": str(self.run_dir.path / "bpffs" / name),
+        }
+        process = self._process(
+            name,
+            f"achelous_{service}",
+            environment,
+            lambda: self._ready(service, machine_id, "readyz"),
+        )
+        await stack.enter_async_context(process)
+        return Machine(UUID(machine_id), node, process)
+
+    def _process(
+        self,
+        name: str,
+        module: str,
+        environment: dict[str, str],
+        ready: Callable[[], Awaitable[bool]],
+    ) -> Process:
+        shared = {"HTTP": "127.0.0.1:0", "RUN_DIR": str(self.run_dir.path)}
+        return Process(
+            name,
+            [sys.executable, "-m", module],
+            log=self.run_dir.subdir("logs") / f"{name}.log",
+            env={f"ACHELOUS_{key}": value for key, value in (shared | environment).items()},
+            ready=ready,
+        )
+
+    def _address_file(self, service: str, service_id: str) -> Path:
+        return self.run_dir.path / f"{service}-{service_id}.http"
+
+    async def _ready(self, service: str, service_id: str, check: str) -> bool:
+        try:
+            address = self._address_file(service, service_id).read_text().strip()
+            async with httpx.AsyncClient(timeout=1) as http:
+                answer = await http.get(f"http://{address}/{check}")
+        except (FileNotFoundError, httpx.HTTPError):
+            return False
+        return answer.is_success
+
+    async def _close_clients(self) -> None:
+        await self._clients.aclose()
+
+    def _nats(self) -> NatsServer:
+        if self.nats is None:
+            raise RuntimeError("the lab has no bus before it has started")
+        return self.nats
+
+
+def _nic(vnic: Object, subnet: Object) -> Nic:
+    prefix = subnet["cidr"].partition("/")[2]
+    return Nic(
+        mac=vnic["mac"],
+        address=IPv4Interface(f"{vnic['ip']}/{prefix}"),
+        router=IPv4Address(subnet["gateway_ip"]),
+    )
+
+
+def needs_root() -> bool:
+    """Whether this user cannot have a data plane."""
+    return os.geteuid() != 0

@@ -1,0 +1,104 @@
+"""`achelous up`: a platform that stays until it is told to end, with a sample VPC in it."""
+
+import asyncio
+import signal
+from dataclasses import dataclass
+from typing import Final
+
+import httpx
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from achelous_lab.api import ApiRefused, Rule
+from achelous_lab.hypervisor import Hypervisor
+from achelous_lab.platform import External, Lab, Size
+
+_REFRESH_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What `achelous up` was told. ``sample``: make a VPC with two guests."""
+
+    size: Size
+    external: External
+    sample: bool = True
+
+
+async def stay_up(options: Options) -> int:
+    """Run until SIGINT or SIGTERM; everything is taken down before it returns. Exit code 0."""
+    console = Console(stderr=True, highlight=False)
+    task = asyncio.current_task()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, task.cancel if task else loop.stop)
+    try:
+        console.print("[bold]Starting[/] the platform")
+        async with Lab(options.size, options.external) as lab:
+            await _serve(lab, options, console)
+    except asyncio.CancelledError:
+        console.print("[bold]Taken down[/]")
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+    return 0
+
+
+async def _serve(lab: Lab, options: Options, console: Console) -> None:
+    async with asyncio.TaskGroup() as group:
+        if options.size.dataplane:
+            group.create_task(Hypervisor(lab).run())
+            if options.sample:
+                await _sample(lab)
+        _introduce(lab, console)
+        with Live(console=console, auto_refresh=False, transient=not console.is_terminal) as live:
+            while True:
+                live.update(await _status(lab), refresh=console.is_terminal)
+                await asyncio.sleep(_REFRESH_S)
+
+
+async def _sample(lab: Lab) -> None:
+    """Project `sample` with VPC `sample`, 10.0.0.0/24 and two guests, which the hypervisor runs."""
+    tenant = await lab.tenant("sample")
+    vpc = await tenant.vpc("sample")
+    subnet = await tenant.subnet(vpc, "10.0.0.0/24", "sample")
+    group = await tenant.security_group(vpc, "open", Rule())
+    vnic = {"subnet_id": subnet["id"], "security_group_ids": [group["id"]]}
+    for name in ("one", "two"):
+        body = {"name": name, "kind": "vm", "vnics": [vnic], "project_id": tenant.project_id}
+        created = await lab.api.post("/instances", body)
+        await lab.api.wait_active(created["id"])
+
+
+def _introduce(lab: Lab, console: Console) -> None:
+    address = lab.addresses[0]
+    console.print(f"API              http://{address}/v1")
+    console.print(f"its docs         http://{address}/docs")
+    console.print(f"operator's token {lab.operator_token_file}")
+    for instance in lab.instances:
+        name = instance.guest.name
+        console.print(f"guest            ip netns exec {name} ping ...   ({instance.guest.ip})")
+    console.print("Ctrl-C or SIGTERM takes everything down.")
+
+
+async def _status(lab: Lab) -> Table:
+    table = Table("part", "name", "state", title="Achelous", title_justify="left")
+    for process in lab.controllers:
+        table.add_row("controller", process.name, "running" if process.running else "down")
+    try:
+        status = await lab.api.get("/status")
+    except (ApiRefused, httpx.HTTPError) as error:
+        table.add_row("API", "", f"[red]{error}[/]")
+        return table
+    for kind in ("gateways", "hosts"):
+        for machine in status[kind]:
+            table.add_row(kind[:-1], machine["name"], _health(machine))
+    for state, count in sorted(status["instances"].items()):
+        table.add_row("instances", state, str(count))
+    return table
+
+
+def _health(machine: dict[str, float | str | None]) -> str:
+    age = machine.get("report_age_s")
+    return "never reported" if age is None else f"reported {float(age):.1f} s ago"

@@ -1,0 +1,268 @@
+"""Tables of the desired state: PostgreSQL owns it, all else is a copy with a revision."""
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Double,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Sequence,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    func,
+)
+from sqlalchemy.dialects.postgresql import CIDR, INET, JSONB
+
+metadata: Final = MetaData(
+    naming_convention={
+        "pk": "%(table_name)s_pkey",
+        "fk": "%(table_name)s_%(column_0_name)s_fkey",
+        "uq": "%(table_name)s_%(column_0_N_name)s_key",
+        "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+        "ck": "%(table_name)s_%(constraint_name)s_check",
+    }
+)
+
+VNI: Final = Sequence("vni_seq", start=4096, maxvalue=(1 << 24) - 1, metadata=metadata)
+"""A VNI is never used again: a late packet of a deleted VPC can not reach a new one."""
+
+MAC: Final = Sequence("mac_seq", start=1, maxvalue=(1 << 40) - 1, metadata=metadata)
+"""Lower 40 bits of a vNIC's MAC; the first byte is 0x02 (locally administered, unicast)."""
+
+
+def _id() -> Column[object]:
+    return Column("id", Uuid, primary_key=True)
+
+
+def _created() -> Column[object]:
+    return Column(
+        "created_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()
+    )
+
+
+def _version() -> Column[object]:
+    """Counts changes of the object that its ETag tells apart."""
+    return Column("version", Integer, nullable=False, server_default="1")
+
+
+def _project(*, index: bool = True) -> Column[object]:
+    return Column("project_id", Uuid, ForeignKey("projects.id"), nullable=False, index=index)
+
+
+projects: Final = Table(
+    "projects",
+    metadata,
+    _id(),
+    Column("name", Text, nullable=False, unique=True),
+    Column("quotas", JSONB, nullable=False),
+    _created(),
+    _version(),
+)
+
+tokens: Final = Table(
+    "tokens",
+    metadata,
+    _id(),
+    Column("project_id", Uuid, ForeignKey("projects.id"), index=True),  # null: an operator's
+    Column("name", Text, nullable=False),
+    Column("hash", LargeBinary, nullable=False, unique=True),  # SHA-256 of a 256-bit random token
+    _created(),
+)
+
+hosts: Final = Table(
+    "hosts",
+    metadata,
+    _id(),
+    Column("name", Text, nullable=False, unique=True),
+    Column("vtep", INET, nullable=False, unique=True),
+    Column("capacity", Integer, nullable=False),
+    Column("vnic_count", Integer, nullable=False, server_default="0"),
+    # of its document; the row's lock orders the writers of the document
+    Column("revision", BigInteger, nullable=False, server_default="0"),
+    _created(),
+    _version(),
+    CheckConstraint("vnic_count >= 0 AND vnic_count <= capacity", name="capacity"),
+    Index(None, "vnic_count", "id"),
+)
+
+gateways: Final = Table(
+    "gateways",
+    metadata,
+    _id(),
+    Column("name", Text, nullable=False, unique=True),
+    Column("vtep", INET, nullable=False, unique=True),
+    _created(),
+    _version(),
+)
+
+fleet: Final = Table(  # one row: the revision of the fleet document
+    "fleet",
+    metadata,
+    Column("id", Boolean, primary_key=True),
+    Column("revision", BigInteger, nullable=False),
+    CheckConstraint("id", name="single"),
+)
+
+vpcs: Final = Table(
+    "vpcs",
+    metadata,
+    _id(),
+    _project(),
+    Column("name", Text, nullable=False),
+    Column("vni", Integer, nullable=False, unique=True),
+    # of its routes; the row's lock orders the writers of the VPC
+    Column("revision", BigInteger, nullable=False, server_default="0"),
+    _created(),
+    _version(),
+    UniqueConstraint("project_id", "name"),
+)
+
+subnets: Final = Table(
+    "subnets",
+    metadata,
+    _id(),
+    _project(),
+    Column("vpc_id", Uuid, ForeignKey("vpcs.id"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("cidr", CIDR, nullable=False),
+    Column("gateway_ip", INET, nullable=False),
+    _created(),
+    _version(),
+    UniqueConstraint("vpc_id", "name"),
+    UniqueConstraint("vpc_id", "cidr"),
+)
+
+security_groups: Final = Table(
+    "security_groups",
+    metadata,
+    _id(),
+    _project(),
+    Column("vpc_id", Uuid, ForeignKey("vpcs.id"), nullable=False),
+    Column("name", Text, nullable=False),
+    _created(),
+    _version(),
+    UniqueConstraint("vpc_id", "name"),
+)
+
+security_group_rules: Final = Table(
+    "security_group_rules",
+    metadata,
+    _id(),
+    Column(
+        "security_group_id",
+        Uuid,
+        ForeignKey("security_groups.id", ondelete="CASCADE"),
+        nullable=False,
+        index=True,
+    ),
+    Column("egress", Boolean, nullable=False),
+    Column("protocol", SmallInteger, nullable=False),  # 0: any
+    Column("port_min", Integer, nullable=False),
+    Column("port_max", Integer, nullable=False),
+    Column("remote", CIDR, nullable=False),
+    _created(),
+)
+
+instances: Final = Table(
+    "instances",
+    metadata,
+    _id(),
+    _project(index=False),
+    Column("name", Text, nullable=False),
+    Column("kind", Text, nullable=False),  # vm, bare_metal, container
+    Column("host_id", Uuid, ForeignKey("hosts.id"), nullable=False),
+    Column("state", Text, nullable=False),  # domain.instance_state
+    Column("reason", Text),
+    # the revision of the host that runs (or, when DELETING, no longer runs) it
+    Column("host_revision", BigInteger, nullable=False),
+    # when each stage of the last change was done
+    Column("accepted_at", DateTime(timezone=True), nullable=False),
+    Column("committed_at", DateTime(timezone=True)),
+    Column("published_at", DateTime(timezone=True)),
+    Column("gateways_applied_at", DateTime(timezone=True)),
+    Column("host_applied_at", DateTime(timezone=True)),
+    Column("active_at", DateTime(timezone=True)),
+    _created(),
+    _version(),
+    Index(None, "project_id", "id"),
+    Index(None, "host_id", "id"),
+    # what the leader has to look after when it starts
+    Index(
+        "instances_pending_idx",
+        "id",
+        postgresql_where="state <> 'ACTIVE'",
+    ),
+)
+
+vnics: Final = Table(
+    "vnics",
+    metadata,
+    _id(),
+    _project(),
+    Column("instance_id", Uuid, ForeignKey("instances.id"), nullable=False, index=True),
+    Column("vpc_id", Uuid, ForeignKey("vpcs.id"), nullable=False),
+    Column("subnet_id", Uuid, ForeignKey("subnets.id"), nullable=False),
+    Column("host_id", Uuid, ForeignKey("hosts.id"), nullable=False),
+    Column("position", SmallInteger, nullable=False),  # 0 is the instance's first
+    Column("ip", INET, nullable=False),
+    Column("mac", BigInteger, nullable=False, unique=True),
+    Column("vni", Integer, nullable=False),  # of its VPC, so that pages of routes need no join
+    Column("revision", BigInteger, nullable=False),  # of the VPC when its route last changed
+    Column(
+        "withdrawn", Boolean, nullable=False, server_default="false"
+    ),  # its instance is DELETING
+    UniqueConstraint("vpc_id", "ip"),
+    UniqueConstraint("subnet_id", "ip"),
+    Index(None, "vni", "ip"),
+    Index(None, "host_id"),
+)
+
+vnic_security_groups: Final = Table(
+    "vnic_security_groups",
+    metadata,
+    Column("vnic_id", Uuid, ForeignKey("vnics.id", ondelete="CASCADE"), primary_key=True),
+    Column(
+        "security_group_id",
+        Uuid,
+        ForeignKey("security_groups.id"),
+        primary_key=True,
+        index=True,
+    ),
+)
+
+outbox: Final = Table(
+    "outbox",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("kind", Text, nullable=False),  # routes, host, fleet
+    Column("vni", Integer),  # routes
+    Column("host_id", Uuid),  # host
+    Column("base", BigInteger),  # routes
+    Column("revision", BigInteger, nullable=False),
+    Column("entries", LargeBinary),  # routes: packed
+    Column("created_at", Double, nullable=False),  # Unix time, seconds
+)
+
+idempotency_keys: Final = Table(
+    "idempotency_keys",
+    metadata,
+    Column("token_id", Uuid, ForeignKey("tokens.id", ondelete="CASCADE"), primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("request_hash", LargeBinary, nullable=False),
+    Column("status", SmallInteger, nullable=False),
+    Column("headers", JSONB, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    _created(),
+)

@@ -1,0 +1,39 @@
+"""Fixtures of all tests: a run directory, and skipping what this machine cannot run."""
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from achelous_lab.netns.network import Network
+from achelous_lab.rundir import RunDir
+from achelous_lab.sweep import sweep_stale
+
+
+def pytest_sessionstart() -> None:
+    """Remove what an earlier run has left that was killed."""
+    sweep_stale()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("kernel") is None:
+        return
+    if os.geteuid() != 0:
+        pytest.skip("needs root for network namespaces and eBPF")
+    if not Path("/sys/kernel/btf/vmlinux").exists():
+        pytest.skip("needs a kernel with BTF (/sys/kernel/btf/vmlinux)")
+
+
+@pytest.fixture
+def run_dir() -> Iterator[RunDir]:
+    """A lab's run directory, removed afterwards."""
+    with RunDir.create() as directory:
+        yield directory
+
+
+@pytest.fixture
+async def network(run_dir: RunDir) -> AsyncIterator[Network]:
+    """Namespaces for nodes and guests, all removed afterwards."""
+    async with Network(run_dir) as network:
+        yield network

@@ -1,0 +1,153 @@
+"""The bus on a real server: streams are followed through restarts, in the role's own limits."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from uuid import uuid4
+
+import pytest
+from nats.js.api import StreamConfig
+
+from achelous_lab.rundir import RunDir
+from achelous_lab.servers.nats import NatsServer
+from achelous_lab.waiting import wait_until
+from achelous_shared import subjects
+from achelous_shared.bus import Bus, BusError
+from achelous_shared.bus_roles import Role
+
+
+@pytest.fixture
+async def server(run_dir: RunDir) -> AsyncIterator[NatsServer]:
+    async with NatsServer(run_dir.path) as server:
+        yield server
+
+
+@pytest.fixture
+async def controller(server: NatsServer) -> AsyncIterator[Bus]:
+    async with Bus.connect(server.url(Role.CONTROLLER), role="controller", name="test") as bus:
+        await ensure_streams(bus)
+        yield bus
+
+
+@pytest.fixture
+async def gateway(server: NatsServer) -> AsyncIterator[Bus]:
+    async with Bus.connect(server.url(Role.GATEWAY), role="gateway", name="test") as bus:
+        yield bus
+
+
+async def ensure_streams(bus: Bus) -> None:
+    await bus.ensure_stream(StreamConfig(subjects.ROUTES_STREAM, subjects=[subjects.ALL_ROUTES]))
+    hosts = StreamConfig(
+        subjects.HOSTS_STREAM,
+        subjects=[subjects.ALL_HOSTS, subjects.FLEET],
+        max_msgs_per_subject=1,
+    )
+    await bus.ensure_stream(hosts)
+
+
+@asynccontextmanager
+async def running(*works: Awaitable[None]) -> AsyncIterator[None]:
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def into(received: list[bytes]) -> Callable[[bytes], Awaitable[None]]:
+    async def handler(data: bytes) -> None:
+        received.append(data)
+
+    return handler
+
+
+async def append(bus: Bus, *numbers: int) -> None:
+    for number in numbers:
+        await bus.publish_stream(
+            subjects.ROUTES_STREAM, subjects.routes(5), b"%d" % number, message_id=f"5-{number}"
+        )
+
+
+async def test_a_follower_sees_every_message_once_and_in_order(
+    controller: Bus, gateway: Bus
+) -> None:
+    received: list[bytes] = []
+    follow = gateway.follow(subjects.ROUTES_STREAM, subjects.ALL_ROUTES, into(received), last=False)
+    async with running(follow):
+        await append(controller, 0)  # repeated until the follower is there
+        await wait_until(lambda: _sent_until_seen(controller, received), "the follower")
+        received.clear()
+        await append(controller, *range(1, 200), *range(150, 200))
+        await wait_until(lambda: received[-1] == b"199", "all messages")
+    assert [data for data in received if data != b"0"] == [b"%d" % n for n in range(1, 200)]
+
+
+async def _sent_until_seen(controller: Bus, received: list[bytes]) -> bool:
+    await controller.publish_stream(
+        subjects.ROUTES_STREAM, subjects.routes(5), b"0", message_id=str(uuid4())
+    )
+    return bool(received)
+
+
+async def test_a_follower_goes_on_after_kill_9_of_the_server(
+    server: NatsServer, controller: Bus, gateway: Bus
+) -> None:
+    received: list[bytes] = []
+    follow = gateway.follow(subjects.ROUTES_STREAM, subjects.ALL_ROUTES, into(received), last=False)
+    async with running(follow):
+        await wait_until(lambda: _sent_until_seen(controller, received), "the follower")
+        await append(controller, 1)
+        await server.kill9()
+        await server.start()
+        await wait_until(lambda: controller.connected, "the controller to reconnect", timeout=10)
+        await append(controller, 2, 3)
+        await wait_until(lambda: received[-1:] == [b"3"], "the messages", timeout=15)
+    assert received[-3:] == [b"1", b"2", b"3"]
+
+
+async def test_a_reader_of_last_values_gets_the_last_and_then_each_next(
+    controller: Bus, server: NatsServer
+) -> None:
+    host = uuid4()
+    for number in (1, 2):
+        await controller.publish_stream(
+            subjects.HOSTS_STREAM, subjects.host(host), b"%d" % number, message_id=str(uuid4())
+        )
+    received: list[bytes] = []
+    async with (
+        Bus.connect(server.url(Role.VSWITCH), role="vswitch", name="test") as vswitch,
+        running(
+            vswitch.follow(subjects.HOSTS_STREAM, subjects.host(host), into(received), last=True)
+        ),
+    ):
+        await wait_until(lambda: received == [b"2"], "the last value")
+        await controller.publish_stream(
+            subjects.HOSTS_STREAM, subjects.host(host), b"3", message_id=str(uuid4())
+        )
+        await wait_until(lambda: received == [b"2", b"3"], "the next value")
+
+
+async def test_a_request_without_an_answer_ends_by_its_deadline(gateway: Bus) -> None:
+    with pytest.raises(BusError, match="snapshot"):
+        await gateway.request(subjects.SNAPSHOT_ROUTES, b"", timeout=0.2)
+
+
+async def test_requests_are_answered_by_one_of_a_queue(controller: Bus, gateway: Bus) -> None:
+    async def answer(data: bytes) -> bytes:
+        return b"re:" + data
+
+    serve = [
+        controller.serve(subjects.SNAPSHOT_ROUTES, answer, queue="controllers") for _ in range(2)
+    ]
+    async with running(*serve):
+
+        async def answered() -> bool:
+            try:
+                reply = await gateway.request(subjects.SNAPSHOT_ROUTES, b"x", timeout=0.5)
+            except BusError:
+                return False
+            return reply == b"re:x"
+
+        await wait_until(answered, "an answer")
