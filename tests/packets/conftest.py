@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from achelous_shared.bpf import BpfObject, missing_for_ebpf
 from packets.datapath import SMALL, Datapath
 from packets.gateway_path import GatewayPath
+
+from achelous_shared.bpf import BpfObject, missing_for_ebpf
 
 ROOT = Path(__file__).parents[2]
 

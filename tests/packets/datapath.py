@@ -1,15 +1,16 @@
 """The vSwitch's programs with their maps filled in by hand, and what they do to one frame."""
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
 from ipaddress import IPv4Address, IPv4Network
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
+from packets.frames import Guest, guest
 
 from achelous_shared.bpf import SK_BUFF, BpfMap, BpfObject, MapType, RingBuffer, dtype_of, enum_of
-from packets.frames import Guest, guest
 
 VNI: Final = 0x64C8
 OWN_VTEP: Final = "198.18.0.1"
@@ -98,8 +99,7 @@ def record(dtype: np.dtype[Any], **fields: Any) -> np.void:
     made = np.zeros((), dtype)
     for name, value in fields.items():
         made[name] = np.frombuffer(value, np.uint8) if isinstance(value, bytes) else value
-    found: np.void = made[()]
-    return found
+    return cast(np.void, made[()])
 
 
 def mac_bytes(mac: str) -> bytes:
@@ -274,14 +274,19 @@ class Datapath:
         """The key ach_vni_ip."""
         return record(self.table("endpoints").key_dtype, vni=vni, ip=mapped(ip))
 
+    @staticmethod
+    def now() -> int:
+        """The clock of the packet path, in ns."""
+        return time.monotonic_ns()
+
     def sessions(self) -> np.ndarray[Any, Any]:
         """Values of all sessions."""
         return self.table("sessions").lookup_batch_all()[1]
 
     def age_sessions(self, seconds: float) -> None:
-        """Every session was last seen that much earlier."""
+        """Every session was last seen that much earlier; below 0: later."""
         keys, values = self.table("sessions").lookup_batch_all()
-        values["last_seen_ns"] -= np.uint64(seconds * SECOND)
+        values["last_seen_ns"] = values["last_seen_ns"].astype(np.int64) - int(seconds * SECOND)
         self.table("sessions").update_batch(keys, values)
 
     def learned(self) -> list[tuple[int, str, int]]:
@@ -298,13 +303,16 @@ class Datapath:
 
 
 def clear(loaded: BpfObject) -> None:
-    """Empty every table; counters keep counting."""
+    """Empty every table and set all counters to 0."""
     for name, table in loaded.maps.items():
         match table.type:
             case MapType.ARRAY if name[0] != ".":
                 table.mmap()[:] = np.zeros(1, table.value_dtype)
             case MapType.HASH | MapType.LRU_HASH:
                 table.delete_batch(table.lookup_batch_all()[0])
+            case MapType.PERCPU_ARRAY:
+                keys, values = table.lookup_batch_all()
+                table.update_batch(keys, np.zeros_like(values))
             case MapType.RINGBUF:
                 RingBuffer(table, dtype_of(loaded, "ach_learn_event")).read(1 << 16)
 

@@ -13,6 +13,7 @@ from achelous_shared.names import ROUTER_MAC
 ROUTER: Final = ROUTER_MAC.hex(":")
 BROADCAST: Final = "ff:ff:ff:ff:ff:ff"
 UNDERLAY_MACS: Final = ("02:00:00:00:aa:01", "02:00:00:00:aa:02")  # destination, source
+NO_ADDRESS: Final = "0.0.0.0"  # noqa: S104 - the sender of an address probe, nothing is bound
 PAYLOAD: Final = b"achelous"
 
 ETHERNET: Final = 14
@@ -67,7 +68,7 @@ def on_the_wire(sent: bytes, *, vteps: tuple[str, str], vni: int, dmac: str, spo
     return sent[:14] + bytes(outer / UDP(sport=sport, dport=4789, chksum=0) / vxlan / inner)
 
 
-def vxlan(  # noqa: PLR0913 - every field is one that some test gets wrong
+def vxlan(
     inner: bytes,
     *,
     vteps: tuple[str, str],
@@ -76,7 +77,7 @@ def vxlan(  # noqa: PLR0913 - every field is one that some test gets wrong
     flags: int = 0x08,
     **outer: Any,
 ) -> bytes:
-    """A frame of the underlay that carries `inner` to `dmac`. `outer`: fields of its IPv4 header."""
+    """A frame of the underlay that carries `inner` to `dmac`. `outer`: fields of its IPv4."""
     ether = Ether(dst=UNDERLAY_MACS[0], src=UNDERLAY_MACS[1])
     header = IP(src=vteps[0], dst=vteps[1], id=0, flags="DF", **{"ttl": 64} | outer)
     tunnel = UDP(sport=50_000, dport=4789, chksum=0) / VXLAN(flags=flags, vni=vni)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Final
 
-from achelous_shared.bpf import BpfMap, BpfObject
 from packets.datapath import (
     GATEWAY_VTEP,
     LOOPBACK,
@@ -23,6 +22,8 @@ from packets.datapath import (
     record,
 )
 from packets.frames import guest
+
+from achelous_shared.bpf import BpfMap, BpfObject
 
 OTHER_GATEWAY: Final = "198.18.0.4"
 
