@@ -6,6 +6,7 @@ so everything here either answers within a deadline or notices the loss and asks
 
 import asyncio
 import logging
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final
@@ -250,6 +251,7 @@ class _Position:
 
     def consumer(self, subject: str, inbox: str, first: int, latest: int) -> ConsumerConfig:
         config = ConsumerConfig(
+            name=secrets.token_hex(8),  # only a named consumer's filter is subject to permissions
             filter_subject=subject,
             deliver_subject=inbox,
             ack_policy=AckPolicy.NONE,

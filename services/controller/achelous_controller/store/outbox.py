@@ -35,8 +35,8 @@ async def routes_changed(
 ) -> Routes:
     """Record changed routes of a VPC that `lock_vpc` locked at ``revision``.
 
-    Returns ``entries`` (`routes.ROUTE`) with the revision of each filled in; the caller writes it to
-    the vNICs' rows. Every chunk of `MAX_DELTA_ENTRIES` takes a revision of its own.
+    Returns ``entries`` (`routes.ROUTE`) with the revision of each filled in; the caller writes it
+    to the vNICs' rows. Every chunk of `MAX_DELTA_ENTRIES` takes a revision of its own.
     """
     entries = entries.copy()
     rows = []
