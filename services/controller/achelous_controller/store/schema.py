@@ -71,14 +71,16 @@ projects: Final = Table(
     _version(),
 )
 
-usage: Final = Table(  # what a project has of each resource that its quotas limit
+usage: Final = Table(  # what a project has of each domain.quotas.Resource
     "usage",
     metadata,
     Column("project_id", Uuid, ForeignKey("projects.id", ondelete="CASCADE"), primary_key=True),
-    Column("resource", Text, primary_key=True),  # domain.quotas
-    # counted and given back like hosts.vnic_count; the row's lock orders the project's writers
-    Column("used", BigInteger, nullable=False, server_default="0"),
-    CheckConstraint("used >= 0", name="used"),
+    # counted and given back like hosts.vnic_count; taken last in the order of locks
+    Column("vpcs", BigInteger, nullable=False, server_default="0"),
+    Column("subnets", BigInteger, nullable=False, server_default="0"),
+    Column("security_groups", BigInteger, nullable=False, server_default="0"),
+    Column("instances", BigInteger, nullable=False, server_default="0"),
+    Column("vnics", BigInteger, nullable=False, server_default="0"),
 )
 
 tokens: Final = Table(
