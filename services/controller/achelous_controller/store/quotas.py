@@ -22,7 +22,7 @@ async def spend(
     row = (
         await connection.execute(
             update(usage)
-            .where(usage.c.project_id == project_id, projects.c.id == project_id)
+            .where(usage.c.project_id == project_id, projects.c.id == usage.c.project_id)
             .values({usage.c[name]: usage.c[name] + amount for name, amount in amounts.items()})
             .returning(*columns, projects.c.quotas)
         )
