@@ -1,0 +1,132 @@
+"""What a command prints: tables for people, plain and whole where no terminal reads them."""
+
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any, Final
+
+from achelous_cli.failures import Document
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Format = Callable[[Any], str]
+
+NONE: Final = "-"
+_STYLES: Final = {
+    "ACTIVE": "green",
+    "active": "green",
+    "yes": "green",
+    "BUILDING": "yellow",
+    "DELETING": "yellow",
+    "waiting": "yellow",
+    "ERROR": "bold red",
+    "failed": "bold red",
+    "no": "bold red",
+}
+
+
+def plain(value: Any) -> str:
+    """A JSON value on one line, without characters that would move a terminal's cursor."""
+    match value:
+        case None | [] | {}:
+            return NONE
+        case bool():
+            return "yes" if value else "no"
+        case list():
+            return ",".join(map(plain, value))
+        case Mapping():
+            return " ".join(f"{key}={plain(item)}" for key, item in value.items())
+    text = str(value)
+    return text if text.isprintable() else text.encode("unicode_escape").decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table. ``member``: of the row's document, with dots into nested ones."""
+
+    header: str
+    member: str
+    format: Format = plain
+
+    def cell(self, row: Document) -> str:
+        value: Any = row
+        for key in self.member.split("."):
+            value = value.get(key) if isinstance(value, Mapping) else None
+        return NONE if value is None else self.format(value)
+
+
+Columns = tuple[Column, ...]
+
+
+def columns(*members: str, **formats: Format) -> Columns:
+    """Columns headed by their members' names; ``formats``: further ones that need a format."""
+    named = [(member, plain) for member in members] + list(formats.items())
+    return tuple(Column(_title(member).upper(), member, format) for member, format in named)
+
+
+def print_json(text: str) -> None:
+    """The API's own text, one line end after it."""
+    sys.stdout.write(text.rstrip("\n") + "\n")
+
+
+def print_table(table: Columns, rows: Iterable[Document], *, empty: str = "") -> None:
+    """One line a row; ``empty`` is said on standard error when there is none."""
+    cells = [[column.cell(row) for column in table] for row in rows]
+    if not cells:
+        sys.stderr.write(f"{empty}\n" if empty else "")
+    elif sys.stdout.isatty():
+        _print_rich(_grid([column.header for column in table], cells))
+    else:
+        _print_aligned([[column.header for column in table], *cells])
+
+
+def print_details(document: Document, tables: Mapping[str, Columns]) -> None:
+    """One line a member; the members in ``tables`` are lists, each printed as a table below."""
+    simple = [[_title(key), plain(value)] for key, value in document.items() if key not in tables]
+    if sys.stdout.isatty():
+        _print_rich(_grid(None, simple))
+    else:
+        _print_aligned(simple)
+    for member, table in tables.items():
+        if rows := document.get(member):
+            print_section(_title(member))
+            print_table(table, rows)
+
+
+def print_section(title: str) -> None:
+    """A heading, with an empty line before it."""
+    sys.stdout.write(f"\n{title}\n")
+    sys.stdout.flush()
+
+
+def _title(member: str) -> str:
+    return member.rpartition(".")[2].replace("_", " ")
+
+
+def _print_aligned(lines: Sequence[Sequence[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip_longest(*lines, fillvalue="")]
+    for line in lines:
+        padded = "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True))
+        sys.stdout.write(padded.rstrip() + "\n")
+
+
+def _grid(headers: Sequence[str] | None, lines: Sequence[Sequence[str]]) -> "Table":
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=headers is not None, pad_edge=False, header_style="bold")
+    for index, header in enumerate(headers or ("", "")):
+        # folded where the terminal is too narrow, so that an id can still be copied whole
+        style = "dim" if headers is None and index == 0 else ""
+        table.add_column(header, overflow="fold", style=style)
+    for line in lines:
+        table.add_row(*(Text(text, style=_STYLES.get(text, "")) for text in line))
+    return table
+
+
+def _print_rich(table: "Table") -> None:
+    from rich.console import Console
+
+    Console(highlight=False).print(table)
