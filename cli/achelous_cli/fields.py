@@ -3,11 +3,13 @@
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
 from achelous_cli.failures import usage
+
+REQUIRED: Final = inspect.Parameter.empty
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,13 +46,10 @@ class Field:
         return keyword(self.name, Annotated[kind | None, option], None)
 
 
-def keyword(
-    name: str, annotation: Any, default: Any = inspect.Parameter.empty
-) -> inspect.Parameter:
+def keyword(name: str, annotation: Any, default: Any = REQUIRED) -> inspect.Parameter:
     """A parameter of a command."""
-    return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default
-    )
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, kind, annotation=annotation, default=default)
 
 
 def members(

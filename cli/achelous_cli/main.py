@@ -32,7 +32,8 @@ Exit codes:
   1    the API refused (4xx), or an instance ended in ERROR
   2    wrong usage, or a name that fits several objects
   3    not found
-  4    the API can not be reached, failed (5xx), or something took too long
+  4    the API can not be reached or failed (5xx), --wait took too long,
+       or `status` found something wrong
   130  interrupted
 """
 
@@ -46,9 +47,9 @@ def build() -> typer.Typer:
     groups = {}
     for resource in RESOURCES.values():
         group = typer.Typer(help=resource.help, no_args_is_help=True, rich_markup_mode=None)
+        _add_special(group, resource.noun)
         add_commands(group, resource)
         groups[resource.noun] = group
-        _add_special(group, resource.noun)
         parent = groups[resource.owner] if resource.owner else app
         parent.add_typer(group, name=resource.noun)
     app.command("status", epilog=example_text("status"))(status)

@@ -63,7 +63,7 @@ Columns = tuple[Column, ...]
 def columns(*members: str, **formats: Format) -> Columns:
     """Columns headed by their members' names; ``formats``: further ones that need a format."""
     named = [(member, plain) for member in members] + list(formats.items())
-    return tuple(Column(_title(member).upper(), member, format) for member, format in named)
+    return tuple(Column(_title(member).upper(), member, shown) for member, shown in named)
 
 
 def print_json(text: str) -> None:

@@ -8,7 +8,14 @@ import typer
 
 from achelous_cli.commands import Json, example_text
 from achelous_cli.failures import Document
-from achelous_cli.output import Columns, columns, print_details, print_json, print_table
+from achelous_cli.output import (
+    Columns,
+    columns,
+    print_details,
+    print_json,
+    print_section,
+    print_table,
+)
 from achelous_cli.resources import RESOURCES
 from achelous_cli.session import session_of
 from achelous_cli.units import both, both_volumes, micros, millis, percent, seconds, volume
@@ -77,9 +84,11 @@ GATEWAY: Final = Shown(
     "gateway",
     "tables",
     (Section("VPCs", "vpcs", columns("vni", "revision", "routes"), "vpcs_total"),),
-    ("serving", "routes_total", "relayed_packets", "relayed_bytes")
-    + ("probes", "rsp_requests", "rsp_entries"),
-)
+    (
+        "serving", "routes_total", "relayed_packets", "relayed_bytes",
+        "probes", "rsp_requests", "rsp_entries",
+    ),
+)  # fmt: skip
 
 
 def add_command(group: typer.Typer, shown: Shown) -> None:
@@ -136,7 +145,7 @@ def _print(shown: Shown, tables: Document) -> None:
         print_section(f"{section.title}: {count}")
         print_table(section.table, rows)
     print_section("Figures")
-    print_details({name: tables[name] for name in shown.figures} | _drops(tables), {})
+    print_details({**{name: tables[name] for name in shown.figures}, **_drops(tables)}, {})
 
 
 def _drops(tables: Document) -> Document:

@@ -18,7 +18,7 @@ _INTERVAL_MAX_S: Final = 1.0
 
 
 def until_active(session: "Session", instance: Document, timeout: float) -> "Response":
-    """The reply that shows the instance ACTIVE; raises `Failure` for ERROR and after ``timeout``."""
+    """The reply that shows it ACTIVE; raises `Failure` when it is in ERROR or after ``timeout``."""
     from achelous_cli.api import document
 
     with _sign_of_life(f"instance {instance['name']} ({instance['id']}) is being built"):
