@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +12,9 @@ import typer
 
 from achelous_cli import instances, tables
 from achelous_cli.commands import add_commands, example_text
-from achelous_cli.failures import ExitCode, Failure, text_of
+from achelous_cli.failures import ExitCode, Failure
+from achelous_cli.failures import usage as usage_failure
+from achelous_cli.output import ReaderGone, write
 from achelous_cli.quotas import usage
 from achelous_cli.resources import RESOURCES
 from achelous_cli.session import Session
@@ -22,9 +25,11 @@ _HELP = """Run and look into an Achelous cloud network.
 Wherever an id is asked for, a name does as well, if it names one object; VPC/NAME and PROJECT/NAME
 narrow it down.
 
-The API is the one of --url, else ACHELOUS_URL, else that of the platform which `achelous up` runs
-on this machine. The token is read from --token-file, else ACHELOUS_TOKEN, else the file
-ACHELOUS_TOKEN_FILE, else that platform's.
+\b
+API:    --url, else ACHELOUS_URL, else the platform that `achelous up`
+        runs on this machine
+Token:  --token-file, else ACHELOUS_TOKEN, else the file
+        ACHELOUS_TOKEN_FILE, else that platform's
 """
 _EXIT_CODES = """\b
 Exit codes:
@@ -85,23 +90,39 @@ def _version() -> None:
     """Say which version this is."""
     from importlib.metadata import version as version_of
 
-    sys.stdout.write(f"achelous {version_of('achelous-cli')}\n")
+    write(f"achelous {version_of('achelous-cli')}\n")
 
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    sys.exit(_run())
+    sys.exit(run(sys.argv[1:]))
 
 
-def _run() -> int:
+def run(args: Sequence[str]) -> int:
+    """Run one command line; its exit code."""
     try:
-        build()(prog_name="achelous")
+        code = build()(args, prog_name="achelous", standalone_mode=False)
+        sys.stdout.flush()
     except Failure as error:
-        as_json = "--json" in sys.argv
-        text = json.dumps(error.problem) if as_json else text_of(error.problem)
-        sys.stderr.write(text + "\n")
-        return error.code
-    except BrokenPipeError:
-        # the reader of our output has seen enough; nothing more is to be flushed there
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return ExitCode.OK
+        return _report(error, args)
+    except typer.TyperException as error:
+        return _report_usage(error, args)
+    except (ReaderGone, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's last flush
+        return ExitCode.OK
+    return code or ExitCode.OK  # of typer.Exit, which is also how an interrupt arrives here
+
+
+def _report(error: Failure, args: Sequence[str]) -> int:
+    as_json = "--json" in args
+    text = json.dumps(error.problem, separators=(",", ":")) if as_json else str(error)
+    sys.stderr.write(f"{text}\n")
+    return error.code
+
+
+def _report_usage(error: typer.TyperException, args: Sequence[str]) -> int:
+    """What typer found wrong in the command line."""
+    if "--json" in args:
+        return _report(usage_failure(error.format_message()), args)
+    error.show()  # type: ignore[attr-defined]  # of click, which typer carries under other names
+    return ExitCode.USAGE

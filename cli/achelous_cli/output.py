@@ -3,17 +3,14 @@
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from achelous_cli.failures import Document
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 Format = Callable[[Any], str]
 
 NONE: Final = "-"
+_UNBOUNDED: Final = 100_000
 _STYLES: Final = {
     "ACTIVE": "green",
     "active": "green",
@@ -29,9 +26,9 @@ _STYLES: Final = {
 
 def plain(value: Any) -> str:
     """A JSON value on one line, without characters that would move a terminal's cursor."""
+    if value is None or value in ([], {}):
+        return NONE
     match value:
-        case None | [] | {}:
-            return NONE
         case bool():
             return "yes" if value else "no"
         case list():
@@ -66,29 +63,36 @@ def columns(*members: str, **formats: Format) -> Columns:
     return tuple(Column(_title(member).upper(), member, shown) for member, shown in named)
 
 
+class ReaderGone(Exception):
+    """Whoever read our standard output has seen enough, as `head` does."""
+
+
+def write(text: str) -> None:
+    """Write to standard output; raises `ReaderGone`."""
+    try:
+        sys.stdout.write(text)
+    except BrokenPipeError:
+        raise ReaderGone from None
+
+
 def print_json(text: str) -> None:
     """The API's own text, one line end after it."""
-    sys.stdout.write(text.rstrip("\n") + "\n")
+    write(text.rstrip("\n") + "\n")
 
 
 def print_table(table: Columns, rows: Iterable[Document], *, empty: str = "") -> None:
     """One line a row; ``empty`` is said on standard error when there is none."""
     cells = [[column.cell(row) for column in table] for row in rows]
-    if not cells:
-        sys.stderr.write(f"{empty}\n" if empty else "")
-    elif sys.stdout.isatty():
-        _print_rich(_grid([column.header for column in table], cells))
-    else:
-        _print_aligned([[column.header for column in table], *cells])
+    if cells:
+        _print_grid([column.header for column in table], cells)
+    elif empty:
+        sys.stderr.write(f"{empty}\n")
 
 
 def print_details(document: Document, tables: Mapping[str, Columns]) -> None:
     """One line a member; the members in ``tables`` are lists, each printed as a table below."""
     simple = [[_title(key), plain(value)] for key, value in document.items() if key not in tables]
-    if sys.stdout.isatty():
-        _print_rich(_grid(None, simple))
-    else:
-        _print_aligned(simple)
+    _print_grid(None, simple)
     for member, table in tables.items():
         if rows := document.get(member):
             print_section(_title(member))
@@ -97,36 +101,37 @@ def print_details(document: Document, tables: Mapping[str, Columns]) -> None:
 
 def print_section(title: str) -> None:
     """A heading, with an empty line before it."""
-    sys.stdout.write(f"\n{title}\n")
-    sys.stdout.flush()
+    write(f"\n{title}\n")
+    sys.stdout.flush()  # rich does not share our buffer
 
 
 def _title(member: str) -> str:
     return member.rpartition(".")[2].replace("_", " ")
 
 
+def _print_grid(header: Sequence[str] | None, lines: Sequence[Sequence[str]]) -> None:
+    if sys.stdout.isatty():
+        _print_rich(header, lines)
+    else:
+        _print_aligned([header, *lines] if header else lines)
+
+
 def _print_aligned(lines: Sequence[Sequence[str]]) -> None:
-    widths = [max(map(len, column)) for column in zip_longest(*lines, fillvalue="")]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         padded = "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True))
-        sys.stdout.write(padded.rstrip() + "\n")
+        write(padded.rstrip() + "\n")
 
 
-def _grid(headers: Sequence[str] | None, lines: Sequence[Sequence[str]]) -> "Table":
+def _print_rich(header: Sequence[str] | None, lines: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, show_header=headers is not None, pad_edge=False, header_style="bold")
-    for index, header in enumerate(headers or ("", "")):
-        # folded where the terminal is too narrow, so that an id can still be copied whole
-        style = "dim" if headers is None and index == 0 else ""
-        table.add_column(header, overflow="fold", style=style)
+    grid = Table(box=None, show_header=header is not None, pad_edge=False, header_style="bold")
+    for title in header or ("", ""):
+        grid.add_column(title, no_wrap=True, style="" if header or grid.columns else "dim")
     for line in lines:
-        table.add_row(*(Text(text, style=_STYLES.get(text, "")) for text in line))
-    return table
-
-
-def _print_rich(table: "Table") -> None:
-    from rich.console import Console
-
-    Console(highlight=False).print(table)
+        grid.add_row(*(Text(text, style=_STYLES.get(text, "")) for text in line))
+    # wider than the terminal if need be, which wraps lines: an id can still be copied whole
+    Console(highlight=False, width=_UNBOUNDED).print(grid, crop=False)

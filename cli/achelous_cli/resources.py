@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from achelous_cli.fields import Field
-from achelous_cli.output import Columns, columns
+from achelous_cli.output import Column, Columns, columns
+from achelous_cli.units import addresses, when
 
 Verb = Literal["create", "list", "show", "update", "delete"]
 
@@ -93,7 +94,7 @@ _ALL: Final = (
             "create": "acme --quota vpcs=10 --quota instances=500", "list": "", "show": "acme",
             "update": "acme --quota instances=1000", "delete": "acme",
         },
-        columns=columns("id", "name", "created_at"),
+        columns=columns("id", "name", created_at=when),
         create=(_QUOTAS,), update=(_NEW_NAME, _QUOTAS), filters=(_BY_NAME,),
     ),
     Resource(
@@ -103,7 +104,7 @@ _ALL: Final = (
             "create": "ci --project acme", "list": "--project acme", "show": "ci",
             "delete": "ci",
         },
-        columns=columns("id", "name", "project_id", "created_at"), secret=True,
+        columns=columns("id", "name", "project_id", created_at=when), secret=True,
         create=(_of("project", "Of this project; left out, it is an operator's."),),
         filters=(_OF_PROJECT,),
     ),
@@ -142,7 +143,7 @@ _ALL: Final = (
             "create": "prod", "list": "", "show": "prod", "update": "prod --name production",
             "delete": "prod",
         },
-        columns=columns("id", "name", "vni", "project_id", "created_at"),
+        columns=columns("id", "name", "vni", "project_id", created_at=when),
         create=(_PROJECT,), update=(_NEW_NAME,),
         filters=(_BY_NAME, _OF_PROJECT),
         parent=("project", "project_id"),
@@ -173,7 +174,7 @@ _ALL: Final = (
             "create": "web --vpc prod", "list": "--vpc prod", "show": "prod/web",
             "update": "prod/web --name frontend", "delete": "prod/web",
         },
-        columns=columns("id", "name", "vpc_id", "created_at"),
+        columns=columns("id", "name", "vpc_id", created_at=when),
         nested={"rules": RULE_COLUMNS},
         create=(_of("vpc", "The VPC, by id or name.", required=True),),
         update=(_NEW_NAME,),
@@ -210,7 +211,10 @@ _ALL: Final = (
         examples={
             "list": "--state ERROR", "show": "web-1", "update": "web-1 --name web-old",
         },
-        columns=columns("id", "name", "kind", "state", "host_id", "reason"),
+        columns=(
+            *columns("id", "name", "kind", "state"), Column("ADDRESSES", "vnics", addresses),
+            *columns("host_id", "reason"),
+        ),
         nested={"vnics": VNIC_COLUMNS},
         update=(_NEW_NAME,),
         filters=(

@@ -24,9 +24,9 @@ _HOSTS: Final = columns("name", "live", "applied_revision", "revision", "waiting
 
 
 def status(context: typer.Context, as_json: Json = False) -> None:
-    """Show whether all is well: checks, counts, gateways and hosts (operators).
+    """Show whether all is well (operators).
 
-    The exit code is 4 if a check fails: database, bus or leader.
+    Checks, counts of objects, gateways and hosts with what they have applied. The exit code is 4 if a check fails: database, bus or leader.
     """
     from achelous_cli.api import document
 
@@ -43,9 +43,8 @@ def status(context: typer.Context, as_json: Json = False) -> None:
 def _print(found: Document) -> None:
     print_details({f"check {name}": answer for name, answer in found["checks"].items()}, {})
     print_section("Objects")
-    instances = found["instances"]
-    print_details({**found["objects"], "instances": sum(instances.values())}, {})
-    print_details({f"instances {state}": count for state, count in instances.items()}, {})
+    states = {f"instances {state}": count for state, count in found["instances"].items()}
+    print_details({**found["objects"], **states}, {})
     fleet = found["fleet"]
     for title, member, table in (("Gateways", "gateways", _GATEWAYS), ("Hosts", "hosts", _HOSTS)):
         rows = fleet[member] if fleet else []

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from achelous_cli.failures import Document
 from achelous_cli.output import plain
 
 
@@ -36,6 +37,16 @@ def volume(value: float) -> str:
             break
         value /= 1000
     return f"{value:.3g} {unit}"
+
+
+def when(value: str) -> str:
+    """A time as the API writes it, to the second."""
+    return value[:19].replace("T", " ")
+
+
+def addresses(vnics: Sequence[Document]) -> str:
+    """The addresses of an instance's vNICs."""
+    return ",".join(plain(vnic["ip"]) for vnic in vnics)
 
 
 def both(values: Sequence[Any]) -> str:

@@ -1,4 +1,4 @@
-"""The platform that this user runs on this machine: written by it, found by the `achelous` command."""
+"""The platform that a user runs on this machine: written by it, read by the `achelous` command."""
 
 import os
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ class CurrentPlatform(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def path() -> Path:
-    """The file that says so: $XDG_STATE_HOME/achelous/current.json, under ~/.local/state if unset."""
+    """$XDG_STATE_HOME/achelous/current.json, under ~/.local/state if that is not set."""
     state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return Path(state) / "achelous" / "current.json"
 
