@@ -13,10 +13,12 @@
 #define PROBE_AT     (sizeof(struct ethhdr) + sizeof(struct iphdr) + sizeof(struct udphdr))
 #define UDP_CHECK_AT (PROBE_AT - sizeof(struct udphdr) + __builtin_offsetof(struct udphdr, check))
 
+/* Saturates; so does the age of a heartbeat that never was. */
 static __always_inline __be32 heartbeat_age_ms(const struct ach_gateway_config *config) {
-    __s64 age = bpf_ktime_get_ns() - config->heartbeat_ns;
+    __u64 heartbeat = config->heartbeat_ns;
+    __s64 age = bpf_ktime_get_ns() - heartbeat;
     __u64 ms = age < 0 ? 0 : age / NS_PER_MS; /* renewed after we read the clock */
-    return bpf_htonl(ms < ~0u ? ms : ~0u);
+    return bpf_htonl(heartbeat && ms < ~0u ? ms : ~0u);
 }
 
 /* Swapping addresses and ports leaves the UDP checksum right; only what the answer changes in

@@ -94,9 +94,10 @@ static __always_inline int guest_packet(struct __sk_buff *skb, struct ach_cursor
     if (error)
         return error;
     hop_resolve(&flow, &packet, &next);
+    int verdict = next.port ? forward_here(skb, &flow, &packet, sender, &next)
+                            : forward_away(skb, &flow, &packet, sender, &next);
     sender->counted->slow_path += flow.slow;
-    return next.port ? forward_here(skb, &flow, &packet, sender, &next)
-                     : forward_away(skb, &flow, &packet, sender, &next);
+    return verdict;
 }
 
 /* A frame from the guest on this device. */

@@ -85,7 +85,11 @@ class BpfMap:
             keys.append(some_keys)
             values.append(some_values)
             if cursor is None:
-                return np.concatenate(keys), np.concatenate(values)
+                # The dtype is named because numpy would turn big-endian fields into native ones.
+                return (
+                    np.concatenate(keys, dtype=self.key_dtype),
+                    np.concatenate(values, dtype=self.value_dtype),
+                )
 
     def scan(self, cursor: bytes | None, count: int) -> tuple[Array, Array, bytes | None]:
         """One slice of about `count` entries, and the cursor for the next; None at the end.

@@ -59,7 +59,7 @@ class RingBuffer:
             left -= len(parts[-1])
         if len(parts) == 1:
             return parts[0]
-        return np.concatenate(parts) if parts else np.empty(0, self.dtype)
+        return np.concatenate(parts, dtype=self.dtype) if parts else np.empty(0, self.dtype)
 
     def _committed(self, limit: int) -> npt.NDArray[np.uint32]:
         """Length words of at most `limit` records, up to the first one still being written."""

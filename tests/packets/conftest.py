@@ -1,0 +1,47 @@
+"""The compiled objects, loaded once; every test finds their tables empty."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from packets.datapath import SMALL, Datapath
+from packets.gateway_path import GatewayPath
+
+from achelous_shared.bpf import BpfObject, missing_for_ebpf
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def objects() -> Path:
+    """The folder of the objects, compiled from the sources as they are now."""
+    if missing := missing_for_ebpf():
+        pytest.skip("; ".join(missing))
+    subprocess.run(["make", "--silent", "bpf"], cwd=ROOT, check=True, timeout=120)
+    return ROOT / "build/bpf"
+
+
+@pytest.fixture(scope="session")
+def vswitch(objects: Path) -> Iterator[BpfObject]:
+    with BpfObject.open(objects / "vswitch.bpf.o", pin_dir=None, max_entries=SMALL) as loaded:
+        yield loaded
+
+
+@pytest.fixture
+def datapath(vswitch: BpfObject) -> Datapath:
+    """The vSwitch of a host at OWN_VTEP, without any vNIC."""
+    return Datapath(vswitch)
+
+
+@pytest.fixture(scope="session")
+def relay(objects: Path) -> Iterator[BpfObject]:
+    small = {"routes": 16, "vteps": 16}
+    with BpfObject.open(objects / "gateway.bpf.o", pin_dir=None, max_entries=small) as loaded:
+        yield loaded
+
+
+@pytest.fixture
+def gateway(relay: BpfObject) -> GatewayPath:
+    """A gateway at GATEWAY_VTEP, without any route."""
+    return GatewayPath(relay)

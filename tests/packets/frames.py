@@ -1,0 +1,100 @@
+"""Frames as guests and the underlay send them, built once with scapy; the rest are bytes."""
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import Any, Final
+
+from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.layers.l2 import ARP, Ether
+from scapy.layers.vxlan import VXLAN
+
+from achelous_shared.names import ROUTER_MAC
+
+ROUTER: Final = ROUTER_MAC.hex(":")
+BROADCAST: Final = "ff:ff:ff:ff:ff:ff"
+UNDERLAY_MACS: Final = ("02:00:00:00:aa:01", "02:00:00:00:aa:02")  # destination, source
+NO_ADDRESS: Final = "0.0.0.0"  # noqa: S104 - the sender of an address probe, nothing is bound
+PAYLOAD: Final = b"achelous"
+
+ETHERNET: Final = 14
+OUTER: Final = 50
+UDP_PORT_AT: Final = ETHERNET + 20  # the outer UDP source port
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """Who a guest is: its address and MAC."""
+
+    ip: str
+    mac: str
+
+
+def guest(ip: str) -> Guest:
+    """A guest of that address; its MAC ends like the address."""
+    return Guest(ip, (b"\x02\x0a" + IPv4Address(ip).packed).hex(":"))
+
+
+def frame(sender: Guest, to: str, *layers: Any, dst: str = ROUTER, **ip: Any) -> bytes:
+    """An IPv4 frame as `sender` emits it. `ip`: fields of the IPv4 header."""
+    packet = Ether(dst=dst, src=sender.mac) / IP(src=sender.ip, dst=to, **ip)
+    for layer in layers:
+        packet /= layer
+    return bytes(packet)
+
+
+def udp(sport: int = 1000, dport: int = 2000, payload: bytes = PAYLOAD) -> Any:
+    return UDP(sport=sport, dport=dport) / payload
+
+
+def tcp(flags: str = "S", sport: int = 1000, dport: int = 80, payload: bytes = b"") -> Any:
+    return TCP(sport=sport, dport=dport, flags=flags) / payload
+
+
+def ping(identifier: int = 7, *, reply: bool = False) -> Any:
+    return ICMP(type=0 if reply else 8, id=identifier, seq=1) / PAYLOAD
+
+
+def delivered(sent: bytes, to: Guest) -> bytes:
+    """`sent` as guest `to` shall see it: from the router's MAC to its own."""
+    return bytes.fromhex(to.mac.replace(":", "")) + ROUTER_MAC + sent[12:]
+
+
+def on_the_wire(sent: bytes, *, vteps: tuple[str, str], vni: int, dmac: str, sport: int) -> bytes:
+    """`sent` with outer headers from the first VTEP to the second, before redirect_neigh gives
+    it an outer Ethernet header: until then it carries the guest's own."""
+    outer = IP(src=vteps[0], dst=vteps[1], id=0, flags="DF", ttl=64, tos=sent[15])
+    inner = bytes.fromhex(dmac.replace(":", "")) + sent[6:]
+    vxlan = VXLAN(flags=0x08, vni=vni)
+    return sent[:14] + bytes(outer / UDP(sport=sport, dport=4789, chksum=0) / vxlan / inner)
+
+
+def vxlan(
+    inner: bytes,
+    *,
+    vteps: tuple[str, str],
+    vni: int,
+    dmac: str,
+    flags: int = 0x08,
+    **outer: Any,
+) -> bytes:
+    """A frame of the underlay that carries `inner` to `dmac`. `outer`: fields of its IPv4."""
+    ether = Ether(dst=UNDERLAY_MACS[0], src=UNDERLAY_MACS[1])
+    header = IP(src=vteps[0], dst=vteps[1], id=0, flags="DF", **{"ttl": 64} | outer)
+    tunnel = UDP(sport=50_000, dport=4789, chksum=0) / VXLAN(flags=flags, vni=vni)
+    return bytes(ether / header / tunnel / (bytes.fromhex(dmac.replace(":", "")) + inner[6:]))
+
+
+def arp_request(sender: Guest, target: str, **fields: Any) -> bytes:
+    """Who has `target`? `fields`: of the ARP message, to be wrong in."""
+    message = ARP(op=1, hwsrc=sender.mac, psrc=sender.ip, pdst=target)
+    for name, value in fields.items():
+        setattr(message, name, value)
+    return bytes(Ether(dst=BROADCAST, src=sender.mac) / message)
+
+
+def arp_reply(asker: Guest, target: str, psrc: str | None = None) -> bytes:
+    """`target` is at the router's MAC, says the frame that comes back to `asker`."""
+    message = ARP(
+        op=2, hwsrc=ROUTER, psrc=target, hwdst=asker.mac, pdst=asker.ip if psrc is None else psrc
+    )
+    return bytes(Ether(dst=asker.mac, src=ROUTER) / message)

@@ -1,0 +1,69 @@
+"""The gateway's program with its maps filled in by hand."""
+
+import time
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import Final
+
+from packets.datapath import (
+    GATEWAY_VTEP,
+    LOOPBACK,
+    OWN_VTEP,
+    PEER_VTEP,
+    UNDERLAY,
+    VNI,
+    Outcome,
+    Verdict,
+    clear,
+    gained,
+    mac_bytes,
+    mapped,
+    read_counters,
+    record,
+)
+from packets.frames import guest
+
+from achelous_shared.bpf import BpfMap, BpfObject
+
+OTHER_GATEWAY: Final = "198.18.0.4"
+
+
+@dataclass(slots=True)
+class GatewayPath:
+    """A loaded gateway in a fleet of two hosts and one other gateway, its tables emptied."""
+
+    loaded: BpfObject
+
+    def __post_init__(self) -> None:
+        clear(self.loaded)
+        self.configure(vtep=int(IPv4Address(GATEWAY_VTEP)), underlay_ifindex=UNDERLAY)
+        for address, kind in ((OWN_VTEP, 1), (PEER_VTEP, 1), (OTHER_GATEWAY, 2)):
+            self.table("vteps").update(int(IPv4Address(address)), kind)
+
+    def table(self, name: str) -> BpfMap:
+        return self.loaded.maps[name]
+
+    def configure(self, **fields: int) -> None:
+        """Change fields of config[0]."""
+        view = self.table("config").mmap()
+        for name, value in fields.items():
+            view[0][name] = value
+
+    def heartbeat(self, seconds_ago: float) -> None:
+        """The agent vouched for its tables that long ago."""
+        self.configure(heartbeat_ns=time.monotonic_ns() - int(seconds_ago * 1e9))
+
+    def route(self, ip: str, vtep: str = PEER_VTEP, *, vni: int = VNI) -> None:
+        """A route to the guest of that address."""
+        routes = self.table("routes")
+        key = record(routes.key_dtype, vni=vni, ip=mapped(ip))
+        value = {"vtep": int(IPv4Address(vtep)), "mac": mac_bytes(guest(ip).mac), "revision": 1}
+        routes.update(key, record(routes.value_dtype, **value))
+
+    def receive(self, frame: bytes) -> Outcome:
+        """The frame arrives from the underlay."""
+        before = read_counters(self.loaded)
+        result = self.loaded.programs["relay"].test_run(frame, ifindex=LOOPBACK)
+        return Outcome(
+            Verdict(result.retval), result.data, gained(before, read_counters(self.loaded))
+        )
