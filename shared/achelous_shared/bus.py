@@ -9,6 +9,7 @@ import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Final
 
 import nats
@@ -96,6 +97,11 @@ class Bus:
         """Whether a server is connected right now."""
         return bool(self._client.is_connected)
 
+    @property
+    def max_payload(self) -> int:
+        """Bytes that one message may have, as the server last said."""
+        return int(self._client.max_payload)
+
     async def publish(self, subject: str, message: messages.Message) -> None:
         """Send at most once. Raises `BusError` while no server is connected."""
         try:
@@ -168,15 +174,30 @@ class Bus:
         finally:
             await _unsubscribe(subscription)
 
-    async def ensure_stream(self, config: StreamConfig) -> None:
-        """Create the stream, or bring an existing one to this configuration. Raises `BusError`."""
+    async def ensure_stream(self, config: StreamConfig) -> datetime:
+        """Create the stream, or bring an existing one to this configuration. Raises `BusError`.
+
+        Returns when the stream was created: another time than before means that what it held is
+        lost.
+        """
         try:
             try:
-                await self._stream_api.add_stream(config)
+                info = await self._stream_api.add_stream(config)
             except nats.js.errors.BadRequestError:
-                await self._stream_api.update_stream(config)
+                info = await self._stream_api.update_stream(config)
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise BusError(f"stream {config.name}: {error!r}") from error
+        if info.created is None:
+            raise BusError(f"stream {config.name}: the server does not say when it was created")
+        return info.created
+
+    async def stream_subjects(self, stream: str) -> frozenset[str]:
+        """The subjects of which a stream holds messages. Raises `BusError`."""
+        try:
+            info = await self._stream_api.stream_info(stream, subjects_filter=">")
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            raise BusError(f"stream {stream}: {error!r}") from error
+        return frozenset(info.state.subjects or ())
 
     async def follow(self, stream: str, subject: str, handler: Handler, *, last: bool) -> None:
         """Handle every message that the stream takes on ``subject``, in order, until cancelled.

@@ -5,9 +5,11 @@ import logging
 import os
 
 from prometheus_client import CollectorRegistry
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from achelous_controller.api.context import Services
 from achelous_controller.app import create_app
+from achelous_controller.programming.service import Programming
 from achelous_controller.settings import ControllerSettings
 from achelous_controller.store import idempotency
 from achelous_controller.store.bootstrap import first_token
@@ -38,16 +40,22 @@ async def main(settings: ControllerSettings) -> None:
             group.create_task(_watch_database(services))
             group.create_task(_forget_old_keys(services.database))
             group.create_task(serve_http(app, settings.http, address_file))
-            group.create_task(_use_bus(settings, services))
+            group.create_task(_use_bus(engine, settings, services, registry))
     finally:
         await engine.dispose()
 
 
-async def _use_bus(settings: ControllerSettings, services: Services) -> None:
+async def _use_bus(
+    engine: AsyncEngine,
+    settings: ControllerSettings,
+    services: Services,
+    registry: CollectorRegistry,
+) -> None:
     name = f"controller-{os.getpid()}"
     async with Bus.connect(settings.nats_url, role=Role.CONTROLLER, name=name) as bus:
-        services.bus = bus
-        await asyncio.Event().wait()
+        programming = Programming(engine, settings, bus, registry)
+        services.bus, services.fleet = bus, programming
+        await programming.run()
 
 
 async def _watch_database(services: Services) -> None:

@@ -1,0 +1,57 @@
+"""Connections to PostgreSQL of the leader's own, beside the engine's pool.
+
+A lock held and a channel listened to belong to one session each: they can not share the pool.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import asyncpg
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+DATABASE_ERRORS: Final = (
+    DBAPIError,
+    PoolTimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    OSError,  # refused, reset, and every TimeoutError
+)
+"""What it looks like when PostgreSQL is gone or refuses: come back later."""
+
+_TIMEOUT_S: Final = 2.0
+
+
+@asynccontextmanager
+async def session(
+    engine: AsyncEngine, name: str, settings: Mapping[str, str]
+) -> AsyncIterator[Any]:
+    """An asyncpg connection to the engine's database, with ``settings`` of the session.
+
+    When the connection breaks, the body is cancelled and `ConnectionResetError` raised.
+    """
+    _, options = engine.dialect.create_connect_args(engine.url)
+    connection = await asyncpg.connect(
+        **options,
+        timeout=_TIMEOUT_S,
+        command_timeout=_TIMEOUT_S,
+        server_settings={"application_name": name, **settings},
+    )
+    try:
+        async with asyncio.TaskGroup() as group:
+            watch = group.create_task(_broken(connection, name))
+            yield connection
+            watch.cancel()
+    finally:
+        connection.terminate()  # the server lets go of what the session held when the socket closes
+
+
+async def _broken(connection: Any, name: str) -> None:
+    broken = asyncio.Event()
+    connection.add_termination_listener(lambda _: broken.set())
+    if not connection.is_closed():
+        await broken.wait()
+    raise ConnectionResetError(f"the database connection of {name} broke")

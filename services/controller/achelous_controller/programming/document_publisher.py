@@ -1,0 +1,127 @@
+"""Publishes documents of hosts and of the fleet: as the database stands, not as the outbox says.
+
+The outbox and `repeat` only say which documents; each is built once for all changes known by then.
+One publisher writes all of them, so that an older document never follows a newer one.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Iterable
+from itertools import islice
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from achelous_controller.programming import queries
+from achelous_controller.programming.document_reader import (
+    read_fleet_document,
+    read_host_documents,
+    read_host_ids,
+)
+from achelous_controller.programming.metrics import Metrics
+from achelous_controller.programming.route_publisher import IN_FLIGHT
+from achelous_controller.programming.sql import autocommit
+from achelous_shared import subjects
+from achelous_shared.bus import Bus, BusError
+from achelous_shared.messages import Message, encode
+
+log = logging.getLogger(__name__)
+
+_HOSTS_AT_ONCE: Final = 64
+_ENVELOPE_BYTES: Final = 4096  # of a message's payload, for its headers
+
+
+class DocumentPublisher:
+    """One step takes a batch of documents to the stream."""
+
+    def __init__(self, engine: AsyncEngine, bus: Bus, metrics: Metrics) -> None:
+        self._engine = engine
+        self._autocommit = autocommit(engine)
+        self._bus = bus
+        self._metrics = metrics
+        self._in_flight = asyncio.Semaphore(IN_FLIGHT)
+        self._again: set[UUID | None] = set()
+        self.wanted = asyncio.Event()
+        """Set when `repeat` has given `step` something to do."""
+
+    def repeat(self, documents: Iterable[UUID | None]) -> None:
+        """Publish these again: hosts by id, the fleet as None."""
+        self._again.update(documents)
+        if self._again:
+            self.wanted.set()
+
+    async def restore(self, present: frozenset[str]) -> None:
+        """Publish again what is not among the subjects ``present``."""
+        everything: list[UUID | None] = [None, *await read_host_ids(self._engine)]
+        lost = [document for document in everything if _subject(document) not in present]
+        if lost:
+            log.info("documents: %d are not on the stream", len(lost))
+        self.repeat(lost)
+
+    async def step(self) -> bool:
+        """Publish what the outbox and `repeat` ask for; whether there was anything to do.
+
+        What was published is not asked for again even when the rest was not; `BusError` then.
+        """
+        async with self._autocommit.connect() as connection:
+            rows = await queries.outbox_documents(connection)
+        again, self._again = self._again, set()
+        wanted = {row.host_id for row in rows} | again
+        done: set[UUID | None] = set()
+        try:
+            await self._publish_all(wanted, done)
+        finally:
+            self._again |= again - done
+        if published := [row.id for row in rows if row.host_id in done]:
+            async with self._autocommit.connect() as connection:
+                await queries.delete_outbox(connection, published)
+        if done != wanted:
+            raise BusError(f"{len(wanted - done)} of {len(wanted)} documents were not taken")
+        return bool(wanted)
+
+    async def _publish_all(self, wanted: set[UUID | None], done: set[UUID | None]) -> None:
+        if None in wanted:
+            fleet = await read_fleet_document(self._engine)
+            await self._publish(None, fleet, fleet.revision, done)
+        hosts = iter([host for host in wanted if host is not None])
+        while chunk := list(islice(hosts, _HOSTS_AT_ONCE)):
+            documents = await read_host_documents(self._engine, chunk)
+            async with asyncio.TaskGroup() as group:
+                for document in documents:
+                    group.create_task(
+                        self._publish(document.host_id, document, document.revision, done)
+                    )
+            done |= set(chunk) - {document.host_id for document in documents}  # hosts removed
+
+    async def _publish(
+        self, host: UUID | None, document: Message, revision: int, done: set[UUID | None]
+    ) -> None:
+        data = encode(document)
+        subject = _subject(host)
+        if len(data) + _ENVELOPE_BYTES > self._bus.max_payload:
+            log.error(
+                "%s: the document has %d bytes, the bus takes %d: this host has too many ports",
+                subject, len(data), self._bus.max_payload,
+            )  # fmt: skip
+            self._metrics.too_large.inc()
+            done.add(host)  # trying again would not help, and would hold up all others
+            return
+        async with self._in_flight:
+            try:
+                await self._bus.publish_stream(
+                    subjects.HOSTS_STREAM,
+                    subject,
+                    data,
+                    message_id=f"{subject}-{revision}-{secrets.token_hex(8)}",
+                )
+            except BusError as error:
+                log.warning("%s waits: %s", subject, error)
+                return
+        self._metrics.published.labels("host" if host else "fleet").inc()
+        done.add(host)
+
+
+def _subject(document: UUID | None) -> str:
+    return subjects.host(document) if document else subjects.FLEET

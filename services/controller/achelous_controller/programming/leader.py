@@ -1,0 +1,106 @@
+"""Leadership by a session advisory lock of PostgreSQL: at most one controller dispatches.
+
+Two may believe for a moment that they lead; all that a leader does is harmless when done twice.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from achelous_controller.programming.connections import DATABASE_ERRORS, session
+
+log = logging.getLogger(__name__)
+
+LOCK_KEY: Final = 0x61_63_68_65_6C_6F_75_73
+"""The advisory lock of the leader of this database."""
+
+_RETRY_S: Final = 0.2
+_PING_S: Final = 0.3
+_KNOWN_FOR_S: Final = 3.0
+_SESSION: Final = {
+    # PostgreSQL frees the lock of a leader that froze, or whose machine went silent
+    "idle_session_timeout": "2000",
+    "tcp_keepalives_idle": "1",
+    "tcp_keepalives_interval": "1",
+    "tcp_keepalives_count": "2",
+}
+
+
+class Leadership:
+    """Runs ``term`` whenever this controller leads.
+
+    A term ends when the lock's connection breaks, or when the database fails the term itself; then
+    everybody tries again. Other errors of the term are not handled here.
+    """
+
+    def __init__(self, engine: AsyncEngine, term: Callable[[], Awaitable[None]]) -> None:
+        self._engine = engine
+        self._term = term
+        self._leading = False
+        self._other_leads_at = float("-inf")  # monotonic: when the lock was last seen taken
+
+    @property
+    def leading(self) -> bool:
+        """Whether this controller leads."""
+        return self._leading
+
+    def problem(self) -> str | None:
+        """None if somebody leads, this controller or another; else what is wrong."""
+        if self._leading or time.monotonic() - self._other_leads_at < _KNOWN_FOR_S:
+            return None
+        return f"no leader is known: the database has not answered for {_KNOWN_FOR_S:g} s or more"
+
+    async def run(self) -> None:
+        """Lead whenever nobody else does, until cancelled."""
+        while True:
+            try:
+                async with session(self._engine, "achelous-leader", _SESSION) as connection:
+                    await self._acquire(connection)
+                    await self._lead(connection)
+            except* DATABASE_ERRORS as errors:
+                log.warning("not leading: %r", _first(errors))
+            _raise_if_cancelled()
+            await asyncio.sleep(_RETRY_S)
+
+    async def _acquire(self, connection: Any) -> None:
+        while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", LOCK_KEY):
+            self._other_leads_at = time.monotonic()
+            await asyncio.sleep(_RETRY_S)
+
+    async def _lead(self, connection: Any) -> None:
+        log.info("leading")
+        self._leading = True
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(_keep(connection))
+                group.create_task(_await(self._term()))
+        finally:
+            self._leading = False
+
+
+async def _keep(connection: Any) -> None:
+    while True:
+        await connection.fetchval("SELECT 1", timeout=1)
+        await asyncio.sleep(_PING_S)
+
+
+async def _await(term: Awaitable[None]) -> None:
+    await term
+
+
+def _raise_if_cancelled() -> None:
+    """A task group that failed and was cancelled at once reports the failure only."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
+def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,132 @@
+"""Moves instances to ACTIVE, ERROR or out, by what gateways and hosts report. The leader's."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, TypeVar
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from achelous_controller.programming import queries
+from achelous_controller.programming.metrics import Metrics
+from achelous_controller.programming.observer import Observer
+from achelous_controller.programming.pending import Pending, PendingSet
+from achelous_controller.programming.plan import Observed, Plan, plan
+from achelous_controller.programming.sql import autocommit
+
+log = logging.getLogger(__name__)
+
+_TICK_S: Final = 1.0
+_ROWS: Final = 5000
+"""Instances of one statement: some 50 ms of the database's time, and few enough of ours."""
+
+T = TypeVar("T")
+
+
+class Progress:
+    """Holds what is pending: read from the database at the start, told by `published`, and compared
+    with the database each second.
+    """
+
+    def __init__(
+        self, engine: AsyncEngine, observer: Observer, metrics: Metrics, building_timeout_s: float
+    ) -> None:
+        self._engine = engine
+        self._autocommit = autocommit(engine)
+        self._observer = observer
+        self._metrics = metrics
+        self._building_timeout_s = building_timeout_s
+        self._fresh: list[Pending] = []
+        self.pending = PendingSet()
+
+    def published(self, instances: Sequence[Pending]) -> None:
+        """Take instances whose routes were just published."""
+        for instance in instances:
+            self.pending.put(instance)
+        self._fresh += instances
+        self._observer.moved.set()
+
+    async def run(self) -> None:
+        """Follow the reports until cancelled. Fails when the database does."""
+        while True:
+            began = time.monotonic()
+            await self._tick()
+            took = time.monotonic() - began
+            next_tick = began + max(_TICK_S, 5 * took)  # however much is pending
+            while await self._moved(next_tick - time.monotonic()):
+                moved = self._observer.reports.take_moved()
+                fresh, self._fresh = self._fresh, []
+                touched = self.pending.touched(moved.hosts, moved.vnis)
+                # a fresh one may have been replaced or have left since it was told
+                await self._advance([*touched, *self._still(fresh, touched)])
+
+    async def _moved(self, timeout: float) -> bool:
+        """Wait for something new; False when ``timeout`` seconds are over."""
+        try:
+            async with asyncio.timeout(max(0.0, timeout)):
+                await self._observer.moved.wait()
+        except TimeoutError:
+            return False
+        self._observer.moved.clear()
+        return True
+
+    def _still(self, fresh: Iterable[Pending], touched: Sequence[Pending]) -> Iterator[Pending]:
+        known = {instance.id for instance in touched}
+        return (
+            instance
+            for instance in fresh
+            if instance.id not in known and self.pending.by_id.get(instance.id) is instance
+        )
+
+    async def _tick(self) -> None:
+        """Compare with the database and look at everything: whatever was missed is found here."""
+        await self._observer.refresh()
+        known = list(self.pending.by_id)
+        async with self._autocommit.connect() as connection:
+            stored = await queries.pending_stages(connection)
+            load, forget = self.pending.difference(known, stored)
+            for instance_id in forget:
+                self.pending.discard(instance_id)
+            for some in _batches(load):
+                for instance in await queries.load_pending(connection, some):
+                    self.pending.put(instance)
+            self._metrics.outbox.set(await queries.outbox_depth(connection))
+        self._metrics.count_pending(self.pending)
+        await self._advance(list(self.pending))
+
+    async def _advance(self, instances: Sequence[Pending]) -> None:
+        if not instances:
+            return
+        observed = Observed(self._observer.fleet, self._observer.reports, time.time())
+        await self._apply(plan(instances, observed, self._building_timeout_s))
+
+    async def _apply(self, made: Plan) -> None:
+        for some in _batches(made.active):
+            await self._activate(some)
+        for some in _batches(made.gone):
+            async with self._engine.begin() as connection:
+                await queries.remove_gone(connection, some)
+            self._forget(some)
+        for late in _batches(made.overdue):
+            async with self._autocommit.connect() as connection:
+                await queries.note_overdue(connection, late)
+            for instance, missing in late:
+                instance.told = missing.key
+
+    async def _activate(self, instances: Sequence[Pending]) -> None:
+        at = time.time()
+        async with self._autocommit.connect() as connection:
+            made = await queries.activate(connection, instances, at)
+        self._forget(instances)
+        self._metrics.became_active((i for i in instances if i.id in made), at)
+
+    def _forget(self, instances: Iterable[Pending]) -> None:
+        """What did not change because it has moved on meanwhile comes back with the next tick."""
+        for instance in instances:
+            if self.pending.by_id.get(instance.id) is instance:
+                self.pending.discard(instance.id)
+
+
+def _batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    return (items[start : start + _ROWS] for start in range(0, len(items), _ROWS))

@@ -1,0 +1,305 @@
+"""What the leader asks of the database and writes to it: each one statement, for many rows.
+
+Rows are locked in order of id, so that two of these never wait for each other in a circle.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from achelous_controller.domain.instance_state import InstanceState, may_become
+from achelous_controller.programming.fleet import Fleet, Host
+from achelous_controller.programming.pending import Pending, PendingVnic
+from achelous_controller.programming.plan import Missing
+
+BATCH_ROWS: Final = 512
+BATCH_BYTES: Final = 1024 * 1024  # 29,000 routes, whose instances one statement stamps
+
+
+@dataclass(frozen=True, slots=True)
+class RoutesRow:
+    """A route delta of the outbox."""
+
+    id: int
+    vni: int
+    base: int
+    revision: int
+    entries: bytes
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentRow:
+    """A document of the outbox: of a host, or without one of the fleet."""
+
+    id: int
+    host_id: UUID | None
+
+
+_OUTBOX_ROUTES: Final = text("""
+    SELECT id, vni, base, revision, entries, created_at
+    FROM (
+        SELECT *, sum(octet_length(entries)) OVER (ORDER BY id) - octet_length(entries) AS before
+        FROM (SELECT * FROM outbox WHERE kind = 'routes' ORDER BY id LIMIT :rows) AS first
+    ) AS sized
+    WHERE before < :bytes
+    ORDER BY id
+""")
+
+
+async def outbox_routes(connection: AsyncConnection) -> list[RoutesRow]:
+    """The oldest route deltas: at most `BATCH_ROWS`, and about `BATCH_BYTES`, at least one."""
+    found = await connection.execute(_OUTBOX_ROUTES, {"rows": BATCH_ROWS, "bytes": BATCH_BYTES})
+    return [RoutesRow(*row) for row in found]
+
+
+async def outbox_documents(connection: AsyncConnection) -> list[DocumentRow]:
+    """The oldest `BATCH_ROWS` changes of documents."""
+    query = text(
+        "SELECT id, host_id FROM outbox WHERE kind IN ('host', 'fleet') ORDER BY id LIMIT :rows"
+    )
+    return [DocumentRow(*row) for row in await connection.execute(query, {"rows": BATCH_ROWS})]
+
+
+async def delete_outbox(connection: AsyncConnection, ids: Sequence[int]) -> None:
+    """Remove what was published."""
+    query = text("DELETE FROM outbox WHERE id = ANY(CAST(:ids AS bigint[]))")
+    await connection.execute(query, {"ids": ids})
+
+
+async def outbox_depth(connection: AsyncConnection) -> int:
+    """Rows in the outbox, counted up to 100,000."""
+    query = text("SELECT count(*) FROM (SELECT FROM outbox LIMIT 100000) AS some")
+    depth: int = (await connection.execute(query)).scalar_one()
+    return depth
+
+
+# ---- instances on their way ----------------------------------------------------------------------
+
+_PENDING_COLUMNS: Final = """
+    i.id, i.state, i.host_id, i.host_revision,
+    CAST(extract(epoch FROM i.accepted_at) AS double precision) AS accepted_at,
+    CAST(extract(epoch FROM i.committed_at) AS double precision) AS committed_at,
+    CAST(extract(epoch FROM i.published_at) AS double precision) AS published_at
+"""
+
+_PUBLISHED: Final = text(f"""
+    WITH touched AS (
+        SELECT i.id
+        FROM instances AS i
+        WHERE i.state <> 'ACTIVE' AND i.id IN (
+            SELECT v.instance_id
+            FROM unnest(CAST(:vnis AS int[]), CAST(:ips AS inet[])) AS entry (vni, ip)
+            JOIN vnics AS v ON v.vni = entry.vni AND v.ip = entry.ip
+        )
+        ORDER BY i.id
+        FOR UPDATE
+    ), stamped AS (
+        UPDATE instances AS i
+        SET published_at = to_timestamp(:at), version = i.version + 1
+        FROM touched
+        WHERE i.id = touched.id
+        RETURNING {_PENDING_COLUMNS}
+    )
+    SELECT i.*, v.id AS vnic_id, v.vni, v.revision
+    FROM stamped AS i JOIN vnics AS v ON v.instance_id = i.id
+    ORDER BY i.id
+""")  # noqa: S608  constants of this module
+
+
+async def stamp_published(
+    connection: AsyncConnection, vnis: Sequence[int], ips: Sequence[object], at: float
+) -> list[Pending]:
+    """Note in the pending instances with these addresses that their routes were published.
+
+    ``vnis`` and ``ips`` (`ipaddress` objects) go together. Returns those instances.
+    """
+    return _pending(await connection.execute(_PUBLISHED, {"vnis": vnis, "ips": ips, "at": at}))
+
+
+async def pending_stages(
+    connection: AsyncConnection,
+) -> dict[UUID, tuple[InstanceState, int]]:
+    """(state, host revision) of every instance that is not ACTIVE."""
+    query = text("SELECT id, state, host_revision FROM instances WHERE state <> 'ACTIVE'")
+    return {
+        row.id: (InstanceState(row.state), row.host_revision)
+        for row in await connection.execute(query)
+    }
+
+
+_PENDING: Final = text(f"""
+    SELECT {_PENDING_COLUMNS}, v.id AS vnic_id, v.vni, v.revision
+    FROM instances AS i JOIN vnics AS v ON v.instance_id = i.id
+    WHERE i.id = ANY(CAST(:ids AS uuid[])) AND i.state <> 'ACTIVE'
+    ORDER BY i.id
+""")  # noqa: S608  constants of this module
+
+
+async def load_pending(connection: AsyncConnection, ids: Sequence[UUID]) -> list[Pending]:
+    """Those of these instances that are not ACTIVE."""
+    return _pending(await connection.execute(_PENDING, {"ids": ids}))
+
+
+def _pending(rows: Iterable[Row[Any]]) -> list[Pending]:
+    """Instances from rows in order of instance, one a vNIC."""
+    found: list[Pending] = []
+    for row in rows:
+        vnic = PendingVnic(row.vnic_id, row.vni, row.revision)
+        if found and found[-1].id == row.id:
+            found[-1].vnics += (vnic,)
+            continue
+        found.append(
+            Pending(
+                id=row.id,
+                state=InstanceState(row.state),
+                host_id=row.host_id,
+                host_revision=row.host_revision,
+                vnics=(vnic,),
+                accepted_at=row.accepted_at,
+                committed_at=row.committed_at,
+                published_at=row.published_at,
+            )
+        )
+    return found
+
+
+# ---- what became of them -------------------------------------------------------------------------
+
+_ACTIVATE: Final = text("""
+    WITH wanted AS (
+        SELECT *
+        FROM unnest(
+            CAST(:ids AS uuid[]), CAST(:revisions AS bigint[]),
+            CAST(:gateways AS double precision[]), CAST(:hosts AS double precision[])
+        ) AS wanted (id, host_revision, gateways_at, host_at)
+    ), still AS (
+        SELECT i.id, wanted.gateways_at, wanted.host_at
+        FROM instances AS i JOIN wanted USING (id)
+        WHERE i.state = ANY(CAST(:from_states AS text[])) AND i.host_revision = wanted.host_revision
+        ORDER BY i.id
+        FOR UPDATE OF i
+    )
+    UPDATE instances AS i
+    SET state = 'ACTIVE', reason = NULL, version = i.version + 1,
+        published_at = coalesce(i.published_at, to_timestamp(least(gateways_at, host_at))),
+        gateways_applied_at = to_timestamp(gateways_at),
+        host_applied_at = to_timestamp(host_at),
+        active_at = to_timestamp(:at)
+    FROM still
+    WHERE i.id = still.id
+    RETURNING i.id
+""")
+
+
+async def activate(
+    connection: AsyncConnection, instances: Sequence[Pending], at: float
+) -> frozenset[UUID]:
+    """Make them ACTIVE, but for those that have moved on meanwhile; the ids of those made."""
+    made = await connection.execute(
+        _ACTIVATE,
+        {
+            "ids": [instance.id for instance in instances],
+            "revisions": [instance.host_revision for instance in instances],
+            "gateways": [instance.gateways_applied_at for instance in instances],
+            "hosts": [instance.host_applied_at for instance in instances],
+            "from_states": sorted(may_become(InstanceState.ACTIVE)),
+            "at": at,
+        },
+    )
+    return frozenset(made.scalars())
+
+
+_OVERDUE: Final = text("""
+    WITH wanted AS (
+        SELECT *
+        FROM unnest(
+            CAST(:ids AS uuid[]), CAST(:states AS text[]), CAST(:revisions AS bigint[]),
+            CAST(:reasons AS text[]),
+            CAST(:gateways AS double precision[]), CAST(:hosts AS double precision[])
+        ) AS wanted (id, state, host_revision, reason, gateways_at, host_at)
+    ), still AS (
+        SELECT i.id, wanted.reason, wanted.gateways_at, wanted.host_at
+        FROM instances AS i JOIN wanted USING (id)
+        WHERE i.state = wanted.state AND i.host_revision = wanted.host_revision
+        ORDER BY i.id
+        FOR UPDATE OF i
+    )
+    UPDATE instances AS i
+    SET state = CASE WHEN i.state = ANY(CAST(:from_states AS text[])) THEN 'ERROR' ELSE i.state END,
+        reason = still.reason, version = i.version + 1,
+        gateways_applied_at = to_timestamp(gateways_at),
+        host_applied_at = to_timestamp(host_at)
+    FROM still
+    WHERE i.id = still.id
+""")
+
+
+async def note_overdue(
+    connection: AsyncConnection, overdue: Sequence[tuple[Pending, Missing]]
+) -> None:
+    """Write what they wait for; who may become ERROR does."""
+    await connection.execute(
+        _OVERDUE,
+        {
+            "ids": [instance.id for instance, _ in overdue],
+            "states": [instance.state for instance, _ in overdue],
+            "revisions": [instance.host_revision for instance, _ in overdue],
+            "reasons": [missing.text for _, missing in overdue],
+            "gateways": [instance.gateways_applied_at for instance, _ in overdue],
+            "hosts": [instance.host_applied_at for instance, _ in overdue],
+            "from_states": sorted(may_become(InstanceState.ERROR)),
+        },
+    )
+
+
+_LOCK_GONE: Final = text("""
+    SELECT i.id
+    FROM instances AS i
+    JOIN unnest(CAST(:ids AS uuid[]), CAST(:revisions AS bigint[])) AS gone (id, host_revision)
+        USING (id)
+    WHERE i.state = 'DELETING' AND i.host_revision = gone.host_revision
+    ORDER BY i.id
+    FOR UPDATE OF i
+""")
+
+
+async def remove_gone(connection: AsyncConnection, instances: Sequence[Pending]) -> int:
+    """Delete the rows of instances that are withdrawn everywhere; how many. In a transaction.
+
+    What they used of hosts and quotas was given back when their deletion was accepted.
+    """
+    locked = await connection.execute(
+        _LOCK_GONE,
+        {
+            "ids": [instance.id for instance in instances],
+            "revisions": [instance.host_revision for instance in instances],
+        },
+    )
+    ids = {"ids": list(locked.scalars())}
+    await connection.execute(
+        text("DELETE FROM vnics WHERE instance_id = ANY(CAST(:ids AS uuid[]))"), ids
+    )
+    await connection.execute(
+        text("DELETE FROM instances WHERE id = ANY(CAST(:ids AS uuid[]))"), ids
+    )
+    return len(ids["ids"])
+
+
+# ---- the fleet -----------------------------------------------------------------------------------
+
+
+async def load_fleet(connection: AsyncConnection) -> Fleet:
+    """Who is registered."""
+    revision = await connection.execute(text("SELECT revision FROM fleet"))
+    gateways = await connection.execute(text("SELECT id, name FROM gateways"))
+    hosts = await connection.execute(text("SELECT id, name, revision FROM hosts"))
+    return Fleet(
+        revision=revision.scalar_one_or_none() or 0,
+        gateways={row.id: row.name for row in gateways},
+        hosts={row.id: Host(row.name, row.revision) for row in hosts},
+    )

@@ -1,0 +1,124 @@
+"""What gateways and hosts say they run, as last reported."""
+
+from collections.abc import Container
+from dataclasses import dataclass, field
+from typing import Final
+from uuid import UUID
+
+from achelous_shared.messages import BadMessage, GatewayApplied, HostApplied
+from achelous_shared.routes import REVISION, MalformedTable, unpack
+
+LIVE_S: Final = 3.0
+"""Who has not reported for longer is not live."""
+
+_SILENCE_S: Final = 1.5
+"""Everybody reports at least every second: so long a silence of all means that nobody was heard."""
+
+
+@dataclass(slots=True)
+class GatewayReport:
+    """A gateway as it described itself. Times are Unix seconds of this controller's clock."""
+
+    at: float
+    serving: bool
+    full: bool
+    """Whether it has told all of its revisions, and not only those that moved."""
+    revisions: dict[int, int] = field(default_factory=dict)
+    """Revision of each VNI."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostReport:
+    """A host as it described itself. ``at``: as above."""
+
+    at: float
+    revision: int
+    fleet_revision: int
+    waiting: frozenset[UUID]
+    failed: dict[UUID, str]
+
+    def says_the_same(self, other: "HostReport") -> bool:
+        """Whether nothing but the time differs."""
+        return (self.revision, self.fleet_revision, self.waiting, self.failed) == (
+            other.revision, other.fleet_revision, other.waiting, other.failed,
+        )  # fmt: skip
+
+
+@dataclass(slots=True)
+class Moved:
+    """Whose reports said something new since the last look."""
+
+    hosts: set[UUID] = field(default_factory=set)
+    vnis: set[int] = field(default_factory=set)
+
+    def __bool__(self) -> bool:
+        return bool(self.hosts or self.vnis)
+
+
+class Reports:
+    """The last report of each gateway and host. A report replaces what it speaks of, even by less:
+    who restarts may have to begin again.
+    """
+
+    def __init__(self) -> None:
+        self.gateways: dict[UUID, GatewayReport] = {}
+        self.hosts: dict[UUID, HostReport] = {}
+        self.listening_since = float("inf")
+        """Since when reports have come in without a break: who was not heard before may well live."""
+        self._heard_at = float("-inf")
+        self._moved = Moved()
+
+    def gateway(self, message: GatewayApplied, at: float) -> bool:
+        """Take a report; whether it said something new. Raises `BadMessage`."""
+        try:
+            table = unpack(message.revisions, REVISION)
+        except MalformedTable as error:
+            raise BadMessage(f"revisions of gateway {message.gateway_id}: {error}") from error
+        self._heard(at)
+        told = dict(zip(table["vni"].tolist(), table["revision"].tolist(), strict=True))
+        report = self.gateways.get(message.gateway_id)
+        if report is None:
+            report = self.gateways[message.gateway_id] = GatewayReport(at, message.serving, False)
+        report.at, report.serving = at, message.serving
+        moved = {vni for vni, revision in told.items() if report.revisions.get(vni) != revision}
+        if message.full:
+            moved |= report.revisions.keys() - told.keys()
+            report.full, report.revisions = True, told
+        else:
+            report.revisions.update(told)
+        self._moved.vnis |= moved
+        return bool(moved)
+
+    def host(self, message: HostApplied, at: float) -> bool:
+        """Take a report; whether it said something new."""
+        self._heard(at)
+        report = HostReport(
+            at=at,
+            revision=message.revision,
+            fleet_revision=message.fleet_revision,
+            waiting=frozenset(message.waiting),
+            failed=message.failed,
+        )
+        before = self.hosts.get(message.host_id)
+        self.hosts[message.host_id] = report
+        if before is not None and report.says_the_same(before):
+            return False
+        self._moved.hosts.add(message.host_id)
+        return True
+
+    def _heard(self, at: float) -> None:
+        if at - self._heard_at > _SILENCE_S:
+            self.listening_since = at
+        self._heard_at = at
+
+    def take_moved(self) -> Moved:
+        """What moved since the last call."""
+        moved, self._moved = self._moved, Moved()
+        return moved
+
+    def keep(self, gateways: Container[UUID], hosts: Container[UUID]) -> None:
+        """Forget everybody else: they are no longer registered."""
+        for gateway in [who for who in self.gateways if who not in gateways]:
+            del self.gateways[gateway]
+        for host in [who for who in self.hosts if who not in hosts]:
+            del self.hosts[host]

@@ -1,0 +1,81 @@
+"""Programming as one part of a controller: what every controller runs, and what its leader runs."""
+
+import asyncio
+import time
+
+from prometheus_client import CollectorRegistry
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from achelous_controller.programming.dispatcher import Dispatcher
+from achelous_controller.programming.document_publisher import DocumentPublisher
+from achelous_controller.programming.fleet import FleetStatus, fleet_status
+from achelous_controller.programming.leader import Leadership
+from achelous_controller.programming.metrics import Metrics
+from achelous_controller.programming.observer import Observer
+from achelous_controller.programming.progress import Progress
+from achelous_controller.programming.repair import Repair
+from achelous_controller.programming.route_publisher import RoutePublisher
+from achelous_controller.programming.snapshots import Snapshots
+from achelous_controller.programming.streams import Streams
+from achelous_controller.settings import ControllerSettings
+from achelous_shared.bus import Bus
+
+
+class Programming:
+    """Brings the desired state to gateways and hosts, and instances to ACTIVE.
+
+    Any number of controllers may run it on one database and bus; one of them leads.
+    """
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        settings: ControllerSettings,
+        bus: Bus,
+        registry: CollectorRegistry,
+    ) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._bus = bus
+        self._metrics = Metrics(registry)
+        self._observer = Observer(engine, bus, self._metrics)
+        self._snapshots = Snapshots(engine, bus, self._metrics)
+        self._leadership = Leadership(engine, self._lead)
+        self._metrics.leader.set_function(lambda: self._leadership.leading)
+
+    async def run(self) -> None:
+        """Run until cancelled. Outages of database and bus are waited out."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._observer.run())
+            group.create_task(self._snapshots.run())
+            group.create_task(self._leadership.run())
+
+    def status(self) -> dict[str, str | None]:
+        """Each check with None when all is well, else with what is wrong."""
+        return {
+            "leader": self._leadership.problem(),
+            "bus": None if self._bus.connected else "not connected to the bus",
+        }
+
+    def fleet_status(self) -> FleetStatus:
+        """How every registered gateway and host is doing, as this controller hears it."""
+        return fleet_status(self._observer.fleet, self._observer.reports, time.time())
+
+    async def _lead(self) -> None:
+        """One term as the leader: nothing is kept from a term before."""
+        progress = Progress(
+            self._engine, self._observer, self._metrics, self._settings.building_timeout_s
+        )
+        routes = RoutePublisher(self._engine, self._bus, self._metrics, progress.published)
+        documents = DocumentPublisher(self._engine, self._bus, self._metrics)
+        streams = Streams(self._bus, documents.restore)
+        dispatcher = Dispatcher(
+            self._engine, self._bus, {routes: asyncio.Event(), documents: documents.wanted}
+        )
+        repair = Repair(self._bus, self._observer, progress, documents)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(streams.run())
+            group.create_task(progress.run())
+            group.create_task(repair.run())
+            await streams.ready()
+            group.create_task(dispatcher.run())

@@ -1,0 +1,152 @@
+"""Pages of the route tables for gateways that fell behind; every controller answers.
+
+A page and the revision it stands for come from one statement, and so from one snapshot of the
+database. Later pages may be newer than the first: the deltas after the first page's revision bring the
+earlier pages up to them.
+"""
+
+import asyncio
+import logging
+from typing import Final
+
+import numpy as np
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from achelous_controller.programming.connections import DATABASE_ERRORS
+from achelous_controller.programming.metrics import Metrics
+from achelous_controller.programming.sql import autocommit, ip16, mac6
+from achelous_shared import subjects
+from achelous_shared.bus import Bus
+from achelous_shared.messages import (
+    BadMessage,
+    RevisionsReply,
+    RevisionsRequest,
+    SnapshotReply,
+    SnapshotRequest,
+    decode,
+    encode,
+)
+from achelous_shared.names import VNI_MAX
+from achelous_shared.routes import MAX_DELTA_ENTRIES, REVISION, ROUTE, RouteOp, ip_of, pack
+
+log = logging.getLogger(__name__)
+
+MAX_REVISIONS: Final = 32_768
+"""VPCs of one reply: 384 KiB."""
+
+_QUEUE: Final = "controllers"
+_CONCURRENCY: Final = 4  # each takes a connection of the pool, which the API uses too
+_BEFORE_ALL: Final = "0.0.0.0/0"  # sorts before every address
+
+_PAGE: Final = text(f"""
+    WITH page AS (
+        SELECT v.ip, v.mac, v.revision, h.vtep
+        FROM (
+            SELECT ip, mac, revision, host_id FROM vnics
+            WHERE vni = :vni AND NOT withdrawn AND ip > CAST(CAST(:after AS text) AS inet)
+            ORDER BY ip LIMIT :limit
+        ) AS v
+        JOIN hosts AS h ON h.id = v.host_id
+    )
+    SELECT
+        (SELECT revision FROM vpcs WHERE vni = :vni) AS revision,
+        string_agg({ip16("ip")}, '' ORDER BY ip) AS ips,
+        string_agg(substr(inet_send(vtep), 5), '' ORDER BY ip) AS vteps,
+        string_agg({mac6("mac")}, '' ORDER BY ip) AS macs,
+        string_agg(int8send(page.revision), '' ORDER BY ip) AS revisions
+    FROM page
+""")  # noqa: S608  constants of this module
+
+_REVISIONS: Final = text("""
+    SELECT
+        string_agg(int4send(vni), '' ORDER BY vni) AS vnis,
+        string_agg(int8send(revision), '' ORDER BY vni) AS revisions
+    FROM (
+        SELECT vni, revision FROM vpcs WHERE vni > :after ORDER BY vni LIMIT :limit
+    ) AS page
+""")
+
+
+class Snapshots:
+    """Answers requests for routes and for revisions of VPCs."""
+
+    def __init__(self, engine: AsyncEngine, bus: Bus, metrics: Metrics) -> None:
+        self._engine = autocommit(engine)
+        self._bus = bus
+        self._metrics = metrics
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for subject, answer in (
+                (subjects.SNAPSHOT_ROUTES, self.routes),
+                (subjects.SNAPSHOT_REVISIONS, self.revisions),
+            ):
+                group.create_task(
+                    self._bus.serve(subject, answer, queue=_QUEUE, concurrency=_CONCURRENCY)
+                )
+
+    async def routes(self, request: bytes) -> bytes:
+        """A `SnapshotReply` for a `SnapshotRequest`; with its ``error`` set when that fails."""
+        try:
+            return encode(await self._routes(decode(request, SnapshotRequest)))
+        except (BadMessage, *DATABASE_ERRORS) as error:
+            why = self._failed(subjects.SNAPSHOT_ROUTES, error)
+            return encode(SnapshotReply(vni=0, revision=0, entries=b"", done=True, error=why))
+
+    async def revisions(self, request: bytes) -> bytes:
+        """A `RevisionsReply` for a `RevisionsRequest`; with its ``error`` set when that fails."""
+        try:
+            return encode(await self._revisions(decode(request, RevisionsRequest)))
+        except (BadMessage, *DATABASE_ERRORS) as error:
+            why = self._failed(subjects.SNAPSHOT_REVISIONS, error)
+            return encode(RevisionsReply(revisions=b"", done=True, error=why))
+
+    def _failed(self, subject: str, error: Exception) -> str:
+        if isinstance(error, BadMessage):
+            self._metrics.bad_messages.labels(subject).inc()
+            return str(error)
+        log.warning("%s: no answer from the database: %r", subject, error)
+        return "the database does not answer"
+
+    async def _routes(self, request: SnapshotRequest) -> SnapshotReply:
+        limit = max(1, min(request.limit, MAX_DELTA_ENTRIES))
+        if len(request.after) not in (0, 16):
+            raise BadMessage(f"after has {len(request.after)} bytes, not 16 or none")
+        after = str(ip_of(request.after)) if request.after else _BEFORE_ALL
+        values = {"vni": _check_vni(request.vni), "after": after, "limit": limit}
+        async with self._engine.connect() as connection:
+            row = (await connection.execute(_PAGE, values)).one()
+        count = len(row.macs or b"") // 6
+        table = np.zeros(count, ROUTE)
+        if count:
+            table["ip"] = np.frombuffer(row.ips, np.uint8).reshape(count, 16)
+            table["vtep"] = np.frombuffer(row.vteps, ">u4")
+            table["mac"] = np.frombuffer(row.macs, np.uint8).reshape(count, 6)
+            table["revision"] = np.frombuffer(row.revisions, ">u8")
+            table["op"] = RouteOp.UPSERT
+        return SnapshotReply(
+            vni=request.vni,
+            revision=row.revision or 0,
+            entries=pack(table),
+            done=count < limit,
+        )
+
+    async def _revisions(self, request: RevisionsRequest) -> RevisionsReply:
+        limit = max(1, min(request.limit, MAX_REVISIONS))
+        values = {"after": _check_vni(request.after), "limit": limit}
+        async with self._engine.connect() as connection:
+            row = (await connection.execute(_REVISIONS, values)).one()
+        count = len(row.vnis or b"") // 4
+        table = np.zeros(count, REVISION)
+        if count:
+            table["vni"] = np.frombuffer(row.vnis, ">u4")
+            table["revision"] = np.frombuffer(row.revisions, ">u8")
+        return RevisionsReply(revisions=pack(table), done=count < limit)
+
+
+def _check_vni(vni: int) -> int:
+    if not 0 <= vni <= VNI_MAX:
+        raise BadMessage(f"VNI {vni} is not within 0..{VNI_MAX}")
+    return vni
