@@ -73,7 +73,7 @@ async def delete_outbox(connection: AsyncConnection, ids: Sequence[int]) -> None
 
 async def outbox_depth(connection: AsyncConnection) -> int:
     """Rows in the outbox, counted up to 100,000."""
-    query = text("SELECT count(*) FROM (SELECT FROM outbox LIMIT 100000) AS some")
+    query = text("SELECT count(*) FROM (SELECT FROM outbox LIMIT 100000) AS counted")
     depth: int = (await connection.execute(query)).scalar_one()
     return depth
 
