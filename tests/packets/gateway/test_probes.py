@@ -43,7 +43,7 @@ def age_in(frame: bytes) -> int:
 
 
 @pytest.mark.parametrize("checksum", [{}, {"chksum": 0}], ids=["with checksum", "without"])
-def test_a_probe_is_turned_round(gateway: GatewayPath, checksum: dict[str, int]) -> None:
+def test_a_probe_is_turned_round(gateway: GatewayPath, checksum: dict[str, Any]) -> None:
     gateway.heartbeat(seconds_ago=5)
     outcome = gateway.receive(probe(payload(), **checksum))
     assert outcome.verdict is Verdict.REDIRECT
