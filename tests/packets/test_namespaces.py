@@ -4,6 +4,7 @@ import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -134,19 +135,36 @@ def make_veth(netlink: IPRoute) -> None:
         netlink.link("set", index=links.index_of(netlink, name), state="up")
 
 
-async def test_frames_cut_short_within_the_ip_header_are_counted(pair: Pair) -> None:
-    """What a test run refuses to run: Ethernet and 0 to 19 bytes."""
+@asynccontextmanager
+async def raw_guest(pair: Pair, ip: str) -> AsyncIterator[socket.socket]:
+    """What is sent here enters the left host as frames of a guest of that address."""
     inside = pair.left.attached.node.namespace
     await inside.netlink(make_veth)
-    port = pair.left.bind("near", "10.0.0.8")
-    sent = frame(port.guest, B, udp())
+    pair.left.bind("near", ip)
     with await inside.socket(socket.SOCK_RAW, socket.AF_PACKET) as link:
         link.bind(("far", 0x0800))
+        yield link
+
+
+async def wait_for_drops(pair: Pair, wanted: dict[str, int]) -> None:
+    await wait_until(lambda: pair.drops() == wanted, lambda: f"{pair.drops()}", timeout=5)
+
+
+async def test_frames_cut_short_within_the_ip_header_are_counted(pair: Pair) -> None:
+    """What a test run refuses to run: Ethernet and 0 to 19 bytes."""
+    sent = frame(guest("10.0.0.8"), B, udp())
+    async with raw_guest(pair, "10.0.0.8") as link:
         for length in range(14, 34):
             link.send(sent[:length])
-        await wait_until(
-            lambda: pair.drops() == {"TRUNCATED": 20}, lambda: str(pair.drops()), timeout=5
-        )
+        await wait_for_drops(pair, {"TRUNCATED": 20})
+
+
+async def test_a_vlan_tag_does_not_slip_through_beside_the_frame(pair: Pair) -> None:
+    """The kernel takes the tag out of the bytes before the program sees them."""
+    sent = frame(guest("10.0.0.8"), A, udp())
+    async with raw_guest(pair, "10.0.0.8") as link:
+        link.send(sent[:12] + b"\x81\x00\x00\x05" + sent[12:])
+        await wait_for_drops(pair, {"UNSUPPORTED_ETHERTYPE": 1})
 
 
 async def test_a_host_probes_the_gateway_over_the_underlay(pair: Pair) -> None:

@@ -4,9 +4,10 @@ import struct
 from typing import Any
 
 import pytest
-from packets.datapath import GATEWAY_VTEP, OWN_VTEP, Verdict
+from packets.datapath import GATEWAY_VTEP, OWN_VTEP
 from packets.frames import UNDERLAY_MACS
 from packets.gateway_path import OTHER_GATEWAY, GatewayPath
+from packets.outcome import Verdict
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 

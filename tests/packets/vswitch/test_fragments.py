@@ -3,8 +3,9 @@
 from typing import Any
 
 import pytest
-from packets.datapath import OWN_VTEP, PEER_VTEP, VNI, Datapath, Port, Rule, Verdict
+from packets.datapath import OWN_VTEP, PEER_VTEP, VNI, Datapath, Port, Rule
 from packets.frames import delivered, frame, guest, tcp, udp, vxlan
+from packets.outcome import Verdict
 from scapy.layers.inet import IP, fragment
 
 pytestmark = pytest.mark.kernel
