@@ -209,9 +209,20 @@ class Bus:
                 await self._consume(subscription, handler, position)
             finally:
                 if self.connected:
-                    await self._stream_api.delete_consumer(stream, consumer.name)
+                    await self._delete_consumer(stream, consumer.name)
         finally:
             await _unsubscribe(subscription)
+
+    async def _delete_consumer(self, stream: str, name: str) -> None:
+        """Tidy up; a failure must not take the place of what ended the following, nor hold it up.
+
+        A consumer that stays goes by itself when it has been idle.
+        """
+        try:
+            async with asyncio.timeout(1):
+                await self._stream_api.delete_consumer(stream, name)
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            log.debug("bus: consumer %s of %s stays: %r", name, stream, error)
 
     async def _consume(
         self, subscription: Subscription, handler: Handler, position: "_Position"

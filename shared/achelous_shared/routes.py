@@ -25,6 +25,8 @@ ROUTE: Final = np.dtype(
 REVISION: Final = np.dtype([("vni", "<u4"), ("revision", "<u8")])
 """The revision of one VPC, 12 bytes."""
 
+_WIRE: Final = {dtype.names: dtype for dtype in (ROUTE, REVISION)}
+
 Routes = npt.NDArray[np.void]
 
 
@@ -41,8 +43,11 @@ class MalformedTable(ValueError):
 
 
 def pack(table: Routes) -> bytes:
-    """The bytes of a packed table."""
-    return np.ascontiguousarray(table).tobytes()
+    """The bytes of a table of `ROUTE` or `REVISION`, in their byte order.
+
+    Whatever order the table has: numpy makes it the machine's own where it joins tables.
+    """
+    return np.ascontiguousarray(table, _WIRE[table.dtype.names]).tobytes()
 
 
 def unpack(data: bytes, dtype: np.dtype[np.void] = ROUTE) -> Routes:

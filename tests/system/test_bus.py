@@ -107,6 +107,23 @@ async def test_a_follower_goes_on_after_kill_9_of_the_server(
     assert received[-3:] == [b"1", b"2", b"3"]
 
 
+async def test_a_follower_whose_consumer_is_gone_can_be_cancelled(
+    server: NatsServer, controller: Bus, gateway: Bus
+) -> None:
+    received: list[bytes] = []
+    follow = asyncio.create_task(
+        gateway.follow(subjects.ROUTES_STREAM, subjects.ALL_ROUTES, into(received), last=False)
+    )
+    await wait_until(lambda: _sent_until_seen(controller, received), "the follower")
+    await server.kill9()  # and with it its consumers
+    await server.start()
+    await wait_until(lambda: gateway.connected, "the gateway to reconnect")
+    follow.cancel()
+    done, _ = await asyncio.wait([follow], timeout=3)
+    assert done == {follow}
+    assert follow.cancelled()
+
+
 async def test_a_reader_of_last_values_gets_the_last_and_then_each_next(
     controller: Bus, server: NatsServer
 ) -> None:

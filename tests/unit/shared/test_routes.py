@@ -28,6 +28,13 @@ def test_a_table_comes_back() -> None:
     assert (routes.unpack(routes.pack(table)) == table).all()
 
 
+def test_joined_tables_are_packed_in_the_byte_order_of_the_wire() -> None:
+    table = np.zeros(1, ROUTE)
+    table["vtep"] = 0xC6120003
+    joined = np.concatenate((table, table))
+    assert routes.pack(joined) == routes.pack(table) * 2
+
+
 def test_half_an_entry_is_refused() -> None:
     with pytest.raises(MalformedTable, match="37 bytes are no whole number of 36-byte entries"):
         routes.unpack(b"\0" * 37)

@@ -53,7 +53,7 @@ def _created() -> Column[object]:
 
 
 def _version() -> Column[object]:
-    """Counts changes of the object that its ETag tells apart."""
+    """Counts changes of the object, whoever makes them; it is the object's ETag."""
     return Column("version", Integer, nullable=False, server_default="1")
 
 
@@ -69,6 +69,18 @@ projects: Final = Table(
     Column("quotas", JSONB, nullable=False),
     _created(),
     _version(),
+)
+
+usage: Final = Table(  # what a project has of each domain.quotas.Resource
+    "usage",
+    metadata,
+    Column("project_id", Uuid, ForeignKey("projects.id", ondelete="CASCADE"), primary_key=True),
+    # counted and given back like hosts.vnic_count; taken last in the order of locks
+    Column("vpcs", BigInteger, nullable=False, server_default="0"),
+    Column("subnets", BigInteger, nullable=False, server_default="0"),
+    Column("security_groups", BigInteger, nullable=False, server_default="0"),
+    Column("instances", BigInteger, nullable=False, server_default="0"),
+    Column("vnics", BigInteger, nullable=False, server_default="0"),
 )
 
 tokens: Final = Table(
@@ -88,6 +100,7 @@ hosts: Final = Table(
     Column("name", Text, nullable=False, unique=True),
     Column("vtep", INET, nullable=False, unique=True),
     Column("capacity", Integer, nullable=False),
+    # counted when an instance is accepted, given back when its deletion is, both by the API
     Column("vnic_count", Integer, nullable=False, server_default="0"),
     # of its document; the row's lock orders the writers of the document
     Column("revision", BigInteger, nullable=False, server_default="0"),
@@ -138,6 +151,8 @@ subnets: Final = Table(
     Column("name", Text, nullable=False),
     Column("cidr", CIDR, nullable=False),
     Column("gateway_ip", INET, nullable=False),
+    # where the search for a free address goes on, so that one given back is used again late
+    Column("next_ip", INET, nullable=False),
     _created(),
     _version(),
     UniqueConstraint("vpc_id", "name"),
@@ -217,12 +232,13 @@ vnics: Final = Table(
     Column("host_id", Uuid, ForeignKey("hosts.id"), nullable=False),
     Column("position", SmallInteger, nullable=False),  # 0 is the instance's first
     Column("ip", INET, nullable=False),
-    Column("mac", BigInteger, nullable=False, unique=True),
+    Column("mac", BigInteger, nullable=False, unique=True),  # all 48 bits
     Column("vni", Integer, nullable=False),  # of its VPC, so that pages of routes need no join
     Column("revision", BigInteger, nullable=False),  # of the VPC when its route last changed
     Column(
         "withdrawn", Boolean, nullable=False, server_default="false"
     ),  # its instance is DELETING
+    _version(),
     UniqueConstraint("vpc_id", "ip"),
     UniqueConstraint("subnet_id", "ip"),
     Index(None, "vni", "ip"),

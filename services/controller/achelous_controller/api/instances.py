@@ -1,0 +1,129 @@
+"""/v1/instances, one at a time and by the batch."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from fastapi import APIRouter
+from sqlalchemy.ext.asyncio import AsyncConnection
+from starlette.responses import Response
+
+from achelous_controller.api import replies
+from achelous_controller.api.context import AcceptedAt, Caller, Match, Store, Wanted
+from achelous_controller.api.creation import Post
+from achelous_controller.api.models.common import Name, Page
+from achelous_controller.api.models.instances import (
+    Batch,
+    BatchCreate,
+    Instance,
+    InstanceCreate,
+    InstanceUpdate,
+)
+from achelous_controller.domain.errors import FieldError, Forbidden
+from achelous_controller.domain.instance_state import InstanceState
+from achelous_controller.domain.instances import InstanceSpec, Kind
+from achelous_controller.domain.principal import Principal
+from achelous_controller.store import instances, provisioning
+
+router = APIRouter(prefix="/v1", tags=["instances"])
+
+
+def _allowed(caller: Principal, specs: Sequence[InstanceSpec]) -> Sequence[InstanceSpec]:
+    errors = [
+        FieldError(f"{spec.field}host_id", str(spec.host_id), "leave it out: a host is chosen")
+        for spec in specs
+        if spec.host_id is not None
+    ]
+    if errors and not caller.operator:
+        raise Forbidden("only operators may name a host", errors)
+    return specs
+
+
+@router.post("/instances", status_code=201, response_model=Instance)
+async def create_instance(
+    body: InstanceCreate, caller: Caller, post: Post, accepted_at: AcceptedAt
+) -> Response:
+    """Make an instance. It is BUILDING, and ACTIVE as soon as it can be reached."""
+    specs = _allowed(caller, [body.spec()])
+
+    async def create(connection: AsyncConnection) -> Response:
+        made = await provisioning.create(connection, caller.project_id, specs, accepted_at)
+        view = Instance.of(made[0], show_host=caller.operator)
+        return replies.resource(view, 201, f"/v1/instances/{view.id}")
+
+    return await post.run(create)
+
+
+@router.post("/instances:batch", status_code=201, response_model=Batch)
+async def create_instances(
+    body: BatchCreate, caller: Caller, post: Post, accepted_at: AcceptedAt
+) -> Response:
+    """Make up to 20,000 instances, or none of them."""
+    specs = _allowed(
+        caller, [item.spec(f"instances[{index}].") for index, item in enumerate(body.instances)]
+    )
+
+    async def create(connection: AsyncConnection) -> Response:
+        made = await provisioning.create(connection, caller.project_id, specs, accepted_at)
+        views = [Instance.of(instance, show_host=caller.operator) for instance in made]
+        return replies.body(Batch.model_construct(instances=views), 201)
+
+    return await post.run(create)
+
+
+@router.get("/instances", response_model=Page[Instance])
+async def list_instances(
+    caller: Caller,
+    database: Store,
+    wanted: Wanted,
+    name: Name | None = None,
+    kind: Kind | None = None,
+    state: InstanceState | None = None,
+    vpc_id: UUID | None = None,
+    host_id: UUID | None = None,
+    project_id: UUID | None = None,
+) -> Response:
+    """List instances; by `host_id` for operators only."""
+    if host_id is not None:
+        caller.must_be_operator()
+    filters = {
+        "name": name,
+        "kind": kind,
+        "state": state,
+        "host_id": host_id,
+        "project_id": project_id,
+    }
+    async with database.read() as connection:
+        found = await instances.page(connection, caller.project_id, filters, vpc_id, wanted)
+    return replies.page([Instance.of(one, show_host=caller.operator) for one in found], wanted)
+
+
+@router.get("/instances/{instance_id}", response_model=Instance)
+async def get_instance(instance_id: UUID, caller: Caller, database: Store) -> Response:
+    """Show an instance."""
+    async with database.read() as connection:
+        found = await instances.get(connection, instance_id, caller.project_id)
+    return replies.resource(Instance.of(found, show_host=caller.operator))
+
+
+@router.patch("/instances/{instance_id}", response_model=Instance)
+async def update_instance(
+    instance_id: UUID, body: InstanceUpdate, caller: Caller, database: Store, match: Match
+) -> Response:
+    """Rename an instance."""
+    async with database.write() as connection:
+        changed = await instances.rename(
+            connection, instance_id, caller.project_id, match, body.name
+        )
+    return replies.resource(Instance.of(changed, show_host=caller.operator))
+
+
+@router.delete("/instances/{instance_id}", status_code=202, response_model=Instance)
+async def delete_instance(
+    instance_id: UUID, caller: Caller, database: Store, match: Match, accepted_at: AcceptedAt
+) -> Response:
+    """Delete an instance. It is DELETING until its host and all gateways have let go of it."""
+    async with database.write() as connection:
+        left = await instances.withdraw(
+            connection, instance_id, caller.project_id, match, accepted_at
+        )
+    return replies.resource(Instance.of(left, show_host=caller.operator), 202)

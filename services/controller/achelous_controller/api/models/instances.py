@@ -1,0 +1,209 @@
+"""Bodies about instances and vNICs."""
+
+from datetime import datetime
+from ipaddress import IPv4Address
+from typing import Annotated, Self
+from uuid import UUID
+
+from pydantic import AfterValidator, Field
+
+from achelous_controller.api.models.common import (
+    EXAMPLE_ID,
+    EXAMPLE_TIME,
+    Address,
+    Body,
+    Name,
+    Resource,
+    Timed,
+    View,
+    example,
+)
+from achelous_controller.domain import instances as domain
+from achelous_controller.domain.instance_state import InstanceState
+from achelous_controller.domain.instances import MAX_BATCH, MAX_VNICS, Kind
+from achelous_controller.domain.rules import MAX_GROUPS
+from achelous_shared.routes import mac_of
+
+_EXAMPLE_SPEC = {"name": "web-1", "kind": "vm", "vnics": [{"subnet_id": EXAMPLE_ID}]}
+_EXAMPLE_VNIC = {
+    "id": EXAMPLE_ID,
+    "version": 1,
+    "project_id": EXAMPLE_ID,
+    "instance_id": EXAMPLE_ID,
+    "vpc_id": EXAMPLE_ID,
+    "subnet_id": EXAMPLE_ID,
+    "position": 0,
+    "ip": "10.0.1.7",
+    "mac": "02:00:00:00:00:01",
+    "security_group_ids": [EXAMPLE_ID],
+}
+_EXAMPLE = {
+    "id": EXAMPLE_ID,
+    "version": 2,
+    "created_at": EXAMPLE_TIME,
+    "project_id": EXAMPLE_ID,
+    "name": "web-1",
+    "kind": "vm",
+    "host_id": None,
+    "state": "ACTIVE",
+    "reason": None,
+    "accepted_at": EXAMPLE_TIME,
+    "committed_at": EXAMPLE_TIME,
+    "published_at": EXAMPLE_TIME,
+    "gateways_applied_at": EXAMPLE_TIME,
+    "host_applied_at": EXAMPLE_TIME,
+    "active_at": EXAMPLE_TIME,
+    "vnics": [_EXAMPLE_VNIC],
+}
+
+
+def _distinct(ids: tuple[UUID, ...]) -> tuple[UUID, ...]:
+    if len(set(ids)) != len(ids):
+        raise ValueError("a security group is named twice")
+    return ids
+
+
+GroupIds = Annotated[
+    tuple[UUID, ...],
+    AfterValidator(_distinct),
+    Field(max_length=MAX_GROUPS, json_schema_extra={"uniqueItems": True}),
+]
+
+
+class VnicCreate(Body):
+    """A vNIC of a new instance."""
+
+    subnet_id: UUID
+    ip: Address | None = Field(
+        None, description="A free address of the subnet; null: one is chosen"
+    )
+    security_group_ids: GroupIds = Field((), description="None: the VPC's group named default")
+
+
+class InstanceCreate(Body):
+    """A new instance."""
+
+    model_config = example(_EXAMPLE_SPEC)
+
+    name: Name
+    kind: Kind = Kind.VM
+    vnics: tuple[VnicCreate, ...] = Field(min_length=1, max_length=MAX_VNICS)
+    project_id: UUID | None = Field(None, description="If given, it has to be the subnets' own")
+    host_id: UUID | None = Field(None, description="Operators only; null: one is chosen")
+
+    def spec(self, field: str = "") -> domain.InstanceSpec:
+        """The domain's form; ``field``: where it stands in the request, ending in a dot."""
+        return domain.InstanceSpec(
+            field,
+            self.name,
+            self.kind,
+            self.project_id,
+            self.host_id,
+            tuple(
+                domain.VnicSpec(f"{field}vnics[{n}]", v.subnet_id, v.ip, v.security_group_ids)
+                for n, v in enumerate(self.vnics)
+            ),
+        )
+
+
+class BatchCreate(Body):
+    """New instances, all or none of them."""
+
+    model_config = example({"instances": [_EXAMPLE_SPEC]})
+
+    instances: tuple[InstanceCreate, ...] = Field(min_length=1, max_length=MAX_BATCH)
+
+
+class InstanceUpdate(Body):
+    """What changes; the rest stays."""
+
+    model_config = example({"name": "web-1-old"})
+
+    name: Name | None = None
+
+
+class VnicUpdate(Body):
+    """The groups that the vNIC is in from now on."""
+
+    model_config = example({"security_group_ids": [EXAMPLE_ID]})
+
+    security_group_ids: Annotated[GroupIds, Field(min_length=1)]
+
+
+class Vnic(Resource):
+    """A vNIC."""
+
+    model_config = example(_EXAMPLE_VNIC)
+
+    project_id: UUID
+    instance_id: UUID
+    vpc_id: UUID
+    subnet_id: UUID
+    position: int = Field(description="0 is the instance's first")
+    ip: IPv4Address
+    mac: str
+    security_group_ids: tuple[UUID, ...]
+
+    @classmethod
+    def of(cls, vnic: domain.Vnic) -> Self:
+        return cls.model_construct(
+            id=vnic.id,
+            version=vnic.version,
+            project_id=vnic.project_id,
+            instance_id=vnic.instance_id,
+            vpc_id=vnic.vpc_id,
+            subnet_id=vnic.subnet_id,
+            position=vnic.position,
+            ip=vnic.ip,
+            mac=mac_of(vnic.mac.to_bytes(6, "big")),
+            security_group_ids=vnic.security_group_ids,
+        )
+
+
+class Instance(Timed):
+    """An instance, with the time at which each stage of its last change was done."""
+
+    model_config = example(_EXAMPLE)
+
+    project_id: UUID
+    name: str
+    kind: Kind
+    host_id: UUID | None = Field(description="Shown to operators; null to a project")
+    state: InstanceState
+    reason: str | None = Field(description="Why it is in ERROR")
+    accepted_at: datetime
+    committed_at: datetime | None
+    published_at: datetime | None
+    gateways_applied_at: datetime | None
+    host_applied_at: datetime | None
+    active_at: datetime | None
+    vnics: list[Vnic]
+
+    @classmethod
+    def of(cls, instance: domain.Instance, *, show_host: bool) -> Self:
+        return cls.model_construct(
+            id=instance.id,
+            version=instance.version,
+            created_at=instance.created_at,
+            project_id=instance.project_id,
+            name=instance.name,
+            kind=instance.kind,
+            host_id=instance.host_id if show_host else None,
+            state=instance.state,
+            reason=instance.reason,
+            accepted_at=instance.accepted_at,
+            committed_at=instance.committed_at,
+            published_at=instance.published_at,
+            gateways_applied_at=instance.gateways_applied_at,
+            host_applied_at=instance.host_applied_at,
+            active_at=instance.active_at,
+            vnics=[Vnic.of(vnic) for vnic in instance.vnics],
+        )
+
+
+class Batch(View):
+    """The instances that were made, in the order of the request."""
+
+    model_config = example({"instances": [_EXAMPLE]})
+
+    instances: list[Instance]

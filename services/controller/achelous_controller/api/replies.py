@@ -1,0 +1,55 @@
+"""Replies: a resource with its ETag, a page of them, nothing."""
+
+from collections.abc import Sequence
+from typing import Protocol
+from uuid import UUID
+
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from achelous_controller.api.context import cursor_after
+from achelous_controller.api.models.common import Page as PageView
+from achelous_controller.domain.precondition import etag
+from achelous_controller.store.objects import Page
+
+_JSON = "application/json"
+
+
+class Versioned(Protocol):
+    """A view of an object that has an ETag."""
+
+    @property
+    def version(self) -> int: ...
+
+    def model_dump_json(self) -> str: ...
+
+
+class Identified(Protocol):
+    """A view of an object that has an id."""
+
+    @property
+    def id(self) -> UUID: ...
+
+
+def resource(view: Versioned, status: int = 200, location: str | None = None) -> Response:
+    """One object."""
+    headers = {"ETag": etag(view.version)}
+    if location is not None:
+        headers["Location"] = location
+    return Response(view.model_dump_json(), status, headers, _JSON)
+
+
+def body(view: BaseModel, status: int = 200) -> Response:
+    """Something without an ETag."""
+    return Response(view.model_dump_json(), status, None, _JSON)
+
+
+def page(views: Sequence[Identified], wanted: Page) -> Response:
+    """A page of objects."""
+    following = cursor_after([view.id for view in views], wanted.limit)
+    return body(PageView.model_construct(items=list(views), next=following))
+
+
+def nothing() -> Response:
+    """204."""
+    return Response(status_code=204)

@@ -1,0 +1,59 @@
+"""/v1/vnics. They are made and deleted with their instances."""
+
+from uuid import UUID
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from achelous_controller.api import replies
+from achelous_controller.api.context import Caller, Match, Store, Wanted
+from achelous_controller.api.models.common import Address, Page
+from achelous_controller.api.models.instances import Vnic, VnicUpdate
+from achelous_controller.store import instances, security_groups
+
+router = APIRouter(prefix="/v1/vnics", tags=["vnics"])
+
+
+@router.get("", response_model=Page[Vnic])
+async def list_vnics(
+    caller: Caller,
+    database: Store,
+    wanted: Wanted,
+    instance_id: UUID | None = None,
+    subnet_id: UUID | None = None,
+    vpc_id: UUID | None = None,
+    project_id: UUID | None = None,
+    ip: Address | None = None,
+) -> Response:
+    """List vNICs."""
+    filters = {
+        "instance_id": instance_id,
+        "subnet_id": subnet_id,
+        "vpc_id": vpc_id,
+        "project_id": project_id,
+        "ip": ip,
+    }
+    async with database.read() as connection:
+        found = await instances.vnic_page(connection, caller.project_id, filters, wanted)
+    return replies.page([Vnic.of(vnic) for vnic in found], wanted)
+
+
+@router.get("/{vnic_id}", response_model=Vnic)
+async def get_vnic(vnic_id: UUID, caller: Caller, database: Store) -> Response:
+    """Show a vNIC."""
+    async with database.read() as connection:
+        found = await instances.vnic(connection, vnic_id, caller.project_id)
+    return replies.resource(Vnic.of(found))
+
+
+@router.patch("/{vnic_id}", response_model=Vnic)
+async def update_vnic(
+    vnic_id: UUID, body: VnicUpdate, caller: Caller, database: Store, match: Match
+) -> Response:
+    """Put a vNIC into other security groups of its VPC."""
+    async with database.write() as connection:
+        await security_groups.change_vnic_groups(
+            connection, vnic_id, caller.project_id, match, body.security_group_ids
+        )
+        changed = await instances.vnic(connection, vnic_id, caller.project_id)
+    return replies.resource(Vnic.of(changed))

@@ -1,0 +1,85 @@
+"""The REST application, ready to be served."""
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from prometheus_client import CollectorRegistry
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+
+from achelous_controller.api import (
+    docs,
+    gateways,
+    hosts,
+    instances,
+    openapi,
+    projects,
+    security_groups,
+    status,
+    subnets,
+    tokens,
+    vnics,
+    vpcs,
+)
+from achelous_controller.api.context import Services
+from achelous_controller.api.middleware import Authentication, BodyLimit, Metrics, Problems
+from achelous_controller.api.problems import respond
+from achelous_shared.telemetry import Check, health_routes
+
+_RESOURCES = (
+    projects, tokens, hosts, gateways, vpcs, subnets, security_groups, instances, vnics, status,
+)  # fmt: skip
+
+
+def create_app(services: Services, registry: CollectorRegistry) -> FastAPI:
+    """The API with its health routes and its documentation."""
+    app = FastAPI(
+        title="Achelous",
+        version="1",
+        description=openapi.DESCRIPTION.strip(),
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.services = services
+    for resource in _RESOURCES:
+        app.include_router(resource.router)
+    _setup_problems(app)
+    _setup_middleware(app, services, registry)
+    _setup_documentation(app)
+    app.router.routes.extend(health_routes(_checks(services), registry))
+    return app
+
+
+def _setup_problems(app: FastAPI) -> None:
+    async def problem(request: Request, error: Exception) -> Response:
+        return respond(request, error)
+
+    app.add_exception_handler(HTTPException, problem)
+    app.add_exception_handler(RequestValidationError, problem)
+
+
+def _setup_middleware(app: FastAPI, services: Services, registry: CollectorRegistry) -> None:
+    app.add_middleware(Authentication, database=services.database)  # innermost
+    app.add_middleware(BodyLimit)
+    app.add_middleware(Problems)
+    app.add_middleware(Metrics, registry=registry)
+
+
+def _setup_documentation(app: FastAPI) -> None:
+    async def document(_: Request) -> Response:
+        return JSONResponse(openapi.describe(app))
+
+    async def for_people(_: Request) -> Response:
+        return HTMLResponse(docs.page(openapi.describe(app)))
+
+    app.add_route("/openapi.json", document, include_in_schema=False)
+    app.add_route("/docs", for_people, include_in_schema=False)
+
+
+def _checks(services: Services) -> dict[str, Check]:
+    def check(name: str) -> Check:
+        return lambda: services.problems()[name]
+
+    return {name: check(name) for name in ("database", "bus", "leader")}

@@ -1,0 +1,46 @@
+"""Choosing free addresses of a subnet."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Addresses = npt.NDArray[np.uint32]
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Addresses ``first`` to ``last``, both included, that no vNIC has."""
+
+    first: int
+    last: int
+
+
+def search(first: int, last: int, start: int) -> list[tuple[int, int]]:
+    """The ranges to search, in order: from ``start`` to the end, then what lies before it."""
+    if not first < start <= last:
+        return [(first, last)]
+    return [(start, last), (first, start - 1)]
+
+
+def take(gaps: Sequence[Gap], wanted: int, excluded: Collection[int]) -> Addresses:
+    """The first ``wanted`` addresses of ``gaps`` in their order that are not ``excluded``.
+
+    Fewer when the gaps hold fewer. A caller that gathers ``wanted + len(excluded)`` addresses in
+    gaps has all that it takes.
+    """
+    missing = wanted + len(excluded)
+    parts = []
+    for gap in gaps:
+        if missing <= 0:
+            break
+        last = min(gap.last, gap.first + missing - 1)
+        parts.append(np.arange(gap.first, last + 1, dtype=np.uint32))
+        missing -= last - gap.first + 1
+    if not parts:
+        return np.empty(0, np.uint32)
+    found = np.concatenate(parts)
+    if excluded:
+        found = found[~np.isin(found, np.fromiter(excluded, np.uint32, len(excluded)))]
+    return found[:wanted]

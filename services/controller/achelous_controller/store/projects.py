@@ -1,0 +1,89 @@
+"""Projects and their tokens."""
+
+import hashlib
+import secrets
+from collections.abc import Mapping
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import delete, func, insert, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from achelous_controller.domain.errors import Conflict
+from achelous_controller.domain.ids import new_id
+from achelous_controller.domain.precondition import Precondition
+from achelous_controller.domain.principal import Principal
+from achelous_controller.store import objects
+from achelous_controller.store.database import Record, fetch_one
+from achelous_controller.store.schema import projects, tokens, usage, vpcs
+from achelous_controller.store.users import must_be_unused
+
+_TOKEN_BYTES: Final = 32
+
+
+async def create(connection: AsyncConnection, name: str, quotas: Mapping[str, int]) -> Record:
+    """A project with nothing in it."""
+    project_id = new_id()
+    row = await fetch_one(
+        connection,
+        insert(projects).values(id=project_id, name=name, quotas=dict(quotas)).returning(projects),
+    )
+    await connection.execute(insert(usage).values(project_id=project_id))
+    return row
+
+
+async def remove(connection: AsyncConnection, project_id: UUID, match: Precondition) -> None:
+    """Delete a project without VPCs; its tokens end with it."""
+    await objects.locked(connection, projects, project_id, None, match)
+    await must_be_unused(
+        connection, "the project", "vpc", vpcs, vpcs.c.name, vpcs.c.project_id == project_id
+    )
+    await connection.execute(delete(tokens).where(tokens.c.project_id == project_id))
+    await objects.remove(connection, projects, project_id)
+
+
+def new_token() -> str:
+    """A bearer token of 256 random bits, in URL-safe characters."""
+    return secrets.token_urlsafe(_TOKEN_BYTES)
+
+
+def token_hash(token: str) -> bytes:
+    """What is stored of a token. It is random: a fast hash is enough."""
+    return hashlib.sha256(token.encode()).digest()
+
+
+async def create_token(
+    connection: AsyncConnection, name: str, project_id: UUID | None, token: str
+) -> Record:
+    """A token of a project, or (None) of an operator."""
+    if project_id is not None:
+        await objects.one(connection, projects, project_id, None)
+    return await fetch_one(
+        connection,
+        insert(tokens)
+        .values(id=new_id(), name=name, project_id=project_id, hash=token_hash(token))
+        .returning(tokens),
+    )
+
+
+async def remove_token(connection: AsyncConnection, token_id: UUID) -> None:
+    """Revoke a token; the last one of the operators stays, or nobody could make another."""
+    token = await objects.one(connection, tokens, token_id, None)
+    if token.project_id is None:
+        left = select(tokens.c.id).where(tokens.c.project_id.is_(None)).order_by(tokens.c.id)
+        if len((await connection.execute(left.with_for_update())).all()) == 1:
+            raise Conflict("this is the operators' last token: make another one first")
+    await objects.remove(connection, tokens, token_id)
+
+
+async def principal(connection: AsyncConnection, token: str) -> Principal | None:
+    """Who holds a token; None if nobody does."""
+    query = select(tokens.c.id, tokens.c.project_id).where(tokens.c.hash == token_hash(token))
+    row = (await connection.execute(query)).one_or_none()
+    return None if row is None else Principal(row.id, row.project_id)
+
+
+async def any_token(connection: AsyncConnection) -> bool:
+    """Whether a token was ever made and not revoked."""
+    count = select(func.count()).select_from(tokens)
+    return bool((await connection.execute(count)).scalar_one())

@@ -1,0 +1,201 @@
+"""Making instances with their vNICs: one or twenty thousand, all or none."""
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from ipaddress import IPv4Address
+from typing import Final
+from uuid import UUID
+
+import numpy as np
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from achelous_controller.domain.ids import new_id
+from achelous_controller.domain.instance_state import InstanceState
+from achelous_controller.domain.instances import Instance, InstanceSpec, Vnic, VnicSpec
+from achelous_controller.domain.placement import Room
+from achelous_controller.domain.quotas import Resource
+from achelous_controller.domain.route_entries import entries
+from achelous_controller.store import allocation, capacity, quotas, references
+from achelous_controller.store.bulk import copy
+from achelous_controller.store.outbox import hosts_changed, routes_changed
+from achelous_controller.store.references import References
+from achelous_controller.store.schema import instances, vnic_security_groups, vnics
+from achelous_shared.routes import RouteOp
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """The vNICs of a request, flat, in its order: one value of each list per vNIC."""
+
+    specs: list[VnicSpec]
+    rooms: list[Room]
+    ips: list[int]
+    macs: list[int]
+    revisions: list[int]
+
+
+async def create(
+    connection: AsyncConnection,
+    project_id: UUID | None,
+    specs: Sequence[InstanceSpec],
+    accepted_at: datetime,
+) -> list[Instance]:
+    """Make the instances, BUILDING, and record what gateways and hosts have to know of them.
+
+    ``project_id``: the caller's, None for an operator. Raises `Invalid` and `Conflict`, which name
+    the fields of the specs.
+    """
+    known = await references.lock(connection, project_id, specs)
+    flat = [vnic for spec in specs for vnic in spec.vnics]
+    ips = await allocation.addresses(connection, flat, known)
+    rooms = await capacity.reserve(connection, specs)
+    macs = await allocation.macs(connection, len(flat))
+    flat_rooms = [room for spec, room in zip(specs, rooms, strict=True) for _ in spec.vnics]
+    columns = _Columns(flat, flat_rooms, ips, macs, [0] * len(flat))
+    await _publish_routes(connection, known, columns)
+    host_revisions = await hosts_changed(connection, {room.host_id for room in rooms})
+    made = _assemble(specs, rooms, columns, known, accepted_at)
+    await _insert(connection, made, columns, known, host_revisions)
+    for owner, amounts in sorted(_amounts(made).items()):
+        await quotas.spend(connection, owner, amounts)
+    return made
+
+
+async def _publish_routes(
+    connection: AsyncConnection, known: References, columns: _Columns
+) -> None:
+    """Record the routes of each VPC, and fill in the revisions that they got."""
+    by_vpc: dict[UUID, list[int]] = defaultdict(list)
+    for index, spec in enumerate(columns.specs):
+        by_vpc[known.subnets[spec.subnet_id].vpc_id].append(index)
+    for vpc_id, indices in sorted(by_vpc.items()):
+        vpc = known.vpcs[vpc_id]
+        table = entries(
+            RouteOp.UPSERT,
+            np.array([columns.ips[index] for index in indices], np.uint32),
+            np.array([int(columns.rooms[index].vtep) for index in indices], np.uint32),
+            np.array([columns.macs[index] for index in indices], np.uint64),
+        )
+        table = await routes_changed(connection, vpc.id, vpc.vni, vpc.revision, table)
+        for index, revision in zip(indices, table["revision"].tolist(), strict=True):
+            columns.revisions[index] = revision
+
+
+def _assemble(
+    specs: Sequence[InstanceSpec],
+    rooms: Sequence[Room],
+    columns: _Columns,
+    known: References,
+    accepted_at: datetime,
+) -> list[Instance]:
+    now = datetime.now(UTC)
+    made = []
+    start = 0
+    for spec, room in zip(specs, rooms, strict=True):
+        instance_id = new_id()
+        parts = tuple(
+            _vnic(instance_id, position, columns, start + position, known)
+            for position in range(len(spec.vnics))
+        )
+        start += len(parts)
+        made.append(
+            Instance(
+                id=instance_id,
+                project_id=parts[0].project_id,
+                name=spec.name,
+                kind=spec.kind,
+                host_id=room.host_id,
+                state=InstanceState.BUILDING,
+                reason=None,
+                accepted_at=accepted_at,
+                committed_at=now,
+                published_at=None,
+                gateways_applied_at=None,
+                host_applied_at=None,
+                active_at=None,
+                created_at=now,
+                version=1,
+                vnics=parts,
+            )
+        )
+    return made
+
+
+def _vnic(
+    instance_id: UUID, position: int, columns: _Columns, index: int, known: References
+) -> Vnic:
+    spec = columns.specs[index]
+    subnet = known.subnets[spec.subnet_id]
+    return Vnic(
+        id=new_id(),
+        project_id=subnet.project_id,
+        instance_id=instance_id,
+        vpc_id=subnet.vpc_id,
+        subnet_id=subnet.id,
+        host_id=columns.rooms[index].host_id,
+        position=position,
+        ip=IPv4Address(columns.ips[index]),
+        mac=columns.macs[index],
+        security_group_ids=known.groups_of(spec),
+        version=1,
+    )
+
+
+_INSTANCE_COLUMNS: Final = (
+    "id", "project_id", "name", "kind", "host_id", "state", "host_revision", "accepted_at",
+    "committed_at", "created_at",
+)  # fmt: skip
+_VNIC_COLUMNS: Final = (
+    "id", "project_id", "instance_id", "vpc_id", "subnet_id", "host_id", "position", "ip", "mac",
+    "vni", "revision",
+)  # fmt: skip
+
+
+async def _insert(
+    connection: AsyncConnection,
+    made: Sequence[Instance],
+    columns: _Columns,
+    known: References,
+    host_revisions: dict[UUID, int],
+) -> None:
+    flat = [vnic for instance in made for vnic in instance.vnics]
+    await copy(
+        connection,
+        instances,
+        _INSTANCE_COLUMNS,
+        [
+            (i.id, i.project_id, i.name, i.kind, i.host_id, i.state, host_revisions[i.host_id],
+             i.accepted_at, i.committed_at, i.created_at)
+            for i in made
+        ],
+    )  # fmt: skip
+    await copy(
+        connection,
+        vnics,
+        _VNIC_COLUMNS,
+        [
+            (v.id, v.project_id, v.instance_id, v.vpc_id, v.subnet_id, v.host_id, v.position, v.ip,
+             v.mac, known.vpcs[v.vpc_id].vni, revision)
+            for v, revision in zip(flat, columns.revisions, strict=True)
+        ],
+    )  # fmt: skip
+    await copy(
+        connection,
+        vnic_security_groups,
+        ("vnic_id", "security_group_id"),
+        [(vnic.id, group) for vnic in flat for group in vnic.security_group_ids],
+    )
+
+
+def _amounts(made: Sequence[Instance]) -> dict[UUID, dict[Resource, int]]:
+    count: Counter[UUID] = Counter()
+    vnic_count: Counter[UUID] = Counter()
+    for instance in made:
+        count[instance.project_id] += 1
+        vnic_count[instance.project_id] += len(instance.vnics)
+    return {
+        owner: {Resource.INSTANCES: number, Resource.VNICS: vnic_count[owner]}
+        for owner, number in count.items()
+    }

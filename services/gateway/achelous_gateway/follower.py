@@ -1,0 +1,152 @@
+"""Follows the controller: route deltas, the fleet, and all revisions compared now and then."""
+
+import asyncio
+import logging
+from typing import Final
+
+import numpy as np
+
+from achelous_gateway.keeper import Keeper
+from achelous_gateway.plan import Delta, State, compare
+from achelous_gateway.relay import VTEP, Relay
+from achelous_gateway.standing import Standing
+from achelous_gateway.stats import Stats
+from achelous_shared import messages, subjects
+from achelous_shared.bus import Bus, BusError
+from achelous_shared.messages import (
+    BadMessage,
+    FleetDocument,
+    RevisionsReply,
+    RevisionsRequest,
+    RouteDelta,
+)
+from achelous_shared.names import VNI_MAX, VNI_MIN
+from achelous_shared.routes import REVISION, MalformedTable, Routes, unpack
+
+log = logging.getLogger(__name__)
+
+_COMPARE_S: Final = 30.0
+_RETRY_S: Final = 0.5
+_TIMEOUT_S: Final = 5.0
+_PAGE: Final = 16_384
+_SETTLE_S: Final = 1.0
+"""For deltas that are on their way while revisions are compared."""
+
+
+class NotInStep(Exception):
+    """The comparison came to no end; to be tried again."""
+
+
+class Follower:
+    """Brings what the controller says to the keeper and the relay."""
+
+    def __init__(
+        self, bus: Bus, keeper: Keeper, relay: Relay, standing: Standing, stats: Stats
+    ) -> None:
+        self._bus = bus
+        self._keeper = keeper
+        self._relay = relay
+        self._standing = standing
+        self._stats = stats
+        self._fleet_revision = -1
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(
+                self._bus.follow(
+                    subjects.ROUTES_STREAM, subjects.ALL_ROUTES, self._on_routes, last=False
+                )
+            )
+            group.create_task(
+                self._bus.follow(subjects.HOSTS_STREAM, subjects.FLEET, self._on_fleet, last=True)
+            )
+            group.create_task(self._compare_forever())
+
+    async def _on_routes(self, data: bytes) -> None:
+        try:
+            delta = _delta(messages.decode(data, RouteDelta))
+        except (BadMessage, MalformedTable) as error:
+            self._refuse("delta", error)
+        else:
+            await self._keeper.take(delta)
+
+    async def _on_fleet(self, data: bytes) -> None:
+        try:
+            fleet = messages.decode(data, FleetDocument)
+            hosts = unpack(fleet.host_vteps, VTEP)
+        except (BadMessage, MalformedTable) as error:
+            self._refuse("fleet document", error)
+            return
+        if fleet.revision >= self._fleet_revision:
+            self._fleet_revision = fleet.revision
+            self._relay.admit(hosts, fleet.gateways)
+
+    def _refuse(self, what: str, error: Exception) -> None:
+        self._stats.bad_messages += 1
+        log.warning("%s refused: %s", what, error)
+
+    async def _compare_forever(self) -> None:
+        while True:
+            self._standing.compare.clear()
+            pause = _COMPARE_S
+            try:
+                await self._compare()
+                self._standing.compared()
+            except (BusError, BadMessage, MalformedTable, NotInStep) as error:
+                log.warning("comparing all revisions, to be tried again: %s", error)
+                pause = _RETRY_S
+            try:
+                async with asyncio.timeout(pause):
+                    await self._standing.compare.wait()
+            except TimeoutError:
+                pass
+
+    async def _compare(self) -> None:
+        """Compare all revisions; returns when what differed has been read."""
+        vpcs = self._keeper.vpcs
+        following = {vni: vpc.revision for vni, vpc in vpcs.items() if vpc.state is State.FOLLOWING}
+        found = compare(following, frozenset(vpcs.keys() - following.keys()), await self._listing())
+        for vni in found.empty:
+            self._keeper.introduce(vni)
+        for vni in found.gone:
+            await self._keeper.forget(vni)
+        for vni in found.ask:
+            self._keeper.ask(vni)
+        if found.behind:
+            await asyncio.sleep(_SETTLE_S)
+        for vni, revision in found.behind.items():
+            if (vpc := vpcs.get(vni)) is not None and vpc.revision < revision:
+                self._keeper.ask(vni)
+        try:
+            async with asyncio.timeout(_COMPARE_S):
+                await self._keeper.wanted.join()
+        except TimeoutError:
+            raise NotInStep("some VPCs have not been read yet") from None
+
+    async def _listing(self) -> Routes:
+        """`routes.REVISION` of all VPCs of the controller."""
+        pages = []
+        after, done = 0, False
+        while not done:
+            request = messages.encode(RevisionsRequest(after=after, limit=_PAGE))
+            data = await self._bus.request(subjects.SNAPSHOT_REVISIONS, request, timeout=_TIMEOUT_S)
+            reply = messages.decode(data, RevisionsReply)
+            if reply.error is not None:
+                raise NotInStep(f"the controller says: {reply.error}")
+            page = unpack(reply.revisions, REVISION)
+            vnis = np.concatenate(([after], page["vni"]))
+            done = reply.done
+            if not (vnis[1:] > vnis[:-1]).all() or vnis[-1] > VNI_MAX or not (done or len(page)):
+                raise NotInStep(f"its VNIs do not rise from {after} up to {VNI_MAX}")
+            after = int(vnis[-1])
+            pages.append(page)
+        return np.concatenate(pages)
+
+
+def _delta(message: RouteDelta) -> Delta:
+    if not VNI_MIN <= message.vni <= VNI_MAX:
+        raise BadMessage(f"VNI {message.vni} is not in {VNI_MIN}..{VNI_MAX}")
+    if not 0 <= message.base <= message.revision < 2**63:
+        raise BadMessage(f"a delta from revision {message.base} to {message.revision}")
+    return Delta(message.vni, message.base, message.revision, unpack(message.entries))

@@ -1,0 +1,184 @@
+"""Keeps the route table and the data plane equal, and each VPC at its revision.
+
+Whatever changes routes goes through here, in slices between which RSP is answered, one change
+after the other: a writer holds the lock for all slices of a delta or of a snapshot's chunk.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from achelous_gateway.index import Rows
+from achelous_gateway.plan import TRANSITIONS, Action, Delta, State, Verdict, Vpc, judge, replay
+from achelous_gateway.relay import Relay
+from achelous_gateway.rsp_server import KnownVnis
+from achelous_gateway.stats import Stats
+from achelous_gateway.table import KEY, VALUE, Changes, RouteTable, TableFull, latest
+from achelous_shared.names import VNI_MAX
+from achelous_shared.routes import REVISION, Routes
+
+log = logging.getLogger(__name__)
+
+_SLICE: Final = 2048
+"""Entries changed before RSP gets its turn: about 2 ms."""
+
+
+class Keeper:
+    """The tables of all VPCs. ``moved`` is told each VNI whose revision changed."""
+
+    def __init__(
+        self, table: RouteTable, relay: Relay, stats: Stats, moved: Callable[[int], None]
+    ) -> None:
+        self.table = table
+        self.vpcs: dict[int, Vpc] = {}
+        self.known: KnownVnis = np.zeros(VNI_MAX + 2, np.bool_)
+        self.wanted: asyncio.Queue[int] = asyncio.Queue()
+        """VPCs that wait for a snapshot, each once: bounded by their number."""
+        self._relay = relay
+        self._stats = stats
+        self._moved = moved
+        self._writer = asyncio.Lock()
+
+    def adopt(self) -> None:
+        """Take over the routes that the data plane still holds, and have every VPC compared.
+
+        Their entries say nothing about what was deleted meanwhile, so no revision is assumed.
+        """
+        self.table.seed(*self._relay.load())
+        for vni in self.table.vnis():
+            self._ask(self.introduce(vni))
+        if len(self.table):
+            log.info("adopted %d routes of %d VPCs", len(self.table), len(self.vpcs))
+
+    def revisions(self, vnis: Iterable[int] | None = None) -> Routes:
+        """`routes.REVISION` of these VPCs as far as they are held, or of all; 0: not known yet."""
+        held = self.vpcs if vnis is None else [vni for vni in vnis if vni in self.vpcs]
+        pairs = [(vni, self.vpcs[vni].revision) for vni in held]
+        return np.array(pairs, REVISION)
+
+    def introduce(self, vni: int) -> Vpc:
+        """The VPC of this VNI; without a route, at revision 0, if it was not known."""
+        self.known[vni] = True
+        return self.vpcs.setdefault(vni, Vpc(vni))
+
+    def ask(self, vni: int) -> None:
+        """Have a VPC read whole, unless that is under way already."""
+        vpc = self.introduce(vni)
+        if vpc.state is State.FOLLOWING:
+            self._ask(vpc)
+
+    async def take(self, delta: Delta) -> None:
+        """Do what the delta asks for in the state that its VPC is in."""
+        async with self._writer:
+            vpc = self.introduce(delta.vni)
+            verdict = judge(vpc.revision, delta)
+            match TRANSITIONS[vpc.state, verdict]:
+                case Action.APPLY:
+                    await self._apply_or_ask(vpc, delta)
+                case Action.ASK:
+                    log.info(
+                        "VPC %d: at revision %d, got a delta from %d to %d",
+                        *(delta.vni, vpc.revision, delta.base, delta.revision),
+                    )
+                    self._stats.deltas_gap += 1
+                    self._ask(vpc)
+                case Action.BUFFER:
+                    self._stats.deltas_buffered += 1
+                    vpc.buffer(delta)
+                case Action.IGNORE:
+                    self._stats.deltas_duplicate += verdict is Verdict.DUPLICATE
+
+    def begin(self, vni: int) -> Vpc | None:
+        """A snapshot of this VPC is about to be asked for; None if it is gone."""
+        vpc = self.vpcs.get(vni)
+        if vpc is not None:
+            vpc.state = State.SYNCING
+            vpc.buffered.clear()
+        return vpc
+
+    async def merge(self, vpc: Vpc, chunk: Routes) -> Rows:
+        """Make the routes to the addresses of a snapshot's chunk as it says; returns their rows.
+
+        Without regard to revisions: what is held came from commits that are older than the read.
+        Raises `TableFull`.
+        """
+        rows = []
+        async with self._writer:
+            for part in _slices(chunk):
+                changes, found = self.table.restate(vpc.vni, part)
+                self._relay.apply(changes)
+                rows.append(found)
+                await asyncio.sleep(0)
+        return np.concatenate(rows) if rows else np.zeros(0, np.int64)
+
+    async def finish(self, vpc: Vpc, revision: int, rows: Rows) -> None:
+        """The snapshot is read: remove what it did not have, apply what came meanwhile.
+
+        ``rows``: of all its entries; ``revision``: that of its first chunk. Later chunks may hold
+        changes that are newer: their deltas are applied once more, all that are there in one
+        batch, so that an entry never goes back to an older state. Raises `TableFull`.
+        """
+        async with self._writer:
+            await self._remove(vpc.vni, self.table.rows_except(vpc.vni, rows))
+            vpc.revision = revision
+            due, gap = replay(revision, vpc.buffered)
+            if due:
+                entries = np.concatenate([delta.entries for delta in due])
+                await self._apply(vpc.vni, entries)
+                vpc.revision = due[-1].revision
+            vpc.buffered.clear()
+            vpc.state = State.FOLLOWING
+            self._stats.snapshots += 1
+            self._moved(vpc.vni)
+            if gap:
+                self._ask(vpc)
+
+    def retry(self, vpc: Vpc) -> None:
+        """The snapshot failed: it is to be asked for again."""
+        vpc.buffered.clear()
+        self._ask(vpc)
+
+    async def forget(self, vni: int) -> None:
+        """The VPC is no more: remove its routes."""
+        async with self._writer:
+            await self._remove(vni, self.table.rows_except(vni, np.zeros(0, np.int64)))
+            self.vpcs.pop(vni, None)
+            self.known[vni] = False
+
+    def _ask(self, vpc: Vpc) -> None:
+        vpc.state = State.WAITING
+        self.wanted.put_nowait(vpc.vni)
+
+    async def _apply_or_ask(self, vpc: Vpc, delta: Delta) -> None:
+        try:
+            await self._apply(vpc.vni, delta.entries)
+        except TableFull as error:
+            log.warning("VPC %d stays at revision %d: %s", vpc.vni, vpc.revision, error)
+            self._stats.table_full += 1
+            self._ask(vpc)
+        else:
+            vpc.revision = delta.revision
+            self._stats.deltas_applied += 1
+            self._moved(vpc.vni)
+
+    async def _apply(self, vni: int, entries: Routes) -> None:
+        for part in _slices(latest(entries)):
+            self._relay.apply(self.table.apply(vni, part))
+            await asyncio.sleep(0)
+
+    async def _remove(self, vni: int, rows: Rows) -> None:
+        for part in _slices(rows):
+            removed = self.table.remove(vni, part)
+            self._relay.apply(Changes(np.zeros(0, KEY), np.zeros(0, VALUE), removed))
+            await asyncio.sleep(0)
+
+
+Element = TypeVar("Element", bound=np.generic)
+
+
+def _slices(batch: npt.NDArray[Element]) -> Iterator[npt.NDArray[Element]]:
+    return (batch[at : at + _SLICE] for at in range(0, len(batch), _SLICE))

@@ -1,0 +1,154 @@
+"""What to do with a delta, a snapshot or a listing of revisions: pure decisions.
+
+A VPC follows its deltas; after a gap it waits for its turn to be read whole, and is then read.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Final
+
+import numpy as np
+
+from achelous_shared.routes import MalformedTable, Routes
+
+MAX_BUFFERED: Final = 131_072
+"""Entries kept while one VPC is read; past it they are dropped, which shows as another gap."""
+
+
+class State(Enum):
+    """Where one VPC's table stands."""
+
+    FOLLOWING = auto()
+    WAITING = auto()
+    """For its snapshot to be asked for."""
+    SYNCING = auto()
+    """Its snapshot is being read."""
+
+
+class Verdict(Enum):
+    """How a delta relates to the revision held."""
+
+    NEXT = auto()
+    DUPLICATE = auto()
+    GAP = auto()
+
+
+class Action(Enum):
+    """What to do with a delta."""
+
+    APPLY = auto()
+    IGNORE = auto()
+    BUFFER = auto()
+    ASK = auto()
+    """For a snapshot, which will have what the delta has."""
+
+
+TRANSITIONS: Final[Mapping[tuple[State, Verdict], Action]] = {
+    (State.FOLLOWING, Verdict.NEXT): Action.APPLY,
+    (State.FOLLOWING, Verdict.DUPLICATE): Action.IGNORE,
+    (State.FOLLOWING, Verdict.GAP): Action.ASK,
+    # A delta is published after its commit: a snapshot that is read later has it.
+    (State.WAITING, Verdict.NEXT): Action.IGNORE,
+    (State.WAITING, Verdict.DUPLICATE): Action.IGNORE,
+    (State.WAITING, Verdict.GAP): Action.IGNORE,
+    # What the delta is to the snapshot is known only when that has been read.
+    (State.SYNCING, Verdict.NEXT): Action.BUFFER,
+    (State.SYNCING, Verdict.DUPLICATE): Action.BUFFER,
+    (State.SYNCING, Verdict.GAP): Action.BUFFER,
+}
+"""What to do with a delta. A VPC goes from FOLLOWING to WAITING when a snapshot is asked for, on to
+SYNCING when its turn comes, and from there back to FOLLOWING, or to WAITING if it failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A `messages.RouteDelta` unpacked."""
+
+    vni: int
+    base: int
+    revision: int
+    entries: Routes
+
+
+@dataclass(slots=True)
+class Vpc:
+    """One VPC's table: its revision and, while it is read, the deltas that came meanwhile."""
+
+    vni: int
+    state: State = State.FOLLOWING
+    revision: int = 0
+    """0 of a VPC that never had a route, and of one whose revision is not known yet."""
+    buffered: list[Delta] = field(default_factory=list)
+
+    def buffer(self, delta: Delta) -> None:
+        """Keep a delta for the end of the snapshot, at most `MAX_BUFFERED` entries in all."""
+        if sum(len(kept.entries) for kept in self.buffered) + len(delta.entries) > MAX_BUFFERED:
+            self.buffered.clear()
+        self.buffered.append(delta)
+
+
+def judge(revision: int, delta: Delta) -> Verdict:
+    """How ``delta`` relates to a table at ``revision``."""
+    if delta.base > revision:
+        return Verdict.GAP
+    return Verdict.NEXT if delta.revision > revision else Verdict.DUPLICATE
+
+
+def replay(revision: int, buffered: Iterable[Delta]) -> tuple[list[Delta], bool]:
+    """The deltas to apply, in order, to a snapshot of ``revision``; and whether a gap follows."""
+    due: list[Delta] = []
+    for delta in sorted(buffered, key=lambda delta: (delta.base, delta.revision)):
+        verdict = judge(revision, delta)
+        if verdict is Verdict.GAP:
+            return due, True
+        if verdict is Verdict.NEXT:
+            due.append(delta)
+            revision = delta.revision
+    return due, False
+
+
+def check_chunk(after: bytes, entries: Routes, done: bool) -> None:
+    """Raise `MalformedTable` unless the addresses of a snapshot's chunk rise from ``after``."""
+    if not len(entries):
+        if not done:
+            raise MalformedTable("a chunk without entries that is not the last one")
+        return
+    if after and entries["ip"][0].tobytes() <= after:
+        raise MalformedTable("a chunk that does not go on after the one before")
+    high, low = np.ascontiguousarray(entries["ip"]).view(">u8").T
+    rises = (high[1:] > high[:-1]) | ((high[1:] == high[:-1]) & (low[1:] > low[:-1]))
+    if not rises.all():
+        raise MalformedTable("a chunk whose addresses do not rise")
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What a listing of all revisions asks for. VNIs, and for ``behind`` the revisions listed."""
+
+    ask: list[int]
+    """To be read whole: not held, or held at a revision that the controller never had."""
+    behind: dict[int, int]
+    """Deltas may be on their way: to be read whole if they have not come in a moment."""
+    empty: list[int]
+    """Not held, and never had a route: nothing to read."""
+    gone: list[int]
+    """Held, and not the controller's any more."""
+
+
+def compare(following: Mapping[int, int], busy: frozenset[int], listed: Routes) -> Comparison:
+    """Compare ``listed`` (`routes.REVISION`) with what was held before it was asked for.
+
+    ``following``: revisions of the VPCs that followed then; ``busy``: those that waited for a
+    snapshot or were being read, which settles them. A revision held before the listing was read
+    can not be ahead of it, unless the VNI belongs to a new VPC or the database was restored.
+    """
+    revisions: dict[int, int] = dict(listed[["vni", "revision"]].tolist())
+    unheld = [vni for vni in revisions if vni not in following and vni not in busy]
+    astray = [vni for vni, held in following.items() if held > revisions.get(vni, held)]
+    return Comparison(
+        ask=astray + [vni for vni in unheld if revisions[vni]],
+        behind={vni: revisions[vni] for vni, at in following.items() if at < revisions.get(vni, 0)},
+        empty=[vni for vni in unheld if not revisions[vni]],
+        gone=[vni for vni in following if vni not in revisions],
+    )

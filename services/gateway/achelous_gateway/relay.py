@@ -1,0 +1,211 @@
+"""The data plane as the gateway sees it: a relay in eBPF, or none."""
+
+import socket
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Protocol
+from uuid import UUID
+
+import numpy as np
+import numpy.typing as npt
+
+from achelous_gateway.settings import GatewaySettings
+from achelous_gateway.table import KEY, VALUE, Changes, Records
+from achelous_shared.bpf import (
+    BpfMap,
+    BpfObject,
+    NetNs,
+    attach_tcx,
+    ensure_bpffs,
+    enum_of,
+    object_path,
+)
+from achelous_shared.messages import GatewayAddress
+
+VTEP: Final = np.dtype([("vtep", ">u4")])
+"""An underlay address."""
+
+
+@dataclass(frozen=True, slots=True)
+class RelayCounters:
+    """Totals since the data plane's maps were made. ``drops`` by reason, those that occurred."""
+
+    relayed_packets: int = 0
+    relayed_bytes: int = 0
+    probes: int = 0
+    drops: dict[str, int] = field(default_factory=dict)
+
+
+class Relay(Protocol):
+    """What forwards packets by the routes, whether this process lives or not."""
+
+    def load(self) -> tuple[Records, Records]:
+        """All routes that it holds: `KEY` and `VALUE`."""
+
+    def apply(self, changes: Changes) -> None:
+        """Hold these changes too."""
+
+    def admit(self, hosts: Records, gateways: Sequence[GatewayAddress]) -> None:
+        """Relay for these ``hosts`` (`VTEP`), as the one of the ``gateways`` that has our id."""
+
+    def vouch(self) -> None:
+        """Say to whoever probes that the tables were in step just now."""
+
+    def trouble(self) -> str | None:
+        """Why it can not relay yet."""
+
+    def counters(self) -> RelayCounters:
+        """What it counted."""
+
+
+class NoRelay:
+    """For machines without eBPF, and for tests of load: tables and RSP alone."""
+
+    def load(self) -> tuple[Records, Records]:
+        """See Relay."""
+        return np.zeros(0, KEY), np.zeros(0, VALUE)
+
+    def apply(self, changes: Changes) -> None:
+        """See Relay."""
+
+    def admit(self, hosts: Records, gateways: Sequence[GatewayAddress]) -> None:
+        """See Relay."""
+
+    def vouch(self) -> None:
+        """See Relay."""
+
+    def trouble(self) -> str | None:
+        """See Relay."""
+        return None
+
+    def counters(self) -> RelayCounters:
+        """See Relay."""
+        return RelayCounters()
+
+
+class BpfRelay:
+    """The program `relay` on the underlay device, and its maps. Use `BpfRelay.open`."""
+
+    def __init__(self, loaded: BpfObject, gateway_id: UUID, ifindex: int) -> None:
+        self._gateway_id = gateway_id
+        self._routes = loaded.maps["routes"]
+        self._vteps = loaded.maps["vteps"]
+        self._counters = loaded.maps["counters"]
+        self._kinds = enum_of(loaded, "ach_vtep_kind")
+        self._reasons = {
+            number: name.removeprefix("ACH_DROP_").lower()
+            for name, number in enum_of(loaded, "ach_drop").items()
+        }
+        self._config = loaded.maps["config"].mmap()[0]
+        self._config["underlay_ifindex"] = ifindex
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, settings: GatewaySettings) -> AsyncIterator["BpfRelay"]:
+        """Load or re-adopt it; on exit the packets go on as they were."""
+        ensure_bpffs(settings.bpffs)
+        netns = NetNs(settings.netns)
+        device = settings.underlay_device
+        try:
+            with BpfObject.open(
+                object_path("gateway"),
+                pin_dir=settings.bpffs / "maps",
+                max_entries={"routes": settings.route_capacity},
+            ) as loaded:
+                ifindex = await netns.run(lambda: _ifindex(device, settings.netns))
+                relay = cls(loaded, settings.gateway_id, ifindex)
+                program, pin = loaded.programs["relay"], settings.bpffs / "links" / device
+                link = await netns.run(lambda: attach_tcx(program, ifindex, pin=pin))
+                try:
+                    yield relay
+                finally:
+                    link.close()
+        finally:
+            netns.close()
+
+    def load(self) -> tuple[Records, Records]:
+        """See Relay."""
+        held_keys, held_values = self._routes.lookup_batch_all()
+        return _convert(held_keys, KEY), _convert(held_values, VALUE)
+
+    def apply(self, changes: Changes) -> None:
+        """See Relay."""
+        if len(changes.removed):
+            self._routes.delete_batch(_convert(changes.removed, self._routes.key_dtype))
+        if len(changes.keys):
+            self._routes.update_batch(
+                _convert(changes.keys, self._routes.key_dtype),
+                _convert(changes.values, self._routes.value_dtype),
+            )
+
+    def admit(self, hosts: Records, gateways: Sequence[GatewayAddress]) -> None:
+        """See Relay."""
+        wanted = dict.fromkeys(hosts["vtep"].tolist(), self._kinds["ACH_VTEP_HOST"])
+        for gateway in gateways:
+            wanted[gateway.vtep] = self._kinds["ACH_VTEP_GATEWAY"]
+        _replace(self._vteps, wanted)
+        own = [gateway.vtep for gateway in gateways if gateway.gateway_id == self._gateway_id]
+        self._config["vtep"] = own[0] if own else 0
+
+    def vouch(self) -> None:
+        """See Relay."""
+        self._config["heartbeat_ns"] = time.monotonic_ns()
+
+    def trouble(self) -> str | None:
+        """See Relay."""
+        if self._config["vtep"]:
+            return None
+        return f"the fleet document lists no gateway {self._gateway_id}"
+
+    def counters(self) -> RelayCounters:
+        """See Relay."""
+        per_cpu = self._counters.per_cpu_all()[0]
+        drops = per_cpu["drops"].sum(axis=0)
+        return RelayCounters(
+            relayed_packets=int(per_cpu["relayed_packets"].sum()),
+            relayed_bytes=int(per_cpu["relayed_bytes"].sum()),
+            probes=int(per_cpu["probes"].sum()),
+            drops={
+                self._reasons.get(number, str(number)): int(drops[number])
+                for number in np.flatnonzero(drops).tolist()
+            },
+        )
+
+
+def _ifindex(device: str, netns: Path | None) -> int:
+    try:
+        return socket.if_nametoindex(device)
+    except OSError as error:
+        where = netns or "this network namespace"
+        raise FileNotFoundError(
+            f"no device {device} in {where}: set ACHELOUS_UNDERLAY_DEVICE and ACHELOUS_NETNS"
+        ) from error
+
+
+def _convert(records: Records, dtype: np.dtype[Any]) -> Records:
+    """Records of another layout with the same fields; padding is zero, as keys must have it."""
+    converted = np.zeros(len(records), dtype)
+    for name in dtype.names or ():
+        converted[name] = records[name]
+    return converted
+
+
+def _replace(vteps: BpfMap, wanted: dict[int, int]) -> None:
+    """Make the map hold ``wanted``; what stays is not touched."""
+    keys, values = vteps.lookup_batch_all()
+    held: dict[int, int] = dict(zip(keys.tolist(), values.tolist(), strict=True))
+    _drop(vteps, [vtep for vtep in held if vtep not in wanted])
+    new = [(vtep, kind) for vtep, kind in wanted.items() if held.get(vtep) != kind]
+    if new:
+        columns: npt.NDArray[np.int64] = np.array(new, np.int64)
+        vteps.update_batch(
+            columns[:, 0].astype(vteps.key_dtype), columns[:, 1].astype(vteps.value_dtype)
+        )
+
+
+def _drop(vteps: BpfMap, gone: list[int]) -> None:
+    if gone:
+        vteps.delete_batch(np.array(gone, vteps.key_dtype))

@@ -1,0 +1,21 @@
+"""Settings of the gateway, from the environment."""
+
+from typing import Literal
+from uuid import UUID
+
+from pydantic import Field
+
+from achelous_shared import names
+from achelous_shared.settings import DataplaneSettings
+
+
+class GatewaySettings(DataplaneSettings):
+    """`ACHELOUS_GATEWAY_ID`, `ACHELOUS_ROUTE_CAPACITY` and so on."""
+
+    gateway_id: UUID
+    route_capacity: int = Field(default=2_000_000, ge=1, lt=2**31)
+    """Routes of all VPCs together: the size of the table and of the data plane's map."""
+    dataplane: Literal["ebpf", "none"] = "ebpf"
+    """none: tables and RSP alone, no relay; needs neither root nor eBPF."""
+    guest_mtu: int = Field(default=names.GUEST_MTU, ge=576, le=65_535)
+    """Largest inner packet, bytes; told to vSwitches in RSP replies."""

@@ -1,0 +1,184 @@
+"""The routes of all VPCs in packed columns: looked up, changed and listed in batches.
+
+No Python object per route and no Python step per entry. The capacity is fixed, like that of the
+data plane's map, which holds the same routes; memory becomes resident as rows are used.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from achelous_gateway.index import KeyIndex, Keys, Rows, keys_of
+from achelous_shared import names
+from achelous_shared.routes import RouteOp, Routes
+
+KEY: Final = np.dtype([("vni", "<u4"), ("ip", "u1", (16,))])
+"""What a route is found by; the address IPv4 mapped."""
+
+VALUE: Final = np.dtype(
+    [("vtep", ">u4"), ("mac", "u1", (6,)), ("flags", "<u2"), ("revision", "<u8")]
+)
+"""Where a route leads: see `routes.ROUTE`, whose fields these are."""
+
+Records = npt.NDArray[np.void]
+
+
+class TableFull(Exception):
+    """The routes do not fit; nothing of the batch was taken."""
+
+    def __init__(self, held: int, more: int, capacity: int) -> None:
+        super().__init__(
+            f"{more} more routes than the {held} held do not fit into {capacity}: "
+            f"raise ACHELOUS_ROUTE_CAPACITY"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a batch changed in the table, and so must change in the data plane."""
+
+    keys: Records
+    """(n,) `KEY`, of routes that are new or lead elsewhere now."""
+    values: Records
+    """(n,) `VALUE`, of these."""
+    removed: Records
+    """(m,) `KEY`."""
+
+    def __len__(self) -> int:
+        return len(self.keys) + len(self.removed)
+
+
+class RouteTable:
+    """At most ``capacity`` routes."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._keys: Keys = np.zeros((capacity + 2, 3), np.uint64)  # see KeyIndex for the two
+        self._values: Records = np.zeros(capacity + 2, VALUE)
+        self._index = KeyIndex(self._keys)
+        self._unused = 1  # rows from here on were never used
+        self._free = np.zeros(capacity, np.int64)  # a stack of rows that were used once
+        self._freed = 0
+        self._counts = np.zeros(names.VNI_MAX + 1, np.int32)
+
+    def __len__(self) -> int:
+        return self._unused - 1 - self._freed
+
+    def count(self, vni: int) -> int:
+        """Routes of one VPC."""
+        return int(self._counts[vni])
+
+    def vnis(self) -> list[int]:
+        """VPCs that have routes here, in order."""
+        used: list[int] = np.unique(self._keys[1 : self._unused, 2]).tolist()
+        return [vni for vni in used if self._counts[vni]]
+
+    def lookup(self, vnis: npt.ArrayLike, ips: npt.NDArray[np.uint8]) -> Rows:
+        """Rows of ``vnis`` (n,) or one VNI for all, and ``ips`` (n, 16); -1 where there is none."""
+        return self._index.find(keys_of(vnis, ips))
+
+    def values(self, rows: Rows) -> Records:
+        """`VALUE` of rows that `lookup` found; anything where it gave -1."""
+        return self._values.take(rows)
+
+    def keys(self, rows: Rows) -> Records:
+        """`KEY` of rows."""
+        keys = np.zeros(len(rows), KEY)
+        keys["ip"] = np.ascontiguousarray(self._keys[rows, :2]).view(np.uint8)
+        keys["vni"] = self._keys[rows, 2]
+        return keys
+
+    def rows_except(self, vni: int, kept: Rows) -> Rows:
+        """The rows of one VPC less ``kept``, which are distinct rows of it."""
+        if self.count(vni) == len(kept):
+            return np.zeros(0, np.int64)
+        wanted = self._keys[: self._unused, 2] == vni
+        wanted[kept] = False
+        return np.flatnonzero(wanted)
+
+    def apply(self, vni: int, delta: Routes) -> Changes:
+        """Upsert and delete by a delta whose addresses are distinct (see `latest`).
+
+        An entry counts unless the one held has a higher revision. Raises `TableFull`.
+        """
+        keys = keys_of(vni, delta["ip"])
+        rows = self._index.find(keys)
+        held = rows >= 0
+        upsert = delta["op"] == RouteOp.UPSERT
+        due = ~held | (self._values["revision"][rows] <= delta["revision"])
+        doomed, new = held & due & ~upsert, upsert & ~held
+        self._must_fit(int(new.sum()) - int(doomed.sum()))
+        removed = self.remove(vni, rows[doomed])
+        self._insert(vni, keys, rows, new)
+        written = upsert & due
+        self._write(rows[written], delta[written])
+        return Changes(self.keys(rows[written]), self._values[rows[written]], removed)
+
+    def restate(self, vni: int, chunk: Routes) -> tuple[Changes, Rows]:
+        """Make the routes to the addresses of ``chunk``, which are distinct, as it says.
+
+        Returns what differed, and the rows of all entries. Raises `TableFull`.
+        """
+        keys = keys_of(vni, chunk["ip"])
+        rows = self._index.find(keys)
+        new = rows < 0
+        self._must_fit(int(new.sum()))
+        self._insert(vni, keys, rows, new)
+        before = self._values[rows]
+        self._write(rows, chunk)
+        written = rows[new | (self._values[rows] != before)]
+        return Changes(self.keys(written), self._values[written], np.zeros(0, KEY)), rows
+
+    def remove(self, vni: int, rows: Rows) -> Records:
+        """Remove rows of one VPC; returns the `KEY` of each."""
+        keys = self.keys(rows)
+        self._index.remove(self._keys[rows], rows)
+        self._keys[rows, 2] = 0  # no VPC has that VNI
+        self._free[self._freed : self._freed + len(rows)] = rows
+        self._freed += len(rows)
+        self._counts[vni] -= len(rows)
+        return keys
+
+    def seed(self, keys: Records, values: Records) -> None:
+        """Take over routes of a table that is empty: distinct `KEY` and their `VALUE`."""
+        self._must_fit(len(keys))
+        rows = np.arange(1, len(keys) + 1)
+        self._unused += len(keys)
+        self._keys[rows] = keys_of(keys["vni"], keys["ip"])
+        self._values[rows] = values
+        self._index.add(self._keys[rows], rows)
+        vnis, counts = np.unique(keys["vni"], return_counts=True)
+        self._counts[vnis] = counts
+
+    def _must_fit(self, more: int) -> None:
+        if len(self) + more > self.capacity:
+            raise TableFull(len(self), more, self.capacity)
+
+    def _insert(self, vni: int, keys: Keys, rows: Rows, new: npt.NDArray[np.bool_]) -> None:
+        """Give rows to the ``new`` keys, and write these into ``rows``."""
+        count = int(new.sum())
+        reused = min(count, self._freed)
+        self._freed -= reused
+        fresh = np.arange(self._unused, self._unused + count - reused)
+        self._unused += len(fresh)
+        taken = np.concatenate((self._free[self._freed : self._freed + reused], fresh))
+        self._keys[taken] = keys[new]
+        self._index.add(keys[new], taken)
+        self._counts[vni] += count
+        rows[new] = taken
+
+    def _write(self, rows: Rows, entries: Routes) -> None:
+        for field in ("vtep", "mac", "flags", "revision"):
+            self._values[field][rows] = entries[field]
+
+
+def latest(delta: Routes) -> Routes:
+    """One entry per address: that of the highest revision, of equal ones the last."""
+    halves = np.ascontiguousarray(delta["ip"]).view(np.uint64)
+    order = np.lexsort((delta["revision"], halves[:, 1], halves[:, 0]))
+    sorted_halves = halves[order]
+    last = np.ones(len(delta), np.bool_)
+    last[:-1] = (sorted_halves[1:] != sorted_halves[:-1]).any(axis=1)
+    return delta[order[last]]

@@ -1,0 +1,170 @@
+"""The forwarding cache: destinations on other hosts, as the packet path holds them.
+
+Its memory is the packet path's, and the slot of an entry never changes what it says: another route
+gets another slot, then the index names it, and then the old slot's generation moves on, with which
+every session that named it asks again. What only the agent needs, the time of the last
+confirmation, is a column here.
+"""
+
+import time
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from achelous_vswitch.dataplane import Array, Table, vni_ip
+from achelous_vswitch.slots import SlotPool
+
+Slots = npt.NDArray[np.intp]
+
+UNUSED: Final = np.iinfo(np.int64).max
+_SPARE: Final = 16
+"""One sixteenth of the slots is kept free, by evicting what was not used for longest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a destination is. ``vtep``: 4 bytes; ``mac``: of the destination vNIC."""
+
+    vtep: bytes
+    mac: bytes
+    mtu: int
+    revision: int
+
+
+class ForwardingCache:
+    """Entries by slot. All times are nanoseconds of CLOCK_MONOTONIC, the packet path's clock."""
+
+    def __init__(self, entries: Array, index: Table, *, rest_s: float = 1.0) -> None:
+        """Adopt the entries that are there: kept, and due for a check at once."""
+        self.entries = entries
+        self._index = index
+        self._checked = np.full(len(entries), UNUSED, np.int64)
+        self.evicted = 0
+        """Entries that had to go because the cache was full."""
+        self._adopt()
+        free = np.flatnonzero(self._checked == UNUSED)
+        self._pool = SlotPool(free[free != 0].tolist(), rest_s=rest_s)
+
+    def __len__(self) -> int:
+        return len(self.entries) - 1 - len(self._pool)
+
+    def used(self) -> Slots:
+        """Slots in use, in order."""
+        return np.flatnonzero(self._checked != UNUSED)
+
+    def unconfirmed(self, since_ns: int) -> Slots:
+        """Slots of entries that no gateway confirmed after ``since_ns``."""
+        return np.flatnonzero(self._checked <= since_ns)
+
+    def idle(self, since_ns: int) -> Slots:
+        """Slots of entries that no packet used after ``since_ns``."""
+        used = self.used()
+        return used[self.entries["last_used_ns"][used] <= np.uint64(max(since_ns, 0))]
+
+    def checked_ns(self, slots: Slots) -> npt.NDArray[np.int64]:
+        """When entries were last confirmed; 0: not yet by this agent."""
+        return self._checked[slots]
+
+    def slot_of(self, vni: int, ip: bytes) -> int | None:
+        """The slot of a destination, or None."""
+        slot = self._index.lookup(self._key(vni, ip))
+        return None if slot is None else int(slot)
+
+    def put(self, vni: int, ip: bytes, route: Route, asked_ns: int) -> bool:
+        """Make this the route of a destination, as a gateway knew it no earlier than ``asked_ns``.
+
+        An answer older than what is held, by its revision, changes nothing. False: no slot is free,
+        and the destination stays with the gateways for now.
+        """
+        old = self.slot_of(vni, ip)
+        if old is not None:
+            if route.revision < self.entries["revision"][old]:
+                return True
+            if self._holds(old, route):
+                self.confirm(np.array([old]), np.array([route.revision], np.uint64), asked_ns)
+                return True
+        slot = self._take_slot()
+        if slot is None:
+            return False
+        self._write(slot, vni, ip, route)
+        self._index.update(self._key(vni, ip), slot)
+        self._checked[slot] = asked_ns
+        if old is not None:
+            self._retire(old)
+        return True
+
+    def confirm(self, slots: Slots, revisions: Array, asked_ns: int) -> None:
+        """Note that a gateway still knew these routes, by these ``revisions`` (n,), when asked."""
+        self._checked[slots] = np.maximum(self._checked[slots], asked_ns)
+        self.entries["revision"][slots] = np.maximum(self.entries["revision"][slots], revisions)
+
+    def remove(self, slots: Slots) -> None:
+        """Forget entries: their destinations are the gateways' again."""
+        if not len(slots):
+            return
+        keys = np.zeros(len(slots), self._index.key_dtype)
+        keys["vni"] = self.entries["vni"][slots]
+        keys["ip"] = self.entries["ip"][slots]
+        self._index.delete_batch(keys)
+        for slot in slots.tolist():
+            self._retire(slot)
+
+    def forget(self, vni: int, ip: bytes) -> None:
+        """Forget one destination, if it is known."""
+        slot = self.slot_of(vni, ip)
+        if slot is not None:
+            self.remove(np.array([slot]))
+
+    def make_room(self) -> None:
+        """Evict the least recently used entries until a part of the slots is spare again."""
+        spare = max(1, (len(self.entries) - 1) // _SPARE)
+        missing = min(spare - len(self._pool), len(self))
+        if missing <= 0:
+            return
+        used = self.used()
+        oldest = np.argpartition(self.entries["last_used_ns"][used], missing - 1)[:missing]
+        self.remove(used[oldest])
+        self.evicted += missing
+
+    def _take_slot(self) -> int | None:
+        return self._pool.take(time.monotonic())
+
+    def _holds(self, slot: int, route: Route) -> bool:
+        entry = self.entries[slot]
+        held = (entry["vtep"].tobytes(), entry["mac"].tobytes(), int(entry["mtu"]))
+        return held == (route.vtep, route.mac, route.mtu)
+
+    def _write(self, slot: int, vni: int, ip: bytes, route: Route) -> None:
+        entry = self.entries[slot]
+        entry["vni"] = vni
+        entry["ip"] = np.frombuffer(ip, np.uint8)
+        entry["vtep"] = int.from_bytes(route.vtep)
+        entry["mac"] = np.frombuffer(route.mac, np.uint8)
+        entry["mtu"] = route.mtu
+        entry["revision"] = route.revision
+        entry["last_used_ns"] = time.monotonic_ns()
+        entry["generation"] = (int(entry["generation"]) + 1) % (1 << 32)  # odd: in use
+
+    def _retire(self, slot: int) -> None:
+        entry = self.entries[slot]
+        entry["generation"] = (int(entry["generation"]) + 1) % (1 << 32)  # even: free
+        self._checked[slot] = UNUSED
+        self._pool.give_back(slot, time.monotonic())
+
+    def _key(self, vni: int, ip: bytes) -> Array:
+        return vni_ip(self._index.key_dtype, vni, ip)
+
+    def _adopt(self) -> None:
+        """Keep what index and entry agree upon; an agent may have died between the two."""
+        keys, found = self._index.lookup_batch_all()
+        slots = found.astype(np.intp)
+        held = self.entries[slots]
+        sound = (held["generation"] % 2 == 1) & (held["vni"] == keys["vni"])
+        sound &= (held["ip"] == keys["ip"]).all(axis=-1)
+        if not sound.all():
+            self._index.delete_batch(keys[~sound])
+        self._checked[slots[sound]] = 0
+        strays = np.flatnonzero((self.entries["generation"] % 2 == 1) & (self._checked == UNUSED))
+        self.entries["generation"][strays] += np.uint32(1)

@@ -1,0 +1,147 @@
+"""The packet path in the kernel: the eBPF object with its pinned maps, and links on devices."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from achelous_shared.bpf import (
+    BpfObject,
+    BpfProgram,
+    Link,
+    NetNs,
+    RingBuffer,
+    attach_tcx,
+    dtype_of,
+    ensure_bpffs,
+    enum_of,
+    object_path,
+)
+from achelous_vswitch.dataplane import Dataplane
+from achelous_vswitch.settings import VswitchSettings
+
+_MAPS: Final = "maps"
+_LINKS: Final = "links"
+
+
+class TcHooks:
+    """Programs at the tc ingress of devices, by links that are pinned by device name."""
+
+    def __init__(
+        self, netns: NetNs, folder: Path, from_guest: BpfProgram, from_underlay: BpfProgram
+    ) -> None:
+        self._netns = netns
+        self._folder = folder
+        self._from_guest = from_guest
+        self._from_underlay = from_underlay
+        self._links: dict[str, Link] = {}
+        folder.mkdir(parents=True, exist_ok=True)
+
+    async def attach_guest(self, device: str, ifindex: int) -> None:
+        """Run `from_guest` on what the guest sends."""
+        await self._attach(self._from_guest, device, ifindex)
+
+    async def attach_underlay(self, device: str, ifindex: int) -> None:
+        """Run `from_underlay` on what other hosts send."""
+        await self._attach(self._from_underlay, device, ifindex)
+
+    async def detach(self, device: str) -> None:
+        """Remove the link and its pin."""
+        link = self._links.pop(device, None)
+        if link is not None:
+            await self._netns.run(link.detach)
+        (self._folder / device).unlink(missing_ok=True)
+
+    def attached(self) -> set[str]:
+        """Devices with a link, whether the device is still there or not."""
+        return self._links.keys() | {pin.name for pin in self._folder.iterdir()}
+
+    def close(self) -> None:
+        """Let go of the links; the pins hold them."""
+        for link in self._links.values():
+            link.close()
+        self._links.clear()
+
+    async def _attach(self, program: BpfProgram, device: str, ifindex: int) -> None:
+        known = self._links.pop(device, None)
+        if known is not None:
+            known.close()
+        pin = self._folder / device
+        self._links[device] = await self._netns.run(lambda: attach_tcx(program, ifindex, pin=pin))
+
+
+@contextmanager
+def open_dataplane(settings: VswitchSettings, netns: NetNs) -> Iterator[Dataplane]:
+    """Load the packet path, or take over the one that runs; packets do not notice its closing.
+
+    Raises BpfError: eBPF is missing here, or pinned maps have another size or layout.
+    """
+    ensure_bpffs(settings.bpffs)
+    path = object_path("vswitch")
+    pins = settings.bpffs / _MAPS
+    with BpfObject.open(path, pin_dir=pins, max_entries=_capacities(settings)) as opened:
+        maps = opened.maps
+        hooks = TcHooks(
+            netns,
+            settings.bpffs / _LINKS,
+            opened.programs["from_guest"],
+            opened.programs["from_underlay"],
+        )
+        try:
+            yield Dataplane(
+                config=maps["config"].mmap(),
+                ports=maps["ports"].mmap(),
+                fc=maps["fc"].mmap(),
+                gateways=maps["gateways"].mmap(),
+                port_by_ifindex=maps["port_by_ifindex"],
+                endpoints=maps["endpoints"],
+                vnis=maps["vnis"],
+                acl=maps["acl"],
+                fc_index=maps["fc_index"],
+                sessions=maps["sessions"],
+                vteps=maps["vteps"],
+                counters=maps["counters"],
+                learn=RingBuffer(maps["learn"], dtype_of(opened, "ach_learn_event")),
+                hooks=hooks,
+                drop_reasons=_drop_reasons(enum_of(opened, "ach_drop")),
+            )
+        finally:
+            hooks.close()
+
+
+def remove_dataplane(bpffs: Path) -> int:
+    """Remove all pins of one host, and with them its packet path; returns how many there were.
+
+    To be called when its agent has ended: packets of its guests then reach nothing.
+    """
+    removed = 0
+    for folder in (bpffs / _LINKS, bpffs / _MAPS):
+        for pin in folder.iterdir() if folder.is_dir() else ():
+            pin.unlink()
+            removed += 1
+        if folder.is_dir():
+            folder.rmdir()
+    return removed
+
+
+def _capacities(settings: VswitchSettings) -> dict[str, int]:
+    """Entries of each map. Slot 0 of ports and fc is no vNIC's and no destination's."""
+    ports, fc = settings.max_ports + 1, settings.max_fc + 1
+    return {
+        "ports": ports,
+        "counters": ports,
+        "port_by_ifindex": ports,
+        "endpoints": ports,
+        "vnis": ports,
+        "acl": 4 * ports,  # two directions, and as many that were replaced a moment ago
+        "fc": fc,
+        "fc_index": fc,
+        "learn_seen": fc,
+        "sessions": settings.max_sessions,
+    }
+
+
+def _drop_reasons(numbers: dict[str, int]) -> tuple[str, ...]:
+    by_number = sorted((number, name) for name, number in numbers.items())
+    names = [name.removeprefix("ACH_DROP_").lower() for _, name in by_number]
+    return tuple(name for name in names if name != "count")

@@ -1,0 +1,136 @@
+"""Learning: what the packet path had to relay is asked of a gateway, and kept in the cache."""
+
+import asyncio
+import time
+from collections import OrderedDict
+from typing import Final
+
+import numpy as np
+
+from achelous_shared import rsp
+from achelous_vswitch import answers
+from achelous_vswitch.dataplane import Array, Dataplane
+from achelous_vswitch.fc import ForwardingCache
+from achelous_vswitch.metrics import Metrics
+from achelous_vswitch.rsp_client import RspClient
+from achelous_vswitch.settings import VswitchSettings
+
+GATHER_S: Final = 0.002
+"""So long events gather before they are asked about together."""
+_IN_FLIGHT: Final = 8
+_READ: Final = 8 * rsp.MAX_ENTRIES
+_NEGATIVE_MAX: Final = 65_536
+
+
+class Negatives:
+    """Destinations that lately had no route: so long nobody asks for them again. Bounded."""
+
+    def __init__(self, keep_s: float, limit: int = _NEGATIVE_MAX) -> None:
+        self._keep_s = keep_s
+        self._limit = limit
+        self._until: OrderedDict[bytes, float] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._until)
+
+    def add(self, key: bytes, now: float) -> None:
+        """Remember a destination from now on; the oldest is forgotten if there are too many."""
+        self._until[key] = now + self._keep_s
+        self._until.move_to_end(key)
+        if len(self._until) > self._limit:
+            self._until.popitem(last=False)
+
+    def holds(self, key: bytes, now: float) -> bool:
+        """Whether a destination had no route just now."""
+        until = self._until.get(key)
+        if until is None:
+            return False
+        if until <= now:
+            del self._until[key]
+            return False
+        return True
+
+
+class Learner:
+    """Turns learn events into entries of the cache, in batches."""
+
+    def __init__(
+        self,
+        dataplane: Dataplane,
+        cache: ForwardingCache,
+        client: RspClient,
+        settings: VswitchSettings,
+        metrics: Metrics,
+    ) -> None:
+        self._dataplane = dataplane
+        self._cache = cache
+        self._client = client
+        self._metrics = metrics
+        self._negatives = Negatives(settings.negative_s)
+        self._asking: set[bytes] = set()
+
+    async def run(self) -> None:
+        """Learn until cancelled."""
+        in_flight = asyncio.Semaphore(_IN_FLIGHT)
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                await self._readable()
+                await asyncio.sleep(GATHER_S)
+                wanted = self.select(self._dataplane.learn.read(_READ), time.monotonic())
+                for start in range(0, len(wanted), rsp.MAX_ENTRIES):
+                    await in_flight.acquire()
+                    task = tasks.create_task(self._learn(wanted[start : start + rsp.MAX_ENTRIES]))
+                    task.add_done_callback(lambda _: in_flight.release())
+
+    def select(self, events: Array, now: float) -> rsp.Entries:
+        """Request entries for the destinations in ``events`` that are worth asking for.
+
+        Each of them once, and none that is being asked for already or had no route just now. They
+        count as being asked for from here on, until `_learn` has ended for them.
+        """
+        self._metrics.learn_events.inc(len(events))
+        wanted = rsp.requests(events["vni"], events["ip"])
+        fresh = []
+        for place, key in enumerate(_keys(wanted)):
+            if key not in self._asking and not self._negatives.holds(key, now):
+                self._asking.add(key)
+                fresh.append(place)
+        return wanted[fresh]
+
+    async def _learn(self, wanted: rsp.Entries) -> None:
+        try:
+            asked_ns = time.monotonic_ns()
+            replies = await self._client.ask(wanted)
+            if replies is not None:
+                self.take(replies, asked_ns)
+        finally:
+            self._asking.difference_update(_keys(wanted))
+
+    def take(self, replies: rsp.Entries, asked_ns: int) -> None:
+        """Keep the routes among the replies, and remember which destinations have none."""
+        routed = answers.usable(replies, int(self._dataplane.config["vtep"][0]))
+        self._cache.make_room()
+        for vni, ip, route in answers.routes(replies[routed]):
+            kept = self._cache.put(vni, ip, route, asked_ns)
+            self._metrics.learned.labels("route" if kept else "no room").inc()
+        now = time.monotonic()
+        for key in _keys(replies[~routed]):
+            self._negatives.add(key, now)
+            self._metrics.learned.labels("no route").inc()
+
+    async def _readable(self) -> None:
+        loop = asyncio.get_running_loop()
+        ready = asyncio.Event()
+        loop.add_reader(self._dataplane.learn.fd, ready.set)
+        try:
+            await ready.wait()
+        finally:
+            loop.remove_reader(self._dataplane.learn.fd)
+
+
+def _keys(entries: rsp.Entries) -> list[bytes]:
+    """(vni, address) of each entry, as bytes."""
+    keys = np.zeros(len(entries), np.dtype([("vni", "<u4"), ("ip", "u1", (16,))]))
+    keys["vni"] = entries["vni"]
+    keys["ip"] = entries["key"]
+    return [key.tobytes() for key in keys]

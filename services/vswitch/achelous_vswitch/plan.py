@@ -1,0 +1,226 @@
+"""What to change so that a host runs its document: pure functions of desired and observed.
+
+The rules of a vNIC are those of all its security groups, taken literally: what no rule allows is
+denied. A vNIC in no group at all may send anything and receive only answers.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from achelous_shared.messages import HostDocument, Port, SecurityRule
+from achelous_shared.names import VNI_MAX, VNI_MIN, port_ifname
+from achelous_shared.routes import ip_of
+
+
+class Rule(NamedTuple):
+    """An allow rule of one direction; the fields of C's ``ach_rule``."""
+
+    remote: bytes
+    remote_len: int
+    protocol: int
+    port_min: int
+    port_max: int
+
+
+Rules = frozenset[Rule]
+"""All rules of one direction. Order means nothing: they only allow."""
+
+ALLOW_ALL: Final[Rules] = frozenset({Rule(bytes(16), 0, 0, 0, 0xFFFF)})
+ALLOW_NONE: Final[Rules] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A network device of the host. ``peer``: a veth whose other end is in another namespace."""
+
+    ifindex: int
+    name: str
+    mtu: int
+    peer: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PortConfig:
+    """What the packet path knows of a vNIC. Addresses as bytes, 16 and 6."""
+
+    vni: int
+    ip: bytes
+    mac: bytes
+    router: bytes
+    prefix_len: int
+    mtu: int
+    rules_in: Rules
+    rules_out: Rules
+
+    @property
+    def identity(self) -> tuple[int, bytes, bytes]:
+        """With another one of these it is another vNIC: sessions do not survive the change."""
+        return self.vni, self.ip, self.mac
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredPort:
+    """A vNIC that the document asks for, and the name of the device that will carry it."""
+
+    vnic_id: UUID
+    device: str
+    config: PortConfig
+
+
+@dataclass(frozen=True, slots=True)
+class BoundPort:
+    """A port that the packet path runs on a device that is there."""
+
+    slot: int
+    link: Link
+    config: PortConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """A document, checked. ``ports`` by device; ``failed``: why a vNIC of it cannot run."""
+
+    revision: int
+    ports: Mapping[str, DesiredPort]
+    failed: Mapping[UUID, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Changes, to be made in the order of the fields. ``unbind`` names devices."""
+
+    unbind: tuple[str, ...]
+    update: tuple[DesiredPort, ...]
+    bind: tuple[tuple[DesiredPort, Link], ...]
+    waiting: tuple[UUID, ...]
+    """vNICs whose device is not there."""
+
+
+def resolve(document: HostDocument, *, max_ports: int, max_rules: int) -> Desired:
+    """Check every port of the document on its own: one that cannot run fails alone."""
+    rules = _RuleBook(document.security_groups, max_rules)
+    ports: dict[str, DesiredPort] = {}
+    failed: dict[UUID, str] = {}
+    taken: dict[tuple[int, bytes], UUID] = {}
+    for port in document.ports:
+        try:
+            want = DesiredPort(port.vnic_id, port_ifname(port.vnic_id), _config(port, rules))
+            _check_room(want, ports, taken, max_ports)
+        except ValueError as error:
+            failed[port.vnic_id] = str(error)
+        else:
+            taken[port.vni, port.ip] = port.vnic_id
+            ports[want.device] = want
+    return Desired(document.revision, ports, failed)
+
+
+def plan(desired: Desired, bound: Mapping[str, BoundPort], links: Mapping[str, Link]) -> Plan:
+    """The difference between what shall run and what runs, given the devices that are there.
+
+    ``bound`` and ``links`` are by device name. A device that came back as another one (a new
+    ifindex), and a vNIC with another identity, is unbound and bound again.
+    """
+    unbind, update, bind, waiting = [], [], [], []
+    for device, port in bound.items():
+        want = desired.ports.get(device)
+        if want is None or not _same_vnic(port, want, links.get(device)):
+            unbind.append(device)
+    for device, want in desired.ports.items():
+        link, port_or_none = links.get(device), bound.get(device)
+        if link is None:
+            waiting.append(want.vnic_id)
+        elif port_or_none is None or not _same_vnic(port_or_none, want, link):
+            bind.append((want, link))
+        elif port_or_none.config != want.config:
+            update.append(want)
+    return Plan(tuple(unbind), tuple(update), tuple(bind), tuple(waiting))
+
+
+def _same_vnic(port: BoundPort, want: DesiredPort, link: Link | None) -> bool:
+    return (
+        link is not None
+        and (port.link.ifindex, port.link.peer) == (link.ifindex, link.peer)
+        and port.config.identity == want.config.identity
+    )
+
+
+def _check_room(
+    want: DesiredPort,
+    ports: Mapping[str, DesiredPort],
+    taken: Mapping[tuple[int, bytes], UUID],
+    max_ports: int,
+) -> None:
+    vni, ip, _ = want.config.identity
+    if (vni, ip) in taken:
+        raise ValueError(f"address {ip_of(ip)} of VNI {vni} is vNIC {taken[vni, ip]}'s")
+    if want.device in ports:
+        raise ValueError(f"device {want.device} is vNIC {ports[want.device].vnic_id}'s")
+    if len(ports) >= max_ports:
+        raise ValueError(f"the host runs at most {max_ports} vNICs")
+
+
+class _RuleBook:
+    """Rules of sets of groups; vNICs in the same groups share one result."""
+
+    def __init__(self, groups: Mapping[UUID, tuple[SecurityRule, ...]], max_rules: int) -> None:
+        self._groups = groups
+        self._max = max_rules
+        self._known: dict[frozenset[UUID], tuple[Rules, Rules]] = {}
+
+    def of(self, groups: frozenset[UUID]) -> tuple[Rules, Rules]:
+        """(in, out). Raises ValueError with what is wrong with them."""
+        if groups not in self._known:
+            self._known[groups] = self._merge(groups)
+        return self._known[groups]
+
+    def _merge(self, groups: frozenset[UUID]) -> tuple[Rules, Rules]:
+        if not groups:
+            return ALLOW_NONE, ALLOW_ALL
+        for group in groups:
+            if group not in self._groups:
+                raise ValueError(f"security group {group} is not in the document")
+        rules = [rule for group in groups for rule in self._groups[group]]
+        for rule in rules:
+            _check_rule(rule)
+        inward = self._limited("inbound", [rule for rule in rules if not rule.egress])
+        return inward, self._limited("outbound", [rule for rule in rules if rule.egress])
+
+    def _limited(self, direction: str, rules: list[SecurityRule]) -> Rules:
+        found = frozenset(
+            Rule(r.remote, r.remote_len, r.protocol, r.port_min, r.port_max) for r in rules
+        )
+        if len(found) > self._max:
+            raise ValueError(
+                f"its security groups have {len(found)} {direction} rules, at most {self._max}"
+                " are possible"
+            )
+        return found
+
+
+def _check_rule(rule: SecurityRule) -> None:
+    _check("remote address of a rule", len(rule.remote), 16, 16, "bytes")
+    _check("prefix length of a rule's remote", rule.remote_len, 0, 128)
+    _check("protocol of a rule", rule.protocol, 0, 255)
+    _check("first port of a rule", rule.port_min, 0, rule.port_max)
+    _check("last port of a rule", rule.port_max, 0, 0xFFFF)
+
+
+def _config(port: Port, rules: _RuleBook) -> PortConfig:
+    _check("VNI", port.vni, VNI_MIN, VNI_MAX)
+    _check("address", len(port.ip), 16, 16, "bytes")
+    _check("router's address", len(port.router), 16, 16, "bytes")
+    _check("MAC", len(port.mac), 6, 6, "bytes")
+    _check("subnet's prefix length", port.prefix_len, 96, 128)
+    _check("MTU", port.mtu, 68, 0xFFFF)
+    rules_in, rules_out = rules.of(frozenset(port.security_groups))
+    return PortConfig(
+        port.vni, port.ip, port.mac, port.router, port.prefix_len, port.mtu, rules_in, rules_out
+    )
+
+
+def _check(what: str, value: int, least: int, most: int, unit: str = "") -> None:
+    if not least <= value <= most:
+        wanted = f"{least}" if least == most else f"{least}..{most}"
+        raise ValueError(f"{what} is {value} {unit}".rstrip() + f", should be {wanted}")

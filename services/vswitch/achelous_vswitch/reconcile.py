@@ -1,0 +1,136 @@
+"""Keeping the cache true: entries that were not confirmed lately are asked about, in batches.
+
+Paper, section 4.3: a scan every 50 ms, a lifetime of 100 ms, and the answer updates the entry,
+deletes it, or leaves it alone.
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from achelous_shared import rsp
+from achelous_vswitch import answers
+from achelous_vswitch.dataplane import Array
+from achelous_vswitch.fc import ForwardingCache, Slots
+from achelous_vswitch.metrics import Metrics
+from achelous_vswitch.rsp_client import RspClient
+from achelous_vswitch.settings import VswitchSettings
+
+_IN_FLIGHT: Final = 8
+_IDLE_EVERY_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Slots that are asked about, and their generations when they were."""
+
+    slots: Slots
+    generations: Array
+    asked_ns: int
+
+
+class Reconciler:
+    """Scans the cache every ``fc_scan_s`` seconds."""
+
+    def __init__(
+        self,
+        cache: ForwardingCache,
+        config: Array,
+        client: RspClient,
+        settings: VswitchSettings,
+        metrics: Metrics,
+    ) -> None:
+        self._cache = cache
+        self._config = config
+        self._client = client
+        self._settings = settings
+        self._metrics = metrics
+        self._asking = np.zeros(len(cache.entries), np.bool_)
+        self._asked: list[Slots] = []
+        self._in_flight = 0
+
+    async def run(self) -> None:
+        """Scan until cancelled."""
+        next_idle = 0.0
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                now = time.monotonic()
+                if now >= next_idle:
+                    self.drop_idle()
+                    next_idle = now + _IDLE_EVERY_S
+                self.begin_scan()
+                while self._in_flight < _IN_FLIGHT and (question := self.next_question()):
+                    self._in_flight += 1
+                    tasks.create_task(self._ask_on(question))
+                await asyncio.sleep(self._settings.fc_scan_s)
+
+    def drop_idle(self) -> None:
+        """Forget what no packet used for ``fc_idle_s``."""
+        idle = self._cache.idle(time.monotonic_ns() - int(self._settings.fc_idle_s * 1e9))
+        self._cache.remove(idle)
+        self._metrics.removed.labels("idle").inc(len(idle))
+
+    def begin_scan(self) -> None:
+        """What was asked about may be asked about again, if it is still due."""
+        for slots in self._asked:
+            self._asking[slots] = False
+        self._asked.clear()
+
+    def next_question(self) -> Question | None:
+        """The next batch of unconfirmed entries, those first that wait longest; None: no more.
+
+        Each entry is asked about once in a scan.
+        """
+        now_ns = time.monotonic_ns()
+        due = self._cache.unconfirmed(now_ns - int(self._settings.fc_lifetime_s * 1e9))
+        due = due[~self._asking[due]]
+        if not len(due):
+            return None
+        if len(due) > rsp.MAX_ENTRIES:
+            oldest = np.argpartition(self._cache.checked_ns(due), rsp.MAX_ENTRIES)
+            due = due[oldest[: rsp.MAX_ENTRIES]]
+        self._asking[due] = True
+        return Question(due, self._cache.entries["generation"][due], now_ns)
+
+    async def _ask_on(self, question: Question | None) -> None:
+        """Ask, and then on until nothing is due."""
+        try:
+            while question is not None:
+                await self._ask(question)
+                question = self.next_question()
+        finally:
+            self._in_flight -= 1
+
+    async def _ask(self, question: Question) -> None:
+        try:
+            entries = self._cache.entries
+            request = rsp.requests(entries["vni"][question.slots], entries["ip"][question.slots])
+            replies = await self._client.ask(request)
+            if replies is not None:
+                self.take(question, replies)
+        finally:
+            self._asked.append(question.slots)
+
+    def take(self, question: Question, replies: rsp.Entries) -> None:
+        """Act on the replies to a question, but for entries that were replaced since."""
+        current = self._cache.entries["generation"][question.slots] == question.generations
+        slots, replies = question.slots[current], replies[current]
+        held = self._cache.entries[slots]
+        verdict = answers.judge(held, replies, int(self._config["vtep"][0]))
+        same = slots[verdict.same]
+        self._cache.confirm(same, replies["revision"][verdict.same], question.asked_ns)
+        self._metrics.confirmed.inc(len(same))
+        if verdict.changed.any():
+            self._change(slots[verdict.changed], replies[verdict.changed], question.asked_ns)
+        self._cache.remove(slots[verdict.gone])
+        self._metrics.removed.labels("no route").inc(int(verdict.gone.sum()))
+
+    def _change(self, slots: Slots, replies: rsp.Entries, asked_ns: int) -> None:
+        self._cache.make_room()
+        for slot, (vni, ip, route) in zip(slots.tolist(), answers.routes(replies), strict=True):
+            if not self._cache.put(vni, ip, route, asked_ns):
+                self._cache.remove(np.array([slot]))  # a gateway knows; a stale entry does not
+            self._metrics.changed.inc()

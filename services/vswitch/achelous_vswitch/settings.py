@@ -1,0 +1,43 @@
+"""Settings of the vSwitch agent, read from the environment (`ACHELOUS_HOST_ID` and so on)."""
+
+from uuid import UUID
+
+from achelous_shared.settings import DataplaneSettings
+
+
+class VswitchSettings(DataplaneSettings):
+    """Whose host this is, how much it holds, and how often it looks. Times in seconds."""
+
+    host_id: UUID
+
+    max_ports: int = 1024
+    """vNICs at once. This and the next two size maps: pins of another size are not adopted."""
+    max_fc: int = 65_536
+    """Destinations on other hosts known at once."""
+    max_sessions: int = 262_144
+
+    fc_scan_s: float = 0.05
+    fc_lifetime_s: float = 0.1
+    """An entry that no gateway confirmed for so long is asked about (paper, section 4.3)."""
+    fc_idle_s: float = 30.0
+    """An entry that no packet used for so long is dropped."""
+    rsp_timeout_s: float = 0.3
+    """Then the next live gateway is asked."""
+    negative_s: float = 1.0
+    """So long a destination without a route is not asked for again."""
+    learn_interval_s: float = 0.1
+    """At most one learn event per destination in this time."""
+    learn_per_window: int = 64
+    """At most so many learn events per vNIC, CPU and 100 ms."""
+
+    probe_s: float = 0.1
+    report_s: float = 1.0
+
+    tcp_established_s: float = 3600.0
+    tcp_opening_s: float = 30.0
+    """Before both sides have answered, and after FIN or RST."""
+    udp_s: float = 60.0
+    icmp_s: float = 30.0
+    session_scan_s: float = 0.1
+    session_slice: int = 8192
+    """Sessions looked at in one scan: all of them are seen every max_sessions / slice scans."""

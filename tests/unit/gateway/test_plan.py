@@ -1,0 +1,139 @@
+"""What the gateway decides on deltas, snapshots and listings."""
+
+from itertools import product
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given
+
+from achelous_gateway.plan import (
+    MAX_BUFFERED,
+    TRANSITIONS,
+    Action,
+    Delta,
+    State,
+    Verdict,
+    Vpc,
+    check_chunk,
+    compare,
+    judge,
+    replay,
+)
+from achelous_shared.routes import REVISION, ROUTE, MalformedTable, Routes, ip_bytes
+
+
+def delta(base: int, revision: int, entries: int = 0) -> Delta:
+    return Delta(7, base, revision, np.zeros(entries, ROUTE))
+
+
+def listed(**revisions: int) -> Routes:
+    """listed(v5=3): VNI 5 at revision 3."""
+    pairs = [(int(name[1:]), revision) for name, revision in revisions.items()]
+    return np.array(pairs, REVISION)
+
+
+def chunk(*addresses: str) -> Routes:
+    entries = np.zeros(len(addresses), ROUTE)
+    for at, address in enumerate(addresses):
+        entries[at]["ip"] = np.frombuffer(ip_bytes(address), np.uint8)
+    return entries
+
+
+@pytest.mark.parametrize(
+    ("base", "revision", "verdict"),
+    [
+        (5, 6, Verdict.NEXT),
+        (3, 6, Verdict.NEXT),  # of several revisions, some of which are held
+        (4, 5, Verdict.DUPLICATE),
+        (0, 1, Verdict.DUPLICATE),
+        (6, 7, Verdict.GAP),
+        (5, 5, Verdict.DUPLICATE),  # announced, and held
+        (6, 6, Verdict.GAP),  # announced, and the delta was lost
+    ],
+)
+def test_a_delta_is_judged_by_the_revision_held(base: int, revision: int, verdict: Verdict) -> None:
+    assert judge(5, delta(base, revision)) is verdict
+
+
+def test_every_state_knows_what_to_do_with_every_delta() -> None:
+    assert set(TRANSITIONS) == set(product(State, Verdict))
+    applies = [key for key, action in TRANSITIONS.items() if action is Action.APPLY]
+    assert applies == [(State.FOLLOWING, Verdict.NEXT)]
+
+
+def test_what_came_during_a_snapshot_is_applied_on_top_in_order() -> None:
+    due, gap = replay(10, [delta(11, 12), delta(9, 10), delta(10, 11), delta(12, 12)])
+    assert [found.revision for found in due] == [11, 12]
+    assert not gap
+
+
+def test_a_gap_behind_a_snapshot_is_seen() -> None:
+    due, gap = replay(10, [delta(10, 11), delta(12, 13)])
+    assert ([found.revision for found in due], gap) == ([11], True)
+
+
+@given(st.integers(0, 20), st.permutations([delta(n, n + 1) for n in range(15)]))
+def test_any_order_and_any_snapshot_lead_to_the_last_revision(
+    revision: int, deltas: list[Delta]
+) -> None:
+    due, gap = replay(revision, deltas)
+    assert not gap
+    assert [found.revision for found in due] == list(range(revision + 1, 16))
+
+
+def test_the_buffer_is_bounded_and_its_overflow_is_a_gap() -> None:
+    vpc = Vpc(7, State.SYNCING)
+    for revision in range(3):
+        vpc.buffer(delta(revision, revision + 1, MAX_BUFFERED // 2))
+    assert [kept.revision for kept in vpc.buffered] == [3]
+    assert replay(0, vpc.buffered) == ([], True)
+
+
+class TestCompare:
+    def test_equal_revisions_ask_for_nothing(self) -> None:
+        found = compare({5: 3, 6: 0}, frozenset(), listed(v5=3, v6=0))
+        assert (found.ask, found.behind, found.empty, found.gone) == ([], {}, [], [])
+
+    def test_a_vpc_that_is_not_held_is_read(self) -> None:
+        assert compare({}, frozenset(), listed(v5=3)).ask == [5]
+
+    def test_a_vpc_without_routes_is_known_without_reading(self) -> None:
+        found = compare({}, frozenset(), listed(v5=0))
+        assert (found.ask, found.empty) == ([], [5])
+
+    def test_a_vpc_that_is_behind_may_have_deltas_on_their_way(self) -> None:
+        found = compare({5: 2}, frozenset(), listed(v5=3))
+        assert (found.ask, found.behind) == ([], {5: 3})
+
+    def test_a_vni_that_began_anew_is_read(self) -> None:
+        assert compare({5: 9}, frozenset(), listed(v5=3)).ask == [5]
+
+    def test_a_vpc_that_is_being_read_is_left_alone(self) -> None:
+        found = compare({}, frozenset({5, 6}), listed(v5=3))
+        assert (found.ask, found.gone) == ([], [])
+
+    def test_a_vpc_that_the_controller_does_not_know_is_gone(self) -> None:
+        assert compare({5: 3}, frozenset(), listed(v6=0)).gone == [5]
+
+
+class TestChunks:
+    def test_rising_addresses_pass(self) -> None:
+        check_chunk(ip_bytes("10.0.0.1"), chunk("10.0.0.2", "10.0.1.0", "2001:db8::1"), False)
+        check_chunk(b"", chunk(), True)
+
+    @pytest.mark.parametrize(
+        ("after", "addresses", "done"),
+        [
+            ("10.0.0.1", ["10.0.0.1"], True),
+            ("10.0.0.1", ["10.0.0.3", "10.0.0.2"], True),
+            ("10.0.0.1", ["10.0.0.2", "10.0.0.2"], True),
+            ("10.0.0.1", ["2001:db8::1", "10.0.0.2"], True),
+            ("10.0.0.1", [], False),
+        ],
+    )
+    def test_what_would_not_end_or_repeats_is_refused(
+        self, after: str, addresses: list[str], done: bool
+    ) -> None:
+        with pytest.raises(MalformedTable):
+            check_chunk(ip_bytes(after), chunk(*addresses), done)

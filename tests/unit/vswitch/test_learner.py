@@ -1,0 +1,137 @@
+"""What is asked for, and what is done with the answers; the gateway is a function here."""
+
+from dataclasses import dataclass, field
+from uuid import UUID
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from vswitch_memory import layout, memory_dataplane
+
+from achelous_shared import rsp
+from achelous_shared.routes import ip_bytes
+from achelous_vswitch.dataplane import Array, Dataplane
+from achelous_vswitch.fc import ForwardingCache
+from achelous_vswitch.learner import Learner, Negatives
+from achelous_vswitch.metrics import Metrics
+from achelous_vswitch.reconcile import Reconciler
+from achelous_vswitch.rsp_client import RspClient
+from achelous_vswitch.settings import VswitchSettings
+
+VNI = 9
+
+
+class NoClient(RspClient):
+    """Nobody is asked."""
+
+    def __init__(self) -> None:
+        pass
+
+
+@dataclass
+class Parts:
+    """A learner and a reconciler over one cache in memory."""
+
+    dataplane: Dataplane = field(default_factory=lambda: memory_dataplane(fc=64))
+
+    def __post_init__(self) -> None:
+        settings = VswitchSettings(nats_url="nats://nowhere", host_id=UUID(int=1))
+        self.cache = ForwardingCache(self.dataplane.fc, self.dataplane.fc_index, rest_s=0)
+        self.dataplane.config["vtep"] = 1
+        client, metrics = NoClient(), Metrics()
+        self.learner = Learner(self.dataplane, self.cache, client, settings, metrics)
+        self.reconciler = Reconciler(self.cache, self.dataplane.config, client, settings, metrics)
+
+    def learn(self, *numbers: int, vtep: int = 2, revision: int = 1) -> None:
+        self.learner.take(answers(self.learner.select(events(*numbers), 0), vtep, revision), 0)
+
+
+@pytest.fixture
+def parts() -> Parts:
+    return Parts()
+
+
+def events(*numbers: int) -> Array:
+    queue = np.zeros(len(numbers), layout("ach_learn_event"))
+    queue["vni"] = VNI
+    for event, number in zip(queue, numbers, strict=True):
+        event["ip"] = np.frombuffer(ip_bytes(f"10.0.{number // 256}.{number % 256}"), np.uint8)
+    return queue
+
+
+def answers(asked: rsp.Entries, vtep: int, revision: int) -> rsp.Entries:
+    """A route to this VTEP for each entry, or with VTEP 0 none."""
+    replies = np.zeros(len(asked), rsp.REPLY)
+    replies["vni"], replies["key"] = asked["vni"], asked["key"]
+    replies["type"] = rsp.ReplyType.ROUTE if vtep else rsp.ReplyType.NO_ROUTE
+    replies["revision"], replies["mtu"] = revision, 1500
+    replies["next_hop"][:, 10:12] = 0xFF
+    replies["next_hop"][:, 15] = vtep
+    return replies
+
+
+def test_each_destination_is_asked_for_once_at_a_time(parts: Parts) -> None:
+    assert len(parts.learner.select(events(1, 2, 1, 1), now=0)) == 2
+    assert len(parts.learner.select(events(1, 2, 3), now=0)) == 1
+
+
+def test_a_destination_without_a_route_is_left_alone_for_a_while(parts: Parts) -> None:
+    negatives = Negatives(keep_s=1.0)
+    negatives.add(b"a", now=10.0)
+    assert negatives.holds(b"a", now=10.9)
+    assert not negatives.holds(b"a", now=11.0)
+    assert len(negatives) == 0
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 3)), max_size=60))
+def test_negatives_are_bounded_and_never_hold_what_was_not_added(
+    steps: list[tuple[int, int]],
+) -> None:
+    negatives, now, until = Negatives(keep_s=5.0, limit=4), 0.0, dict[bytes, float]()
+    for number, pause in steps:
+        now += pause
+        key = bytes([number])
+        assert not negatives.holds(key, now) or until[key] > now
+        negatives.add(key, now)
+        until[key] = now + 5.0
+        assert negatives.holds(key, now)
+        assert len(negatives) <= 4
+
+
+def test_routes_are_kept_and_their_absence_is_remembered(parts: Parts) -> None:
+    parts.learn(1)
+    parts.learn(2, vtep=0)
+    assert len(parts.cache) == 1
+
+
+def test_an_answer_to_an_old_question_does_not_touch_a_route_that_changed_since(
+    parts: Parts,
+) -> None:
+    parts.learn(1, vtep=2, revision=1)
+    question = parts.reconciler.next_question()
+    assert question is not None
+    asked = parts.cache.entries[question.slots].copy()
+    parts.cache.remove(question.slots)
+    parts.learner.take(answers(rsp.requests(asked["vni"], asked["ip"]), 3, 2), 0)
+    late = answers(rsp.requests(asked["vni"], asked["ip"]), 0, 0)
+    parts.reconciler.take(question, late)
+    assert parts.cache.entries["vtep"][parts.cache.used()].tolist() == [3]
+
+
+@pytest.mark.parametrize(("vtep", "left"), [(2, [2]), (3, [3]), (0, []), (1, [])])
+def test_a_check_confirms_changes_or_removes(parts: Parts, vtep: int, left: list[int]) -> None:
+    parts.learn(1, vtep=2, revision=1)
+    question = parts.reconciler.next_question()
+    assert question is not None
+    asked = parts.cache.entries[question.slots]
+    parts.reconciler.take(question, answers(rsp.requests(asked["vni"], asked["ip"]), vtep, 2))
+    assert parts.cache.entries["vtep"][parts.cache.used()].tolist() == left
+    assert (parts.cache.unconfirmed(question.asked_ns - 1) == 0).all()
+
+
+def test_what_is_being_asked_about_is_not_asked_about_again(parts: Parts) -> None:
+    parts.learn(1, 2)
+    assert parts.reconciler.next_question() is not None
+    parts.reconciler.begin_scan()
+    assert parts.reconciler.next_question() is None
