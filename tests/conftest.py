@@ -1,6 +1,7 @@
 """Fixtures of all tests: a run directory, and skipping what this machine cannot run."""
 
 import os
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import pytest
 from achelous_lab.netns.network import Network
 from achelous_lab.rundir import RunDir
 from achelous_lab.sweep import sweep_stale
+from achelous_shared.bpf import missing_for_ebpf
+
+ROOT = Path(__file__).parents[1]
 
 
 def pytest_sessionstart() -> None:
@@ -37,3 +41,12 @@ async def network(run_dir: RunDir) -> AsyncIterator[Network]:
     """Namespaces for nodes and guests, all removed afterwards."""
     async with Network(run_dir) as network:
         yield network
+
+
+@pytest.fixture(scope="session")
+def objects() -> Path:
+    """The folder of the objects, compiled from the sources as they are now."""
+    if missing := missing_for_ebpf():
+        pytest.skip("; ".join(missing))
+    subprocess.run(["make", "--silent", "bpf"], cwd=ROOT, check=True, timeout=120)
+    return ROOT / "build/bpf"

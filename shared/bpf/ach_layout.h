@@ -126,7 +126,8 @@ struct ach_ruleset {
     struct ach_rule rules[ACH_MAX_RULES];
 };
 
-/* counters[port slot], per CPU. */
+/* counters[port slot], per CPU. tx and rx count what was forwarded, in the guest's bytes with its
+ * Ethernet header; a GSO frame counts once. tx_packets = local + direct + relayed. */
 struct ach_port_counters {
     __u64 tx_packets; /* from the guest */
     __u64 tx_bytes;

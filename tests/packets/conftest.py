@@ -1,6 +1,5 @@
 """The compiled objects, loaded once; every test finds their tables empty."""
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,18 +7,7 @@ import pytest
 from packets.datapath import SMALL, Datapath
 from packets.gateway_path import GatewayPath
 
-from achelous_shared.bpf import BpfObject, missing_for_ebpf
-
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="session")
-def objects() -> Path:
-    """The folder of the objects, compiled from the sources as they are now."""
-    if missing := missing_for_ebpf():
-        pytest.skip("; ".join(missing))
-    subprocess.run(["make", "--silent", "bpf"], cwd=ROOT, check=True, timeout=120)
-    return ROOT / "build/bpf"
+from achelous_shared.bpf import BpfObject
 
 
 @pytest.fixture(scope="session")

@@ -3,25 +3,22 @@
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from enum import IntEnum
 from ipaddress import IPv4Address, IPv4Network
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import numpy as np
 from packets.frames import Guest, guest
+from packets.outcome import LOOPBACK, Counters, Outcome, read_counters, run
+from packets.tables import clear, mac_bytes, mapped, record
 
-from achelous_shared.bpf import SK_BUFF, BpfMap, BpfObject, MapType, RingBuffer, dtype_of, enum_of
+from achelous_shared.bpf import BpfMap, BpfObject, RingBuffer, dtype_of
 
 VNI: Final = 0x64C8
 OWN_VTEP: Final = "198.18.0.1"
 PEER_VTEP: Final = "198.18.0.2"
 GATEWAY_VTEP: Final = "198.18.0.3"
 UNDERLAY: Final = 99
-LOOPBACK: Final = 1  # the only device that a test run can count on: every guest's frames enter here
 SECOND: Final = 10**9
-Counters = dict[int, dict[str, int]]
-"""Slot -> name -> count; drops by the name of their reason, in capitals."""
-
 SMALL: Final = {
     "ports": 16,
     "counters": 16,
@@ -37,14 +34,6 @@ SMALL: Final = {
     "learn_seen": 256,
     "fragments": 256,
 }
-
-
-class Verdict(IntEnum):
-    """What a program tells TCX."""
-
-    NEXT = -1
-    DROP = 2
-    REDIRECT = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,44 +55,6 @@ class Port:
     slot: int
     guest: Guest
     vni: int
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of a frame. `counted`: what each slot's counters gained, drops by reason."""
-
-    verdict: Verdict
-    frame: bytes
-    counted: Counters
-
-    @property
-    def dropped(self) -> str | None:
-        """`<slot>:<reason>` of the one drop that was counted."""
-        drops = [
-            f"{slot}:{name}"
-            for slot, gained in self.counted.items()
-            for name in gained
-            if name.isupper()
-        ]
-        assert len(drops) <= 1
-        return drops[0] if drops else None
-
-
-def mapped(ip: str) -> bytes:
-    """The 16 bytes of an IPv4 address in keys."""
-    return bytes(10) + b"\xff\xff" + IPv4Address(ip).packed
-
-
-def record(dtype: np.dtype[Any], **fields: Any) -> np.void:
-    """A record of that dtype, zero where not named. Bytes fill arrays."""
-    made = np.zeros((), dtype)
-    for name, value in fields.items():
-        made[name] = np.frombuffer(value, np.uint8) if isinstance(value, bytes) else value
-    return cast(np.void, made[()])
-
-
-def mac_bytes(mac: str) -> bytes:
-    return bytes.fromhex(mac.replace(":", ""))
 
 
 @dataclass(slots=True)
@@ -200,12 +151,18 @@ class Datapath:
         self, port: Port, *, into: Iterable[Rule] | None = None, out: Iterable[Rule] | None = None
     ) -> None:
         """Give a port new rules, as the agent does: the generation last."""
+        self.write_rules(port, into=into, out=out)
+        self.table("ports").mmap()[port.slot]["acl_gen"] += 1
+
+    def write_rules(
+        self, port: Port, *, into: Iterable[Rule] | None = None, out: Iterable[Rule] | None = None
+    ) -> None:
+        """New rules that running sessions do not notice: only new ones ask them."""
         view = self.table("ports").mmap()[port.slot]
         if into is not None:
             view["acl_in"] = self.rule_set(into)
         if out is not None:
             view["acl_out"] = self.rule_set(out)
-        view["acl_gen"] += 1
 
     def release(self, port: Port) -> None:
         """Unbind a vNIC."""
@@ -252,18 +209,11 @@ class Datapath:
     def send(self, port: Port, frame: bytes, *, gso_size: int = 0) -> Outcome:
         """The frame leaves the guest of `port`."""
         self.table("port_by_ifindex").update(LOOPBACK, port.slot)
-        return self.run("from_guest", frame, gso_size=gso_size)
+        return run(self.loaded, "from_guest", frame, gso_size=gso_size)
 
     def receive(self, frame: bytes) -> Outcome:
         """The frame arrives from the underlay."""
-        return self.run("from_underlay", frame)
-
-    def run(self, program: str, frame: bytes, *, gso_size: int = 0) -> Outcome:
-        """One run of a program and what it counted."""
-        before = self.counters()
-        context = skb_context(gso_size, len(frame))
-        result = self.loaded.programs[program].test_run(frame, ctx=context, ifindex=LOOPBACK)
-        return Outcome(Verdict(result.retval), result.data, gained(before, self.counters()))
+        return run(self.loaded, "from_underlay", frame)
 
     # ---- what can be seen --------------------------------------------------------------------
 
@@ -300,59 +250,3 @@ class Datapath:
     def counters(self) -> Counters:
         """All counters by slot, summed over the CPUs; drops by the name of their reason."""
         return read_counters(self.loaded)
-
-
-def clear(loaded: BpfObject) -> None:
-    """Empty every table and set all counters to 0."""
-    for name, table in loaded.maps.items():
-        match table.type:
-            case MapType.ARRAY if name[0] != ".":
-                table.mmap()[:] = np.zeros(1, table.value_dtype)
-            case MapType.HASH | MapType.LRU_HASH:
-                table.delete_batch(table.lookup_batch_all()[0])
-            case MapType.PERCPU_ARRAY:
-                keys, values = table.lookup_batch_all()
-                table.update_batch(keys, np.zeros_like(values))
-            case MapType.RINGBUF:
-                RingBuffer(table, dtype_of(loaded, "ach_learn_event")).read(1 << 16)
-
-
-def read_counters(loaded: BpfObject) -> Counters:
-    """Counters of either object: slot -> name -> sum over the CPUs."""
-    values = loaded.maps["counters"].per_cpu_all()
-    reasons = enum_of(loaded, "ach_drop")
-    names = [name for name in values.dtype.names or () if name != "drops" and "window" not in name]
-    plain = {name: values[name].sum(axis=1) for name in names}
-    drops = values["drops"].sum(axis=1)
-    return {
-        slot: {name: int(total[slot]) for name, total in plain.items()}
-        | {
-            name.removeprefix("ACH_DROP_"): int(drops[slot, number])
-            for name, number in reasons.items()
-            if name != "ACH_DROP_COUNT"
-        }
-        for slot in range(len(values))
-    }
-
-
-def gained(before: Counters, after: Counters) -> Counters:
-    """What was counted in between, without the zeros."""
-    differences = {
-        slot: {name: count - before[slot][name] for name, count in counts.items()}
-        for slot, counts in after.items()
-    }
-    return {
-        slot: {name: count for name, count in counts.items() if count}
-        for slot, counts in differences.items()
-        if any(counts.values())
-    }
-
-
-def skb_context(gso_size: int, length: int) -> bytes | None:
-    """The context of a GSO frame, or none."""
-    if not gso_size:
-        return None
-    skb = np.zeros((), SK_BUFF)
-    skb["gso_size"] = gso_size
-    skb["gso_segs"] = -(-length // gso_size)
-    return skb.tobytes()

@@ -18,7 +18,6 @@ PAYLOAD: Final = b"achelous"
 
 ETHERNET: Final = 14
 OUTER: Final = 50
-UDP_PORT_AT: Final = ETHERNET + 20  # the outer UDP source port
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +65,16 @@ def on_the_wire(sent: bytes, *, vteps: tuple[str, str], vni: int, dmac: str, spo
     inner = bytes.fromhex(dmac.replace(":", "")) + sent[6:]
     vxlan = VXLAN(flags=0x08, vni=vni)
     return sent[:14] + bytes(outer / UDP(sport=sport, dport=4789, chksum=0) / vxlan / inner)
+
+
+def source_port(sent: bytes) -> int:
+    """The outer UDP source port of a frame on the wire."""
+    return int.from_bytes(sent[ETHERNET + 20 : ETHERNET + 22], "big")
+
+
+def vtep_of(sent: bytes) -> str:
+    """The outer destination of a frame on the wire."""
+    return str(IPv4Address(sent[ETHERNET + 16 : ETHERNET + 20]))
 
 
 def vxlan(

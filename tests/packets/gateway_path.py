@@ -5,23 +5,10 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Final
 
-from packets.datapath import (
-    GATEWAY_VTEP,
-    LOOPBACK,
-    OWN_VTEP,
-    PEER_VTEP,
-    UNDERLAY,
-    VNI,
-    Outcome,
-    Verdict,
-    clear,
-    gained,
-    mac_bytes,
-    mapped,
-    read_counters,
-    record,
-)
+from packets.datapath import GATEWAY_VTEP, OWN_VTEP, PEER_VTEP, UNDERLAY, VNI
 from packets.frames import guest
+from packets.outcome import Outcome, run
+from packets.tables import clear, mac_bytes, mapped, record
 
 from achelous_shared.bpf import BpfMap, BpfObject
 
@@ -62,8 +49,4 @@ class GatewayPath:
 
     def receive(self, frame: bytes) -> Outcome:
         """The frame arrives from the underlay."""
-        before = read_counters(self.loaded)
-        result = self.loaded.programs["relay"].test_run(frame, ifindex=LOOPBACK)
-        return Outcome(
-            Verdict(result.retval), result.data, gained(before, read_counters(self.loaded))
-        )
+        return run(self.loaded, "relay", frame)

@@ -6,9 +6,8 @@
 #include "ach_vxlan.h"
 #include "probe.h"
 
-#define UNDERLAY_HEADERS 124 /* Ethernet, 50 of the underlay, the inner IPv4 header with options   \
-                              */
-#define INNER_MAC_AT 50      /* the inner destination MAC, behind 14 + 20 + 8 + 8 */
+#define UNDERLAY_HEADERS 124 /* Ethernet, 50 of the underlay, inner IPv4 with options */
+#define INNER_MAC_AT     50  /* the inner destination MAC, behind 14 + 20 + 8 + 8 */
 
 /* Where the inner packet goes, or NULL with the reason in `verdict`. */
 static __always_inline struct ach_route *route_of(struct ach_cursor *at, int *verdict) {

@@ -97,6 +97,10 @@ def test_large_tables_cross_in_batches(routes: BpfMap) -> None:
     keys, values = entries(routes, 200_000)
     routes.update_batch(keys, values)
     got_keys, got_values = routes.lookup_batch_all()
+    assert (got_keys.dtype, got_values.dtype) == (
+        routes.key_dtype,
+        routes.value_dtype,
+    )  # byte order too
     order = np.argsort(got_values["counter"])
     assert np.array_equal(got_keys[order], keys)
     assert np.array_equal(got_values[order], values)

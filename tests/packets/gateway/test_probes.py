@@ -4,9 +4,10 @@ import struct
 from typing import Any
 
 import pytest
-from packets.datapath import GATEWAY_VTEP, OWN_VTEP, Verdict
+from packets.datapath import GATEWAY_VTEP, OWN_VTEP
 from packets.frames import UNDERLAY_MACS
 from packets.gateway_path import OTHER_GATEWAY, GatewayPath
+from packets.outcome import Verdict
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 
@@ -43,7 +44,7 @@ def age_in(frame: bytes) -> int:
 
 
 @pytest.mark.parametrize("checksum", [{}, {"chksum": 0}], ids=["with checksum", "without"])
-def test_a_probe_is_turned_round(gateway: GatewayPath, checksum: dict[str, int]) -> None:
+def test_a_probe_is_turned_round(gateway: GatewayPath, checksum: dict[str, Any]) -> None:
     gateway.heartbeat(seconds_ago=5)
     outcome = gateway.receive(probe(payload(), **checksum))
     assert outcome.verdict is Verdict.REDIRECT

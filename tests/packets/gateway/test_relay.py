@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import pytest
-from packets.datapath import GATEWAY_VTEP, OWN_VTEP, PEER_VTEP, VNI, Verdict
+from packets.datapath import GATEWAY_VTEP, OWN_VTEP, PEER_VTEP, VNI
 from packets.frames import (
     ETHERNET,
     OUTER,
@@ -17,6 +17,7 @@ from packets.frames import (
     vxlan,
 )
 from packets.gateway_path import OTHER_GATEWAY, GatewayPath
+from packets.outcome import Verdict
 from scapy.layers.inet import IP
 from scapy.layers.l2 import ARP, Ether
 

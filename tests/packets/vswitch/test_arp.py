@@ -3,8 +3,9 @@
 from typing import Any
 
 import pytest
-from packets.datapath import Datapath, Verdict
+from packets.datapath import Datapath
 from packets.frames import BROADCAST, NO_ADDRESS, ROUTER, arp_reply, arp_request, guest
+from packets.outcome import Verdict
 from scapy.layers.l2 import ARP, Ether
 
 pytestmark = pytest.mark.kernel

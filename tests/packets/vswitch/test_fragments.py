@@ -3,8 +3,9 @@
 from typing import Any
 
 import pytest
-from packets.datapath import OWN_VTEP, PEER_VTEP, VNI, Datapath, Port, Rule, Verdict
+from packets.datapath import OWN_VTEP, PEER_VTEP, VNI, Datapath, Port, Rule
 from packets.frames import delivered, frame, guest, tcp, udp, vxlan
+from packets.outcome import Verdict
 from scapy.layers.inet import IP, fragment
 
 pytestmark = pytest.mark.kernel
@@ -77,9 +78,11 @@ def test_a_first_fragment_too_short_for_its_ports_is_dropped(datapath: Datapath,
 def test_fragments_from_another_host_are_delivered(datapath: Datapath) -> None:
     datapath.port(NEIGHBOUR.ip)
     parts = fragments()
-    tunnel = {"vteps": (PEER_VTEP, OWN_VTEP), "vni": VNI, "dmac": NEIGHBOUR.mac}
-    assert datapath.receive(vxlan(parts[1], **tunnel)).counted == {0: {"FRAGMENT": 1}}
-    for part in parts:
-        outcome = datapath.receive(vxlan(part, **tunnel))
+    arriving = [
+        vxlan(part, vteps=(PEER_VTEP, OWN_VTEP), vni=VNI, dmac=NEIGHBOUR.mac) for part in parts
+    ]
+    assert datapath.receive(arriving[1]).counted == {0: {"FRAGMENT": 1}}
+    for part, sent in zip(parts, arriving, strict=True):
+        outcome = datapath.receive(sent)
         assert outcome.verdict is Verdict.REDIRECT
         assert outcome.frame == delivered(part, NEIGHBOUR)

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
-from packets.datapath import LOOPBACK, Datapath, Verdict
+from packets.datapath import Datapath
 from packets.frames import BROADCAST, NO_ADDRESS, Guest, frame, guest, ping, tcp, udp
+from packets.outcome import Verdict, run
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 
@@ -115,7 +116,7 @@ def test_no_byte_of_a_frame_can_be_wrong_in_a_way_that_is_not_counted(datapath: 
 
 
 def test_a_device_without_a_vnic_is_counted_for_the_host(datapath: Datapath) -> None:
-    outcome = datapath.run("from_guest", frame(ME, NEIGHBOUR.ip, udp()))
+    outcome = run(datapath.loaded, "from_guest", frame(ME, NEIGHBOUR.ip, udp()))
     assert (outcome.verdict, outcome.counted) == (Verdict.DROP, {0: {"PORT_NOT_READY": 1}})
 
 
@@ -152,7 +153,7 @@ def test_unusual_frames_that_are_in_order_pass(
 
 
 def test_the_device_decides_who_the_sender_is(datapath: Datapath) -> None:
-    me, neighbour = datapath.port(ME.ip), datapath.port(NEIGHBOUR.ip)
+    datapath.port(ME.ip)
+    neighbour = datapath.port(NEIGHBOUR.ip)
     outcome = datapath.send(neighbour, frame(ME, NEIGHBOUR.ip, udp()))
     assert outcome.dropped == f"{neighbour.slot}:SPOOFED_MAC"
-    assert datapath.table("port_by_ifindex").lookup(LOOPBACK) == neighbour.slot != me.slot

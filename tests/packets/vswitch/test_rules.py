@@ -3,8 +3,9 @@
 from typing import Any
 
 import pytest
-from packets.datapath import OWN_VTEP, PEER_VTEP, VNI, Datapath, Outcome, Port, Rule, Verdict
+from packets.datapath import OWN_VTEP, PEER_VTEP, VNI, Datapath, Port, Rule
 from packets.frames import Guest, frame, guest, ping, tcp, udp, vxlan
+from packets.outcome import Outcome, Verdict
 
 pytestmark = pytest.mark.kernel
 
