@@ -2,7 +2,6 @@
 
 import uuid
 from collections.abc import Iterator, Mapping
-from json import JSONDecodeError
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -90,7 +89,7 @@ class Api:
         except httpx.TransportError as error:
             raise self._lost(f"can not be reached: {error}") from error
         if reply.status_code >= 400:
-            raise refusal(reply.status_code, _problem(reply))
+            raise refusal(reply.status_code, document(reply))
         return reply
 
     def _reply(self, request: httpx.Request, repeats: int) -> httpx.Response:
@@ -110,32 +109,16 @@ class Api:
 
 
 def document(reply: httpx.Response) -> Document:
-    """The JSON object of a reply."""
+    """The JSON object of a reply; raises `Failure` if something else than the API answered."""
     try:
         found = reply.json()
-    except (JSONDecodeError, UnicodeDecodeError):
+    except ValueError:
         found = None
-    if not isinstance(found, dict):
-        raise failure(
-            ExitCode.UNREACHABLE,
-            "No API",
-            f"{reply.request.url} answered {reply.status_code} with no JSON object:"
-            f" {reply.text[:80]!r}: does the URL name an Achelous API?",
-        )
-    return found
-
-
-def _problem(reply: httpx.Response) -> Document:
-    """The problem document, or one made of what came instead (a proxy's page, say)."""
-    try:
-        found = reply.json()
-    except (JSONDecodeError, UnicodeDecodeError):
-        found = None
-    if isinstance(found, dict) and "title" in found:
+    if isinstance(found, dict) and (reply.is_success or "title" in found):
         return found
-    return {
-        "type": "about:blank",
-        "title": f"HTTP {reply.status_code} {reply.reason_phrase}",
-        "status": reply.status_code,
-        "detail": f"{reply.request.method} {reply.request.url}: {reply.text[:200]!r}",
-    }
+    raise failure(
+        ExitCode.UNREACHABLE,
+        "No API",
+        f"{reply.request.url} answered {reply.status_code} with {reply.text[:80]!r}: does the URL"
+        " name an Achelous API?",
+    )

@@ -10,7 +10,7 @@ import typer
 
 from achelous_cli.failures import usage
 from achelous_cli.fields import Field, keyword, members
-from achelous_cli.output import print_details, print_json, print_table
+from achelous_cli.output import plain, print_details, print_json, print_table
 from achelous_cli.resources import RESOURCES, Resource, Verb
 from achelous_cli.session import Session, session_of
 
@@ -158,7 +158,8 @@ def _update(session: Session, resource: Resource, values: Mapping[str, Any]) -> 
 
 def _delete(session: Session, resource: Resource, values: Mapping[str, Any]) -> None:
     session.api.delete(session.object_path(resource, values))
-    sys.stderr.write(f"{resource.title} {values['reference']} deleted\n")
+    if not values["json"]:
+        sys.stderr.write(f"{resource.title} {plain(values['reference'])} deleted\n")
 
 
 def show(resource: Resource, reply: "Response", *, as_json: bool) -> None:

@@ -127,6 +127,8 @@ def _delete(
     reply = session.api.delete(f"{_INSTANCES}/{instance['id']}")
     if wait:
         until_gone(session, instance, timeout)
-    if as_json and reply.text:
+    if as_json:
         print_json(reply.text)
-    sys.stderr.write(f"instance {plain(reference)} {'deleted' if wait else 'is being deleted'}\n")
+    else:
+        done = "deleted" if wait else "is being deleted"
+        sys.stderr.write(f"instance {plain(reference)} {done}\n")
