@@ -13,6 +13,7 @@ from rich.table import Table
 from achelous_lab.api import ApiRefused, Rule
 from achelous_lab.hypervisor import Hypervisor
 from achelous_lab.platform import External, Lab, Size
+from achelous_shared.current import CurrentPlatform, announced
 
 _REFRESH_S: Final = 1.0
 
@@ -52,7 +53,10 @@ async def _serve(lab: Lab, options: Options, console: Console) -> None:
             if options.sample:
                 await _sample(lab)
         _introduce(lab, console)
-        with Live(console=console, auto_refresh=False, transient=not console.is_terminal) as live:
+        current = CurrentPlatform(
+            url=f"http://{lab.addresses[0]}", token_file=str(lab.operator_token_file)
+        )
+        with announced(current), Live(console=console, auto_refresh=False) as live:
             while True:
                 live.update(await _status(lab), refresh=console.is_terminal)
                 await asyncio.sleep(_REFRESH_S)
@@ -91,8 +95,9 @@ async def _status(lab: Lab) -> Table:
     except (ApiRefused, httpx.HTTPError) as error:
         table.add_row("API", "", f"[red]{error}[/]")
         return table
+    fleet = status["fleet"] or {"gateways": [], "hosts": []}
     for kind in ("gateways", "hosts"):
-        for machine in status[kind]:
+        for machine in fleet[kind]:
             table.add_row(kind[:-1], machine["name"], _health(machine))
     for state, count in sorted(status["instances"].items()):
         table.add_row("instances", state, str(count))
