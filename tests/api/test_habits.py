@@ -36,9 +36,7 @@ async def test_an_unknown_path_and_method_are_problems(operator: Api) -> None:
         ({"name": "ok", "quotas": {"vpcs": -1}}, "quotas.vpcs"),
     ],
 )
-async def test_a_wrong_field_is_named_with_its_value(
-    operator: Api, body: Json, field: str
-) -> None:
+async def test_a_wrong_field_is_named_with_its_value(operator: Api, body: Json, field: str) -> None:
     reply = await operator.post("/projects", body)
 
     error = only_error(reply, 422)

@@ -99,9 +99,7 @@ BODIES = {
 
 
 @pytest.mark.parametrize(("method", "path"), OPERATORS_ONLY)
-async def test_a_project_may_not_do_what_operators_do(
-    tenant: Api, method: str, path: str
-) -> None:
+async def test_a_project_may_not_do_what_operators_do(tenant: Api, method: str, path: str) -> None:
     body = BODIES.get(path) if method == "POST" else None
 
     problem_of(await tenant.request(method, path, json=body), 403)
@@ -130,9 +128,7 @@ async def test_another_projects_objects_are_not_there(operator: Api, tenant: Api
         assert (await stranger.get(path))["items"] == []
     problem_of(await stranger.request("GET", f"/projects/{vpc['project_id']}"), 404)
     problem_of(await stranger.post(f"/security-groups/{group['id']}/rules", RULE), 404)
-    problem_of(
-        await stranger.post("/vpcs", {"name": "v", "project_id": vpc["project_id"]}), 404
-    )
+    problem_of(await stranger.post("/vpcs", {"name": "v", "project_id": vpc["project_id"]}), 404)
 
 
 RULE = {"direction": "ingress"}
