@@ -119,8 +119,6 @@ def _command(shown: Shown) -> Callable[..., None]:
         no_tables: NoTables = False,
         as_json: Json = False,
     ) -> None:
-        from achelous_cli.api import document
-
         session = session_of(context)
         path = session.object_path(resource, {"reference": reference})
         if no_tables or not as_json:
@@ -128,14 +126,14 @@ def _command(shown: Shown) -> Callable[..., None]:
             if as_json:
                 print_json(reply.text)
             else:
-                print_details(document(reply), {})
+                print_details(reply.document, {})
         if no_tables:
             return
         reply = session.api.get(f"{path}/{shown.path}", {"limit": str(limit)})
         if as_json:
             print_json(reply.text)
         else:
-            _print(shown, document(reply))
+            _print(shown, reply.document)
 
     return command
 

@@ -34,14 +34,14 @@ def test_pages_are_asked_for_as_they_are_wanted() -> None:
     pages = _api(_numbers(requests)).pages("/v1/x", {}, None)
     next(pages)
     assert len(requests) == 1
-    assert sum(len(page.json()["items"]) for page in pages) == 1500
+    assert sum(len(page.document["items"]) for page in pages) == 1500
     assert len(requests) == 3
 
 
 def test_a_limit_is_not_exceeded() -> None:
     requests: list[httpx.Request] = []
     pages = list(_api(_numbers(requests)).pages("/v1/x", {"name": "n"}, 1200))
-    assert [len(page.json()["items"]) for page in pages] == [1000, 200]
+    assert [len(page.document["items"]) for page in pages] == [1000, 200]
     assert {request.url.params["name"] for request in requests} == {"n"}
 
 
@@ -91,7 +91,7 @@ def _breaking(requests: list[httpx.Request], times: int) -> Handler:
 
 def test_a_creation_cut_off_is_sent_again_with_the_same_key() -> None:
     requests: list[httpx.Request] = []
-    assert _api(_breaking(requests, 1)).post("/v1/vpcs", {}).status_code == 201
+    assert _api(_breaking(requests, 1)).post("/v1/vpcs", {}).text == "{}"
     assert len({request.headers["Idempotency-Key"] for request in requests}) == 1
     assert len(requests) == 2
 
