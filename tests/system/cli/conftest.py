@@ -115,6 +115,9 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
                     "ACHELOUS_URL": f"http://{address}",
                     "ACHELOUS_TOKEN_FILE": str(token_file),
                     "XDG_STATE_HOME": str(state),
+                    # many commands: compile what they import once, whatever the environment says
+                    "PYTHONDONTWRITEBYTECODE": "",
+                    "PYTHONPYCACHEPREFIX": str(state / "bytecode"),
                 }
             )
             yield World(cli, f"http://{address}", token_file, nats, engine)
