@@ -59,7 +59,7 @@ def build() -> typer.Typer:
         parent.add_typer(group, name=resource.noun)
     app.command("status", epilog=example_text("status"))(status)
     app.command("up", epilog=example_text("up --hosts 4 --gateways 2"))(platform.up)
-    app.command("demo")(platform.demo)
+    app.command("demo", epilog=example_text("demo"))(platform.demo)
     app.command("version")(_version)
     return app
 

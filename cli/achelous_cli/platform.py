@@ -25,6 +25,9 @@ def up(
         str | None, typer.Option(help="Use this bus, JetStream on: nats://USER:PASSWORD@HOST:PORT.")
     ] = None,
     sample: Annotated[bool, typer.Option(help="Make a sample VPC with two guests.")] = True,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="When up, print where things are as a line of JSON.")
+    ] = False,
 ) -> None:
     """Run a platform in namespaces of this machine until Ctrl-C or SIGTERM.
 
@@ -42,7 +45,7 @@ def up(
         typer.echo("\n  ".join([_MISSING, *missing]), err=True)
         typer.echo("Starting the control plane alone: API, database and bus work.", err=True)
     size = Size(hosts, gateways, controllers, dataplane=not missing)
-    raise typer.Exit(asyncio.run(stay_up(Options(size, External(dsn, nats), sample))))
+    raise typer.Exit(asyncio.run(stay_up(Options(size, External(dsn, nats), sample, as_json))))
 
 
 def demo(
