@@ -4,11 +4,12 @@ The lab is imported when one of them runs: the other commands start without it.
 """
 
 import asyncio
-from typing import Annotated
+from collections.abc import Coroutine
+from typing import Annotated, Any
 
 import typer
 
-from achelous_cli.failures import usage
+from achelous_cli.failures import ExitCode, failure, usage
 
 _MISSING = "This machine lacks what the packet path needs:"
 
@@ -45,7 +46,7 @@ def up(
         typer.echo("\n  ".join([_MISSING, *missing]), err=True)
         typer.echo("Starting the control plane alone: API, database and bus work.", err=True)
     size = Size(hosts, gateways, controllers, dataplane=not missing)
-    raise typer.Exit(asyncio.run(stay_up(Options(size, External(dsn, nats), sample, as_json))))
+    raise typer.Exit(_run(stay_up(Options(size, External(dsn, nats), sample, as_json))))
 
 
 def demo(
@@ -62,7 +63,18 @@ def demo(
         typer.echo("\n  ".join([_MISSING, *missing]), err=True)
         typer.echo("`achelous up` runs the control plane without it.", err=True)
         raise typer.Exit(1)
-    raise typer.Exit(asyncio.run(give_tour(as_json=as_json)))
+    raise typer.Exit(_run(give_tour(as_json=as_json)))
+
+
+def _run(platform: Coroutine[Any, Any, int]) -> int:
+    from achelous_lab.process import ProcessFailed
+
+    try:
+        return asyncio.run(platform)
+    except (ProcessFailed, TimeoutError, OSError) as error:
+        raise failure(
+            ExitCode.UNREACHABLE, "The platform did not start or broke", str(error)
+        ) from error
 
 
 def _check_scheme(option: str, value: str | None, scheme: str) -> None:

@@ -108,7 +108,8 @@ class PostgresServer:
             lines = (self._data / "postmaster.pid").read_text().splitlines()
         except FileNotFoundError:
             return False
-        return lines[0] == str(self.process.pid) and lines[-1].strip() == "ready"
+        # it is empty for a moment before its first line is written
+        return lines[:1] == [str(self.process.pid)] and lines[-1].strip() == "ready"
 
 
 def _binary(name: str) -> Path:
