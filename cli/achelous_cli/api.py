@@ -2,14 +2,14 @@
 
 import uuid
 from collections.abc import Iterator, Mapping
-from json import JSONDecodeError
 from types import TracebackType
 from typing import Any, Final, Self
 
 import httpx
 
 from achelous_cli.connection import Connection
-from achelous_cli.failures import Document, ExitCode, Failure, failure, refusal
+from achelous_cli.failures import ExitCode, Failure, failure, refusal
+from achelous_cli.reply import Reply
 
 TIMEOUT_S: Final = 60.0
 """For one reply; a batch of 20,000 instances takes seconds."""
@@ -48,26 +48,26 @@ class Api:
     ) -> None:
         self._client.close()
 
-    def get(self, path: str, params: Params | None = None) -> httpx.Response:
+    def get(self, path: str, params: Params | None = None) -> Reply:
         return self._send("GET", path, repeats=1, params=params)
 
-    def post(self, path: str, body: Any) -> httpx.Response:
+    def post(self, path: str, body: Any) -> Reply:
         """Sent once more if the connection breaks before the reply: the key makes that safe."""
         headers = {"Idempotency-Key": str(uuid.uuid4())}
         return self._send("POST", path, repeats=1, json=body, headers=headers)
 
-    def post_once(self, path: str, body: Any) -> httpx.Response:
+    def post_once(self, path: str, body: Any) -> Reply:
         """For what is answered with a secret, which the API does not keep for a repetition."""
         return self._send("POST", path, json=body)
 
-    def patch(self, path: str, body: Any, if_match: str | None) -> httpx.Response:
+    def patch(self, path: str, body: Any, if_match: str | None) -> Reply:
         headers = {} if if_match is None else {"If-Match": if_match}
         return self._send("PATCH", path, json=body, headers=headers)
 
-    def delete(self, path: str) -> httpx.Response:
+    def delete(self, path: str) -> Reply:
         return self._send("DELETE", path)
 
-    def pages(self, path: str, params: Params, limit: int | None) -> Iterator[httpx.Response]:
+    def pages(self, path: str, params: Params, limit: int | None) -> Iterator[Reply]:
         """Pages of a list, each asked for when it is wanted, until ``limit`` items or the end."""
         cursor: str | None = None
         left = limit
@@ -75,31 +75,31 @@ class Api:
             asked = {**params, "limit": str(min(left or PAGE_MAX, PAGE_MAX))}
             reply = self.get(path, asked if cursor is None else {**asked, "cursor": cursor})
             yield reply
-            page = document(reply)
-            cursor = page.get("next")
+            cursor = reply.document["next"]
             if cursor is None:
                 return
-            left = None if left is None else left - len(page["items"])
+            left = None if left is None else left - len(reply.document["items"])
 
-    def _send(self, method: str, path: str, repeats: int = 0, **options: Any) -> httpx.Response:
+    def _send(self, method: str, path: str, repeats: int = 0, **options: Any) -> Reply:
         request = self._client.build_request(method, path, **options)
         try:
-            reply = self._reply(request, repeats)
+            response = self._response(request, repeats)
         except httpx.TimeoutException as error:
             raise self._lost(f"did not answer in time ({type(error).__name__})") from error
         except httpx.TransportError as error:
             raise self._lost(f"can not be reached: {error}") from error
-        if reply.status_code >= 400:
-            raise refusal(reply.status_code, _problem(reply))
+        reply = _reply(response)
+        if response.is_error:
+            raise refusal(response.status_code, reply.document)
         return reply
 
-    def _reply(self, request: httpx.Request, repeats: int) -> httpx.Response:
+    def _response(self, request: httpx.Request, repeats: int) -> httpx.Response:
         try:
             return self._client.send(request)
         except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
             if not repeats:
                 raise
-            return self._reply(request, repeats - 1)
+            return self._response(request, repeats - 1)
 
     def _lost(self, what: str) -> Failure:
         return failure(
@@ -109,33 +109,19 @@ class Api:
         )
 
 
-def document(reply: httpx.Response) -> Document:
-    """The JSON object of a reply."""
+def _reply(response: httpx.Response) -> Reply:
+    """Raises `Failure` if something else than the API answered."""
+    if response.status_code == httpx.codes.NO_CONTENT:
+        return Reply("", {})
     try:
-        found = reply.json()
-    except (JSONDecodeError, UnicodeDecodeError):
+        found = response.json()
+    except ValueError:
         found = None
-    if not isinstance(found, dict):
-        raise failure(
-            ExitCode.UNREACHABLE,
-            "No API",
-            f"{reply.request.url} answered {reply.status_code} with no JSON object:"
-            f" {reply.text[:80]!r}: does the URL name an Achelous API?",
-        )
-    return found
-
-
-def _problem(reply: httpx.Response) -> Document:
-    """The problem document, or one made of what came instead (a proxy's page, say)."""
-    try:
-        found = reply.json()
-    except (JSONDecodeError, UnicodeDecodeError):
-        found = None
-    if isinstance(found, dict) and "title" in found:
-        return found
-    return {
-        "type": "about:blank",
-        "title": f"HTTP {reply.status_code} {reply.reason_phrase}",
-        "status": reply.status_code,
-        "detail": f"{reply.request.method} {reply.request.url}: {reply.text[:200]!r}",
-    }
+    if isinstance(found, dict) and (response.is_success or "title" in found):
+        return Reply(response.text, found)
+    raise failure(
+        ExitCode.UNREACHABLE,
+        "No API",
+        f"{response.request.url} answered {response.status_code} with {response.text[:80]!r}: does"
+        " the URL name an Achelous API?",
+    )

@@ -4,18 +4,16 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any, Final
 
 import typer
 
 from achelous_cli.failures import usage
 from achelous_cli.fields import Field, keyword, members
-from achelous_cli.output import print_details, print_json, print_table
+from achelous_cli.output import plain, print_details, print_json, print_table
+from achelous_cli.reply import Reply
 from achelous_cli.resources import RESOURCES, Resource, Verb
 from achelous_cli.session import Session, session_of
-
-if TYPE_CHECKING:
-    from httpx import Response
 
 Json = Annotated[bool, typer.Option("--json", help="Print the API's JSON.")]
 Limit = Annotated[
@@ -158,17 +156,16 @@ def _update(session: Session, resource: Resource, values: Mapping[str, Any]) -> 
 
 def _delete(session: Session, resource: Resource, values: Mapping[str, Any]) -> None:
     session.api.delete(session.object_path(resource, values))
-    sys.stderr.write(f"{resource.title} {values['reference']} deleted\n")
+    if not values["json"]:
+        sys.stderr.write(f"{resource.title} {plain(values['reference'])} deleted\n")
 
 
-def show(resource: Resource, reply: "Response", *, as_json: bool) -> None:
+def show(resource: Resource, reply: Reply, *, as_json: bool) -> None:
     """Print a reply that is one object."""
     if as_json:
         print_json(reply.text)
         return
-    from achelous_cli.api import document
-
-    print_details(document(reply), resource.nested)
+    print_details(reply.document, resource.nested)
 
 
 _RUNS: Final[Mapping[Verb, Run]] = {

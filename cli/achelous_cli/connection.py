@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from achelous_cli.failures import Failure, usage
 
@@ -90,6 +91,11 @@ def _sound(token: str, origin: str) -> str:
 
 
 def _checked(url: str, origin: str) -> str:
-    if not url.startswith(("http://", "https://")):
+    try:
+        parts = urlsplit(url)
+        right = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # brackets or a port that are none
+        right = False
+    if not right:
         raise usage(f"{url!r} (from {origin}) is no URL: write it as in http://127.0.0.1:8080")
     return url.rstrip("/")

@@ -60,15 +60,13 @@ def _create(
     as_json: Json = False,
 ) -> None:
     """Make an instance."""
-    from achelous_cli.api import document
-
     given = {"kind": kind, "project_id": project, "host_id": host}
     wanted: dict[str, Any] = {"name": name, "vnics": [_nic(text) for text in nic]}
     wanted |= {member: value for member, value in given.items() if value is not None}
     session = session_of(context)
     reply = session.api.post(_INSTANCES, with_ids(session, wanted))
     if wait:
-        reply = until_active(session, document(reply), timeout)
+        reply = until_active(session, reply.document, timeout)
     show(_RESOURCE, reply, as_json=as_json)
 
 
@@ -91,15 +89,13 @@ def _create_batch(
     FILE holds a list of instances as the API takes them, with names in place of ids if wanted:
     [{"name": "web-1", "vnics": [{"subnet_id": "prod/web", "security_group_ids": ["web"]}]}, ...]
     """
-    from achelous_cli.api import document
-
     session = session_of(context)
     instances = [with_ids(session, instance) for instance in batch_of(_content(file))]
     reply = session.api.post(f"{_INSTANCES}:batch", {"instances": instances})
     if as_json:
         print_json(reply.text)
         return
-    print_table(_RESOURCE.columns, document(reply)["instances"], empty="no instances")
+    print_table(_RESOURCE.columns, reply.document["instances"], empty="no instances")
 
 
 def _content(file: str) -> Any:
@@ -127,6 +123,8 @@ def _delete(
     reply = session.api.delete(f"{_INSTANCES}/{instance['id']}")
     if wait:
         until_gone(session, instance, timeout)
-    if as_json and reply.text:
+    if as_json:
         print_json(reply.text)
-    sys.stderr.write(f"instance {plain(reference)} {'deleted' if wait else 'is being deleted'}\n")
+    else:
+        done = "deleted" if wait else "is being deleted"
+        sys.stderr.write(f"instance {plain(reference)} {done}\n")

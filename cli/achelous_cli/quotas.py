@@ -18,15 +18,13 @@ def usage(
     as_json: Json = False,
 ) -> None:
     """Show what a project has of each resource, and its quota."""
-    from achelous_cli.api import document
-
     session = session_of(context)
     path = session.object_path(RESOURCES["project"], {"reference": reference})
     reply = session.api.get(f"{path}/usage")
     if as_json:
         print_json(reply.text)
         return
-    found = document(reply)
+    found = reply.document
     rows = [
         {"resource": name, "used": found["used"].get(name, 0), "quota": quota}
         for name, quota in found["quotas"].items()

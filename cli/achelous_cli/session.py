@@ -34,20 +34,16 @@ class Session:
 
     def items(self, path: str, params: "Params", limit: int | None) -> Iterator[Document]:
         """Objects of a list, ``limit`` of them at most; pages are asked for as they are wanted."""
-        from achelous_cli.api import document
-
         for page in self.api.pages(path, params, limit):
-            yield from document(page)["items"]
+            yield from page.document["items"]
 
     def whole_list(self, path: str, params: "Params", limit: int | None) -> str:
         """The API's JSON; of several pages one, with the items of all and the end of the last."""
-        from achelous_cli.api import document
-
         pages = list(self.api.pages(path, params, limit))
         if len(pages) == 1:
             return pages[0].text
-        items = [item for page in pages for item in document(page)["items"]]
-        return json.dumps({**document(pages[-1]), "items": items}, separators=(",", ":"))
+        items = [item for page in pages for item in page.document["items"]]
+        return json.dumps({**pages[-1].document, "items": items}, separators=(",", ":"))
 
     def resolve(self, noun: str, reference: str, within: Document | None = None) -> str:
         """The id of the object that ``reference`` names; raises `Failure` unless it is just one.
@@ -64,7 +60,7 @@ class Session:
     def vpc_of(self, subnet_id: str) -> str:
         """The id of a subnet's VPC. Asked once for each subnet."""
         if subnet_id not in self._vpcs:
-            subnet = self.api.get(f"/v1/subnets/{subnet_id}").json()
+            subnet = self.api.get(f"/v1/subnets/{subnet_id}").document
             self._vpcs[subnet_id] = subnet["vpc_id"]
         return self._vpcs[subnet_id]
 

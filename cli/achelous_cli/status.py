@@ -26,12 +26,11 @@ _HOSTS: Final = columns("name", "live", "applied_revision", "revision", "waiting
 def status(context: typer.Context, as_json: Json = False) -> None:
     """Show whether all is well (operators).
 
-    Checks, counts of objects, gateways and hosts with what they have applied. The exit code is 4 if a check fails: database, bus or leader.
+    Checks, counts of objects, gateways and hosts with what they have applied. The exit code is 4
+    if a check fails: database, bus or leader.
     """
-    from achelous_cli.api import document
-
     reply = session_of(context).api.get("/v1/status")
-    found = document(reply)
+    found = reply.document
     if as_json:
         print_json(reply.text)
     else:

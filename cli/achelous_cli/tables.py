@@ -26,6 +26,9 @@ Rows = Annotated[
 NoTables = Annotated[bool, typer.Option("--no-tables", help="Only what is registered of it.")]
 
 
+_DROPS: Final = columns("reason", "packets")
+
+
 @dataclass(frozen=True, slots=True)
 class Section:
     """A list in a show document. ``total``: the member that counts rows beyond the limit."""
@@ -116,8 +119,6 @@ def _command(shown: Shown) -> Callable[..., None]:
         no_tables: NoTables = False,
         as_json: Json = False,
     ) -> None:
-        from achelous_cli.api import document
-
         session = session_of(context)
         path = session.object_path(resource, {"reference": reference})
         if no_tables or not as_json:
@@ -125,14 +126,14 @@ def _command(shown: Shown) -> Callable[..., None]:
             if as_json:
                 print_json(reply.text)
             else:
-                print_details(document(reply), {})
+                print_details(reply.document, {})
         if no_tables:
             return
         reply = session.api.get(f"{path}/{shown.path}", {"limit": str(limit)})
         if as_json:
             print_json(reply.text)
         else:
-            _print(shown, document(reply))
+            _print(shown, reply.document)
 
     return command
 
@@ -145,8 +146,7 @@ def _print(shown: Shown, tables: Document) -> None:
         print_section(f"{section.title}: {count}")
         print_table(section.table, rows)
     print_section("Figures")
-    print_details({**{name: tables[name] for name in shown.figures}, **_drops(tables)}, {})
-
-
-def _drops(tables: Document) -> Document:
-    return {f"drops {reason}": count for reason, count in tables["drops"].items()} or {"drops": 0}
+    print_details({name: tables[name] for name in shown.figures}, {})
+    drops = [{"reason": reason, "packets": count} for reason, count in tables["drops"].items()]
+    print_section(f"Drops: {len(drops) or 'none'}")
+    print_table(_DROPS, drops)

@@ -7,23 +7,20 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from achelous_cli.failures import Document, ExitCode, Failure, failure
+from achelous_cli.reply import Reply
 
 if TYPE_CHECKING:
-    from httpx import Response
-
     from achelous_cli.session import Session
 
 _INTERVAL_S: Final = 0.05
 _INTERVAL_MAX_S: Final = 1.0
 
 
-def until_active(session: "Session", instance: Document, timeout: float) -> "Response":
+def until_active(session: "Session", instance: Document, timeout: float) -> Reply:
     """The reply that shows it ACTIVE; raises `Failure` when it is in ERROR or after ``timeout``."""
-    from achelous_cli.api import document
-
     with _sign_of_life(f"instance {instance['name']} ({instance['id']}) is being built"):
         for reply in _looks(session, instance, timeout, "ACTIVE"):
-            now = document(reply)
+            now = reply.document
             if now["state"] == "ACTIVE":
                 return reply
             if now["state"] == "ERROR":
@@ -47,9 +44,7 @@ def until_gone(session: "Session", instance: Document, timeout: float) -> None:
                 raise
 
 
-def _looks(
-    session: "Session", instance: Document, timeout: float, wanted: str
-) -> "Iterator[Response]":
+def _looks(session: "Session", instance: Document, timeout: float, wanted: str) -> Iterator[Reply]:
     """The instance again and again, less often as time goes by; an API that restarts is awaited."""
     deadline = time.monotonic() + timeout
     interval = _INTERVAL_S
@@ -62,7 +57,7 @@ def _looks(
                 raise
         else:
             yield reply
-            state = reply.json()["state"]
+            state = reply.document["state"]
         if time.monotonic() + interval > deadline:
             raise failure(
                 ExitCode.UNREACHABLE,

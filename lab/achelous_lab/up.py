@@ -1,6 +1,7 @@
 """`achelous up`: a platform that stays until it is told to end, with a sample VPC in it."""
 
 import asyncio
+import json
 import signal
 from dataclasses import dataclass
 from typing import Final
@@ -13,17 +14,21 @@ from rich.table import Table
 from achelous_lab.api import ApiRefused, Rule
 from achelous_lab.hypervisor import Hypervisor
 from achelous_lab.platform import External, Lab, Size
+from achelous_shared.current import CurrentPlatform, announced
 
 _REFRESH_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What `achelous up` was told. ``sample``: make a VPC with two guests."""
+    """What `achelous up` was told. ``sample``: make a VPC with two guests. ``as_json``: when it is
+    up, say where things are in one line of JSON on standard output, for scripts.
+    """
 
     size: Size
     external: External
     sample: bool = True
+    as_json: bool = False
 
 
 async def stay_up(options: Options) -> int:
@@ -51,8 +56,11 @@ async def _serve(lab: Lab, options: Options, console: Console) -> None:
             group.create_task(Hypervisor(lab).run())
             if options.sample:
                 await _sample(lab)
-        _introduce(lab, console)
-        with Live(console=console, auto_refresh=False, transient=not console.is_terminal) as live:
+        _introduce(lab, console, as_json=options.as_json)
+        current = CurrentPlatform(
+            url=f"http://{lab.addresses[0]}", token_file=str(lab.operator_token_file)
+        )
+        with announced(current), Live(console=console, auto_refresh=False) as live:
             while True:
                 live.update(await _status(lab), refresh=console.is_terminal)
                 await asyncio.sleep(_REFRESH_S)
@@ -71,14 +79,22 @@ async def _sample(lab: Lab) -> None:
         await lab.api.wait_active(created["id"])
 
 
-def _introduce(lab: Lab, console: Console) -> None:
-    address = lab.addresses[0]
-    console.print(f"API              http://{address}/v1")
-    console.print(f"its docs         http://{address}/docs")
+def _introduce(lab: Lab, console: Console, *, as_json: bool) -> None:
+    address = f"http://{lab.addresses[0]}"
+    guests = {i.guest.name: [str(nic.address.ip) for nic in i.guest.nics] for i in lab.instances}
+    if as_json:
+        places = {
+            "url": address,
+            "token_file": str(lab.operator_token_file),
+            "run_dir": str(lab.run_dir.path),
+            "guests": guests,
+        }
+        print(json.dumps(places), flush=True)  # noqa: T201  this is what was asked for
+    console.print(f"API              {address}/v1")
+    console.print(f"its docs         {address}/docs")
     console.print(f"operator's token {lab.operator_token_file}")
-    for instance in lab.instances:
-        name = instance.guest.name
-        console.print(f"guest            ip netns exec {name} ping ...   ({instance.guest.ip})")
+    for name, ips in guests.items():
+        console.print(f"guest            ip netns exec {name} ping ...   ({', '.join(ips)})")
     console.print("Ctrl-C or SIGTERM takes everything down.")
 
 
@@ -91,8 +107,9 @@ async def _status(lab: Lab) -> Table:
     except (ApiRefused, httpx.HTTPError) as error:
         table.add_row("API", "", f"[red]{error}[/]")
         return table
+    fleet = status["fleet"] or {"gateways": [], "hosts": []}
     for kind in ("gateways", "hosts"):
-        for machine in status[kind]:
+        for machine in fleet[kind]:
             table.add_row(kind[:-1], machine["name"], _health(machine))
     for state, count in sorted(status["instances"].items()):
         table.add_row("instances", state, str(count))

@@ -187,9 +187,10 @@ class Bus:
                 info = await self._stream_api.update_stream(config)
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise BusError(f"stream {config.name}: {error!r}") from error
-        if info.created is None:
+        created: datetime | None = info.created
+        if created is None:
             raise BusError(f"stream {config.name}: the server does not say when it was created")
-        return info.created
+        return created
 
     async def stream_subjects(self, stream: str) -> frozenset[str]:
         """The subjects of which a stream holds messages. Raises `BusError`."""

@@ -1,5 +1,7 @@
 """Where a guest's packet goes: to a vNIC on this host, or by the FC to another host."""
 
+from ipaddress import IPv4Address
+
 import pytest
 from packets.datapath import GATEWAY_VTEP, OWN_VTEP, PEER_VTEP, SECOND, VNI, Datapath, Port
 from packets.frames import (
@@ -156,6 +158,17 @@ def test_a_route_that_is_gone_sends_the_session_to_a_gateway(datapath: Datapath,
     outcome = datapath.send(me, TO_PEER)
     assert vtep_of(outcome.frame) == GATEWAY_VTEP
     assert datapath.learned() == [(VNI, PEER.ip, me.slot)]
+
+
+def test_an_fc_slot_that_has_another_destination_now_is_not_followed(
+    datapath: Datapath, me: Port
+) -> None:
+    entry = datapath.table("fc").mmap()[datapath.route(PEER.ip)]
+    datapath.send(me, TO_PEER)
+    datapath.forget(PEER.ip)
+    entry["vtep"] = int(IPv4Address(THIRD_VTEP))
+    entry["generation"] += 1
+    assert vtep_of(datapath.send(me, TO_PEER).frame) == GATEWAY_VTEP
 
 
 def test_the_entry_is_marked_as_used_now_and_then(datapath: Datapath, me: Port) -> None:

@@ -98,6 +98,10 @@ REFUSED = {
         changed(ETHERNET + OUTER + 2, (37).to_bytes(2, "big")), "TRUNCATED"
     ),
     "a UDP length beyond the datagram": Case(changed(OUTER_UDP + 4, b"\x01\x00"), "TRUNCATED"),
+    "a UDP length that reaches into the padding": Case(
+        changed(OUTER_UDP + 4, (len(ARRIVING) - OUTER_UDP + 1).to_bytes(2, "big")) + bytes(9),
+        "TRUNCATED",
+    ),
     "a UDP length of 7": Case(changed(OUTER_UDP + 4, b"\x00\x07"), "TRUNCATED"),
     "an outer length beyond the frame": Case(changed(OUTER_IP + 2, b"\x01\x00"), "TRUNCATED"),
     "an outer length below its header": Case(changed(OUTER_IP + 2, b"\x00\x13"), "TRUNCATED"),

@@ -5,10 +5,11 @@ import json
 import os
 import sys
 import sysconfig
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -55,12 +56,17 @@ class Cli:
         assert child.returncode is not None
         return Said(child.returncode, out.decode(), err.decode())
 
-    async def start(self, *args: str) -> asyncio.subprocess.Process:
+    async def start(self, *args: str, stdout: IO[bytes] | int = PIPE) -> asyncio.subprocess.Process:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("ACHELOUS_")}
-        pipe = asyncio.subprocess.PIPE
         return await asyncio.create_subprocess_exec(
-            ACHELOUS, *args, stdin=pipe, stdout=pipe, stderr=pipe, env={**inherited, **self.env}
+            ACHELOUS, *args, stdin=PIPE, stdout=stdout, stderr=PIPE, env={**inherited, **self.env}
         )
+
+    async def on(self, terminal: IO[bytes], *args: str) -> int:
+        """The exit code of a command that writes to a terminal, not more than fits in it."""
+        child = await self.start(*args, stdout=terminal)
+        async with asyncio.timeout(60):
+            return await child.wait()
 
     async def json(self, *args: str) -> Any:
         """What a command that has to succeed prints with --json."""
@@ -109,6 +115,9 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
                     "ACHELOUS_URL": f"http://{address}",
                     "ACHELOUS_TOKEN_FILE": str(token_file),
                     "XDG_STATE_HOME": str(state),
+                    # many commands: compile what they import once, whatever the environment says
+                    "PYTHONDONTWRITEBYTECODE": "",
+                    "PYTHONPYCACHEPREFIX": str(state / "bytecode"),
                 }
             )
             yield World(cli, f"http://{address}", token_file, nats, engine)

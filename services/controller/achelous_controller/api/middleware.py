@@ -134,7 +134,7 @@ class Authentication:
         scheme, _, token = header.partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise Unauthenticated("the header Authorization has to be: Bearer TOKEN")
-        async with self._database.read() as connection:
+        async with self._database.glance() as connection:
             principal = await projects.principal(connection, token.strip())
         if principal is None:
             raise Unauthenticated("this token is not known: it was revoked, or never made here")

@@ -3,9 +3,9 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from ipaddress import IPv4Address
-from typing import Any
+from typing import Final
 
-from sqlalchemy import Select, any_, bindparam, func, literal, select, union_all, update
+from sqlalchemy import Integer, Uuid, any_, bindparam, func, select, text, update
 from sqlalchemy.dialects.postgresql import ARRAY, INET
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -15,6 +15,38 @@ from achelous_controller.domain.instances import MAC_PREFIX, VnicSpec
 from achelous_controller.domain.networks import assignable, why_not_assignable
 from achelous_controller.store.references import References, Subnet, refuse
 from achelous_controller.store.schema import MAC, subnets, vnics
+
+_GAPS: Final = text("""
+    SELECT before, ip
+    FROM (
+        SELECT ip, lag(ip, 1, :below) OVER (ORDER BY ip) AS before
+        FROM (
+            SELECT ip FROM vnics WHERE subnet_id = :subnet AND ip BETWEEN :low AND :high
+            UNION ALL
+            SELECT :above
+        ) AS bounds
+    ) AS pairs
+    WHERE ip - before > 1
+    ORDER BY ip
+    LIMIT :limit
+""").bindparams(
+    bindparam("subnet", type_=Uuid),
+    *(bindparam(name, type_=INET) for name in ("low", "high", "below", "above")),
+)
+"""The first gaps between the addresses in use from ``low`` to ``high``, the bounds outside them.
+
+One ordered walk over the index, ended by the limit: its cost is that of the addresses passed.
+"""
+
+_MACS: Final = select(MAC.next_value()).select_from(
+    func.generate_series(1, bindparam("count", type_=Integer)).alias()
+)
+
+_REMEMBER: Final = (
+    update(subnets)
+    .where(subnets.c.id == bindparam("subnet"))
+    .values(next_ip=bindparam("following", type_=INET))
+)
 
 
 async def addresses(
@@ -54,8 +86,8 @@ async def addresses(
 
 async def macs(connection: AsyncConnection, count: int) -> list[int]:
     """As many MACs, never used before, as integers of 48 bits."""
-    query = select(MAC.next_value()).select_from(func.generate_series(1, count).alias())
-    return [MAC_PREFIX | number for number in (await connection.execute(query)).scalars()]
+    numbers = await connection.execute(_MACS, {"count": count})
+    return [MAC_PREFIX | number for number in numbers.scalars()]
 
 
 def _given(specs: Sequence[VnicSpec], references: References) -> list[int]:
@@ -103,33 +135,19 @@ async def _free(
     first, last = assignable(subnet.network)
     gaps: list[Gap] = []
     for low, high in search(first, last, int(subnet.next_ip)):
-        rows = await connection.execute(_gaps(subnet, low, high, wanted + len(excluded)))
+        bounds = {
+            "low": IPv4Address(low),
+            "high": IPv4Address(high),
+            "below": IPv4Address(low - 1),
+            "above": IPv4Address(high + 1),
+        }
+        rows = await connection.execute(
+            _GAPS, {"subnet": subnet.id, "limit": wanted + len(excluded), **bounds}
+        )
         gaps += [Gap(int(row.before) + 1, int(row.ip) - 1) for row in rows]
         found = take(gaps, wanted, excluded)
         if len(found) == wanted:
             following = IPv4Address(min(int(found[-1]) + 1, last))
-            await connection.execute(
-                update(subnets).where(subnets.c.id == subnet.id).values(next_ip=following)
-            )
+            await connection.execute(_REMEMBER, {"subnet": subnet.id, "following": following})
             break
     return [int(address) for address in found]
-
-
-def _gaps(subnet: Subnet, low: int, high: int, limit: int) -> Select[Any]:
-    """The first ``limit`` gaps between the addresses in use from ``low`` to ``high``.
-
-    Each row: the addresses ``before`` and ``ip`` that bound a gap, both outside it. One ordered
-    walk over the index, ended by the limit: its cost is that of the addresses passed.
-    """
-    below, above = IPv4Address(low - 1), IPv4Address(high + 1)
-    used = union_all(
-        select(vnics.c.ip).where(
-            vnics.c.subnet_id == subnet.id,
-            vnics.c.ip.between(IPv4Address(low), IPv4Address(high)),
-        ),
-        select(literal(above, INET).label("ip")),
-    ).subquery()
-    previous = func.lag(used.c.ip, 1, literal(below, INET)).over(order_by=used.c.ip)
-    pairs = select(previous.label("before"), used.c.ip).subquery()
-    is_gap = pairs.c.ip.op("-")(pairs.c.before) > 1
-    return select(pairs).where(is_gap).order_by(pairs.c.ip).limit(limit)

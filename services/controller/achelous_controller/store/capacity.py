@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Select, bindparam, func, or_, select, update
+from sqlalchemy import Select, any_, bindparam, or_, select, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import Integer, Uuid
@@ -17,6 +17,28 @@ from achelous_controller.store.references import refuse
 from achelous_controller.store.schema import hosts
 
 _ROOM: Final = select(hosts.c.id, hosts.c.vtep, hosts.c.vnic_count, hosts.c.capacity)
+_IS_NAMED: Final = hosts.c.id == any_(bindparam("ids", type_=ARRAY(Uuid)))
+
+_NAMED: Final = _ROOM.where(_IS_NAMED).order_by(hosts.c.id).with_for_update()
+
+_LEAST_LOADED: Final = (
+    _ROOM.where(hosts.c.vnic_count + bindparam("vnics", type_=Integer) <= hosts.c.capacity)
+    .order_by(hosts.c.vnic_count, hosts.c.id)
+    .limit(bindparam("limit", type_=Integer))
+    .with_for_update(skip_locked=True)
+)
+
+_ALL_WITH_ROOM: Final = (
+    _ROOM.where(or_(hosts.c.vnic_count < hosts.c.capacity, _IS_NAMED))
+    .order_by(hosts.c.id)
+    .with_for_update()
+)
+
+_COUNT: Final = text("""
+    UPDATE hosts SET vnic_count = hosts.vnic_count + change.count
+    FROM unnest(:ids, :counts) AS change (id, count)
+    WHERE hosts.id = change.id
+""").bindparams(bindparam("ids", type_=ARRAY(Uuid)), bindparam("counts", type_=ARRAY(Integer)))
 
 
 async def reserve(connection: AsyncConnection, specs: Sequence[InstanceSpec]) -> list[Room]:
@@ -26,22 +48,26 @@ async def reserve(connection: AsyncConnection, specs: Sequence[InstanceSpec]) ->
     take different hosts. If the rest has no room, it lets go of what it holds and waits for all
     hosts in order of id: no false refusal, and no deadlock.
     """
-    named = {spec.host_id for spec in specs if spec.host_id is not None}
-    attempt = await connection.begin_nested()
-    rooms = await _read(connection, _named(named))
-    rooms |= await _read(connection, _least_loaded(specs))
+    named = {"ids": list({spec.host_id for spec in specs if spec.host_id is not None})}
+    attempt = await connection.begin_nested() if len(specs) > 1 else None
+    rooms = await _read(connection, _NAMED, named) if named["ids"] else {}
     _must_exist(specs, rooms)
+    sizes = [len(spec.vnics) for spec in specs if spec.host_id is None]
+    if sizes:  # as many hosts as could be needed at most
+        rooms |= await _read(connection, _LEAST_LOADED, {"vnics": min(sizes), "limit": len(sizes)})
     try:
         chosen = _assign(specs, rooms)
     except NoRoom:
-        await attempt.rollback()
-        rooms = await _read(connection, _all_with_room(named))
+        if attempt is not None:  # one instance alone has no host and locked none
+            await attempt.rollback()
+        rooms = await _read(connection, _ALL_WITH_ROOM, named)
         try:
             chosen = _assign(specs, rooms)
         except NoRoom as none:
             raise _no_room(specs[none.index], none.vnics) from None
     else:
-        await attempt.commit()
+        if attempt is not None:
+            await attempt.commit()
     taken: Counter[UUID] = Counter()
     for spec, host_id in zip(specs, chosen, strict=True):
         taken[host_id] += len(spec.vnics)
@@ -54,32 +80,13 @@ async def release(connection: AsyncConnection, vnics: Mapping[UUID, int]) -> Non
     await _count(connection, {host_id: -count for host_id, count in vnics.items()})
 
 
-async def _read(connection: AsyncConnection, query: Select[Any]) -> dict[UUID, Room]:
+async def _read(
+    connection: AsyncConnection, query: Select[Any], values: Mapping[str, object]
+) -> dict[UUID, Room]:
     return {
         row.id: Room(row.id, row.vtep, row.vnic_count, row.capacity)
-        for row in await connection.execute(query)
+        for row in await connection.execute(query, values)
     }
-
-
-def _named(host_ids: set[UUID]) -> Select[Any]:
-    return _ROOM.where(hosts.c.id.in_(host_ids)).order_by(hosts.c.id).with_for_update()
-
-
-def _least_loaded(specs: Sequence[InstanceSpec]) -> Select[Any]:
-    """As many hosts as could be needed at most, those with the fewest vNICs."""
-    sizes = [len(spec.vnics) for spec in specs if spec.host_id is None]
-    return (
-        _ROOM.where(hosts.c.vnic_count + min(sizes, default=1) <= hosts.c.capacity)
-        .order_by(hosts.c.vnic_count, hosts.c.id)
-        .limit(len(sizes))
-        .with_for_update(skip_locked=True)
-    )
-
-
-def _all_with_room(host_ids: set[UUID]) -> Select[Any]:
-    has_room = hosts.c.vnic_count < hosts.c.capacity
-    query = _ROOM.where(or_(has_room, hosts.c.id.in_(host_ids)))
-    return query.order_by(hosts.c.id).with_for_update()
 
 
 def _must_exist(specs: Sequence[InstanceSpec], rooms: Mapping[UUID, Room]) -> None:
@@ -114,11 +121,5 @@ def _no_room(spec: InstanceSpec, vnics: int) -> Conflict:
 
 
 async def _count(connection: AsyncConnection, vnics: Mapping[UUID, int]) -> None:
-    ids = bindparam("ids", list(vnics), type_=ARRAY(Uuid))
-    counts = bindparam("counts", list(vnics.values()), type_=ARRAY(Integer))
-    changes = func.unnest(ids, counts).table_valued("id", "count").render_derived()
-    await connection.execute(
-        update(hosts)
-        .where(hosts.c.id == changes.c.id)
-        .values(vnic_count=hosts.c.vnic_count + changes.c.count)
-    )
+    values = {"ids": list(vnics), "counts": list(vnics.values())}
+    await connection.execute(_COUNT, values)

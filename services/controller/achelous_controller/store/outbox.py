@@ -10,14 +10,34 @@ from collections.abc import Iterable
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import Double, Uuid, bindparam, func, insert, select, text, update
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from achelous_controller.store.schema import fleet, hosts, outbox, vpcs
+from achelous_controller.store.schema import fleet, outbox, vpcs
 from achelous_shared.routes import MAX_DELTA_ENTRIES, Routes, pack
 
 CHANNEL: Final = "achelous_outbox"
 """NOTIFY channel that wakes the dispatcher."""
+
+_WAKE: Final = func.pg_notify(CHANNEL, "")
+
+_HOSTS_CHANGED: Final = text("""
+    WITH locked AS (
+        SELECT id FROM hosts WHERE id = ANY(:ids) ORDER BY id FOR UPDATE
+    ), changed AS (
+        UPDATE hosts SET revision = hosts.revision + 1
+        FROM locked WHERE hosts.id = locked.id
+        RETURNING hosts.id, hosts.revision
+    )
+    INSERT INTO outbox (kind, host_id, revision, created_at)
+    SELECT 'host', id, revision, :now FROM changed
+    RETURNING host_id, revision, pg_notify(:channel, '')
+""").bindparams(
+    bindparam("ids", type_=ARRAY(Uuid)),
+    bindparam("now", type_=Double),
+    channel=CHANNEL,
+)
 
 
 async def lock_vpc(connection: AsyncConnection, vpc_id: UUID) -> tuple[int, int] | None:
@@ -56,34 +76,17 @@ async def routes_changed(
         )
     if rows:
         await connection.execute(update(vpcs).where(vpcs.c.id == vpc_id).values(revision=revision))
-        await connection.execute(insert(outbox), rows)
-        await _notify(connection)
+        await connection.execute(insert(outbox).returning(_WAKE), rows)
     return entries
 
 
 async def hosts_changed(connection: AsyncConnection, host_ids: Iterable[UUID]) -> dict[UUID, int]:
     """Record that the documents of these hosts changed; their new revisions."""
-    wanted = sorted(set(host_ids))
+    wanted = list(set(host_ids))
     if not wanted:
         return {}
-    locked = select(hosts.c.id).where(hosts.c.id.in_(wanted)).order_by(hosts.c.id).with_for_update()
-    await connection.execute(locked)
-    result = await connection.execute(
-        update(hosts)
-        .where(hosts.c.id.in_(wanted))
-        .values(revision=hosts.c.revision + 1)
-        .returning(hosts.c.id, hosts.c.revision)
-    )
-    revisions: dict[UUID, int] = {row.id: row.revision for row in result}
-    await connection.execute(
-        insert(outbox),
-        [
-            {"kind": "host", "host_id": host, "revision": revision, "created_at": time.time()}
-            for host, revision in revisions.items()
-        ],
-    )
-    await _notify(connection)
-    return revisions
+    result = await connection.execute(_HOSTS_CHANGED, {"ids": wanted, "now": time.time()})
+    return {row.host_id: row.revision for row in result}
 
 
 async def fleet_changed(connection: AsyncConnection) -> int:
@@ -93,11 +96,8 @@ async def fleet_changed(connection: AsyncConnection) -> int:
     )
     revision: int = result.scalar_one()
     await connection.execute(
-        insert(outbox), [{"kind": "fleet", "revision": revision, "created_at": time.time()}]
+        insert(outbox)
+        .values(kind="fleet", revision=revision, created_at=time.time())
+        .returning(_WAKE)
     )
-    await _notify(connection)
     return revision
-
-
-async def _notify(connection: AsyncConnection) -> None:
-    await connection.execute(select(func.pg_notify(CHANNEL, "")))

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
+from typing import Final
 from uuid import UUID
 
-from sqlalchemy import or_, select
+from sqlalchemy import ColumnElement, Uuid, any_, bindparam, or_, select
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from achelous_controller.domain.errors import FieldError, Invalid, Refused
@@ -13,7 +15,26 @@ from achelous_controller.domain.instances import InstanceSpec, VnicSpec
 from achelous_controller.domain.rules import DEFAULT_GROUP
 from achelous_controller.store.schema import security_groups, subnets, vpcs
 
-_MAX_ERRORS = 100
+_MAX_ERRORS: Final = 100
+
+
+def _one_of(column: ColumnElement[UUID], name: str) -> ColumnElement[bool]:
+    return column == any_(bindparam(name, type_=ARRAY(Uuid)))
+
+
+_LOCK_VPCS: Final = (
+    select(vpcs.c.id, vpcs.c.vni, vpcs.c.revision)
+    .where(vpcs.c.id.in_(select(subnets.c.vpc_id).where(_one_of(subnets.c.id, "subnets"))))
+    .order_by(vpcs.c.id)
+    .with_for_update()
+)
+_SUBNETS: Final = select(subnets).where(_one_of(subnets.c.id, "subnets"))
+_GROUPS: Final = select(
+    security_groups.c.id, security_groups.c.vpc_id, security_groups.c.name
+).where(
+    _one_of(security_groups.c.vpc_id, "vpcs"),
+    or_(_one_of(security_groups.c.id, "groups"), security_groups.c.name == DEFAULT_GROUP),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,27 +109,20 @@ async def lock(
 async def _lock_vpcs(
     connection: AsyncConnection, subnet_ids: set[UUID]
 ) -> dict[UUID, tuple[int, int]]:
-    named = select(subnets.c.vpc_id).where(subnets.c.id.in_(subnet_ids))
-    query = (
-        select(vpcs.c.id, vpcs.c.vni, vpcs.c.revision)
-        .where(vpcs.c.id.in_(named))
-        .order_by(vpcs.c.id)
-        .with_for_update()
-    )
-    return {row.id: (row.vni, row.revision) for row in await connection.execute(query)}
+    rows = await connection.execute(_LOCK_VPCS, {"subnets": list(subnet_ids)})
+    return {row.id: (row.vni, row.revision) for row in rows}
 
 
 async def _read_subnets(
     connection: AsyncConnection, subnet_ids: set[UUID], project_id: UUID | None
 ) -> dict[UUID, Subnet]:
-    query = select(subnets).where(subnets.c.id.in_(subnet_ids))
-    if project_id is not None:
-        query = query.where(subnets.c.project_id == project_id)
+    rows = await connection.execute(_SUBNETS, {"subnets": list(subnet_ids)})
     return {
         row.id: Subnet(
             row.id, row.project_id, row.vpc_id, row.name, row.cidr, row.gateway_ip, row.next_ip
         )
-        for row in await connection.execute(query)
+        for row in rows
+        if project_id in (None, row.project_id)
     }
 
 
@@ -117,11 +131,8 @@ async def _read_groups(
 ) -> tuple[dict[UUID, UUID], dict[UUID, UUID]]:
     """Security group -> VPC of the groups that are named, and VPC -> default group."""
     named = {group for vnic in vnics for group in vnic.security_group_ids}
-    table = security_groups
-    query = select(table.c.id, table.c.vpc_id, table.c.name).where(
-        table.c.vpc_id.in_(vpc_ids), or_(table.c.id.in_(named), table.c.name == DEFAULT_GROUP)
-    )
-    rows = (await connection.execute(query)).all()
+    values = {"vpcs": list(vpc_ids), "groups": list(named)}
+    rows = (await connection.execute(_GROUPS, values)).all()
     defaults = {row.vpc_id: row.id for row in rows if row.name == DEFAULT_GROUP}
     return {row.id: row.vpc_id for row in rows}, defaults
 

@@ -87,7 +87,7 @@ class InstanceCreate(Body):
 
     name: Name
     kind: Kind = Kind.VM
-    vnics: tuple[VnicCreate, ...] = Field(min_length=1, max_length=MAX_VNICS)
+    vnics: list[VnicCreate] = Field(min_length=1, max_length=MAX_VNICS)
     project_id: UUID | None = Field(None, description="If given, it has to be the subnets' own")
     host_id: UUID | None = Field(None, description="Operators only; null: one is chosen")
 
@@ -111,7 +111,7 @@ class BatchCreate(Body):
 
     model_config = example({"instances": [_EXAMPLE_SPEC]})
 
-    instances: tuple[InstanceCreate, ...] = Field(min_length=1, max_length=MAX_BATCH)
+    instances: list[InstanceCreate] = Field(min_length=1, max_length=MAX_BATCH)
 
 
 class InstanceUpdate(Body):

@@ -280,10 +280,10 @@ def upgrade() -> None:
     op.create_table(
         "vnics",
         sa.Column("id", sa.Uuid(), nullable=False),
-        sa.Column("project_id", sa.Uuid(), nullable=False),
         sa.Column("instance_id", sa.Uuid(), nullable=False),
-        sa.Column("vpc_id", sa.Uuid(), nullable=False),
         sa.Column("subnet_id", sa.Uuid(), nullable=False),
+        sa.Column("project_id", sa.Uuid(), nullable=False),
+        sa.Column("vpc_id", sa.Uuid(), nullable=False),
         sa.Column("host_id", sa.Uuid(), nullable=False),
         sa.Column("position", sa.SmallInteger(), nullable=False),
         sa.Column("ip", postgresql.INET(), nullable=False),
@@ -292,15 +292,10 @@ def upgrade() -> None:
         sa.Column("revision", sa.BigInteger(), nullable=False),
         sa.Column("withdrawn", sa.Boolean(), server_default="false", nullable=False),
         sa.Column("version", sa.Integer(), server_default="1", nullable=False),
-        sa.ForeignKeyConstraint(["host_id"], ["hosts.id"], name=op.f("vnics_host_id_fkey")),
         sa.ForeignKeyConstraint(
             ["instance_id"], ["instances.id"], name=op.f("vnics_instance_id_fkey")
         ),
-        sa.ForeignKeyConstraint(
-            ["project_id"], ["projects.id"], name=op.f("vnics_project_id_fkey")
-        ),
         sa.ForeignKeyConstraint(["subnet_id"], ["subnets.id"], name=op.f("vnics_subnet_id_fkey")),
-        sa.ForeignKeyConstraint(["vpc_id"], ["vpcs.id"], name=op.f("vnics_vpc_id_fkey")),
         sa.PrimaryKeyConstraint("id", name=op.f("vnics_pkey")),
         sa.UniqueConstraint("mac", name=op.f("vnics_mac_key")),
         sa.UniqueConstraint("subnet_id", "ip", name=op.f("vnics_subnet_id_ip_key")),

@@ -1,0 +1,104 @@
+"""Choosing hosts, on a fleet of the module's own."""
+
+import asyncio
+from collections import Counter
+
+import pytest
+from api.client import Api, Json, instance, only_error, problem_of
+from api.conftest import Controller
+from sqlalchemy import delete, update
+
+from achelous_controller.store.schema import hosts, instances, vnics
+
+
+@pytest.fixture
+async def subnet(controller: Controller, tenant: Api) -> Json:
+    """A subnet, and no host at all."""
+    async with controller.engine.begin() as connection:
+        await connection.execute(delete(vnics))
+        await connection.execute(delete(instances))
+        await connection.execute(update(hosts).values(vnic_count=0))
+        await connection.execute(delete(hosts))
+    return await tenant.subnet(await tenant.vpc())
+
+
+async def placed(operator: Api) -> Counter[str]:
+    """Instances by host."""
+    found = await operator.get("/instances", limit=1000)
+    return Counter(item["host_id"] for item in found["items"])
+
+
+async def test_without_a_host_nothing_is_made(tenant: Api, subnet: Json) -> None:
+    problem = problem_of(await tenant.post("/instances", instance(subnet)), 409)
+
+    assert "no host has room" in problem["detail"]
+
+
+async def test_instances_spread_over_the_hosts(operator: Api, tenant: Api, subnet: Json) -> None:
+    fleet = [await operator.host() for _ in range(3)]
+
+    for _ in range(4):
+        await tenant.instance(subnet)
+    batch = {"instances": [instance(subnet) for _ in range(5)]}
+    assert (await tenant.post("/instances:batch", batch)).status_code == 201
+
+    assert await placed(operator) == {host["id"]: 3 for host in fleet}
+
+
+async def test_parallel_requests_respect_capacity_and_use_all_of_it(
+    operator: Api, tenant: Api, subnet: Json
+) -> None:
+    fleet = [await operator.host(capacity) for capacity in (1, 4, 7)]
+
+    replies = await asyncio.gather(
+        *(tenant.post("/instances", instance(subnet)) for _ in range(20))
+    )
+
+    assert Counter(reply.status_code for reply in replies) == {201: 12, 409: 8}
+    assert await placed(operator) == {
+        host["id"]: capacity for host, capacity in zip(fleet, (1, 4, 7), strict=True)
+    }
+
+
+async def test_tenants_side_by_side_fill_the_fleet_without_false_refusals(
+    operator: Api, subnet: Json
+) -> None:
+    await operator.host(10)
+    await operator.host(10)
+    nets = []
+    for _ in range(5):
+        tenant = await operator.tenant(await operator.project())
+        nets.append((tenant, await tenant.subnet(await tenant.vpc())))
+
+    replies = await asyncio.gather(
+        *(
+            tenant.post("/instances:batch", {"instances": [instance(net), instance(net)]})
+            for tenant, net in nets * 2
+        )
+    )
+
+    assert [reply.status_code for reply in replies] == [201] * 10
+    assert sorted((await placed(operator)).values()) == [10, 10]
+
+
+async def test_a_given_host_that_is_full_is_a_conflict(operator: Api, subnet: Json) -> None:
+    full, other = await operator.host(1), await operator.host()
+    await operator.instance(subnet, host_id=full["id"])
+
+    error = only_error(await operator.post("/instances", instance(subnet, host_id=full["id"])), 409)
+
+    assert error["field"] == "host_id"
+    made = await operator.instance(subnet)
+    assert made["host_id"] == other["id"]
+
+
+async def test_a_deleted_instance_gives_its_room_back(
+    operator: Api, tenant: Api, subnet: Json
+) -> None:
+    await operator.host(1)
+    made = await tenant.instance(subnet)
+    problem_of(await tenant.post("/instances", instance(subnet)), 409)
+
+    await tenant.delete(f"/instances/{made['id']}")
+
+    await tenant.instance(subnet)

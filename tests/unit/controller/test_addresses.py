@@ -1,0 +1,43 @@
+"""Choosing addresses, compared with a model that tries them one by one."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from achelous_controller.domain.addresses import Gap, search, take
+
+FIRST, LAST = 1000, 1060
+
+
+def gaps_of(used: set[int], low: int, high: int) -> list[Gap]:
+    """The gaps between used addresses, found by looking at every one."""
+    gaps: list[Gap] = []
+    for address in range(low, high + 1):
+        if address in used:
+            continue
+        if gaps and gaps[-1].last == address - 1:
+            gaps[-1] = Gap(gaps[-1].first, address)
+        else:
+            gaps.append(Gap(address, address))
+    return gaps
+
+
+addresses = st.integers(FIRST, LAST)
+
+
+@given(
+    used=st.sets(addresses),
+    excluded=st.sets(addresses),
+    start=st.integers(FIRST - 1, LAST + 1),
+    wanted=st.integers(0, 70),
+)
+def test_the_free_addresses_from_the_start_on_are_taken_once_each(
+    used: set[int], excluded: set[int], start: int, wanted: int
+) -> None:
+    ranges = search(FIRST, LAST, start)
+    order = [address for low, high in ranges for address in range(low, high + 1)]
+    gaps = [gap for low, high in ranges for gap in gaps_of(used, low, high)]
+
+    taken = take(gaps, wanted, excluded).tolist()
+
+    assert sorted(order) == list(range(FIRST, LAST + 1))
+    assert taken == [a for a in order if a not in used | excluded][:wanted]

@@ -1,0 +1,28 @@
+"""Route entries from columns, byte for byte."""
+
+from ipaddress import IPv4Address
+
+from achelous_controller.domain.route_entries import entries
+from achelous_shared.routes import RouteOp, ip_of, mac_of
+
+
+def test_an_entry_says_where_an_address_is() -> None:
+    table = entries(
+        RouteOp.UPSERT,
+        [int(IPv4Address("10.1.2.3")), int(IPv4Address("10.1.2.4"))],
+        [int(IPv4Address("198.18.0.9")), int(IPv4Address("198.18.0.10"))],
+        [0x020000000001, 0x02FFFFFFFFFF],
+    )
+
+    assert table["ip"][0].tobytes() == b"\0" * 10 + b"\xff\xff" + bytes([10, 1, 2, 3])
+    assert table.tobytes()[16:20] == bytes([198, 18, 0, 9])
+    assert [mac_of(mac.tobytes()) for mac in table["mac"]] == [
+        "02:00:00:00:00:01",
+        "02:ff:ff:ff:ff:ff",
+    ]
+    assert ip_of(table["ip"][1].tobytes()) == IPv4Address("10.1.2.4")
+    assert table["op"].tolist() == [RouteOp.UPSERT] * 2
+
+
+def test_no_addresses_make_no_entries() -> None:
+    assert len(entries(RouteOp.DELETE, [], [], [])) == 0
