@@ -1,5 +1,6 @@
 """A client of the REST API for the lab, the tour and the tests: thin, typed where it pays."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
@@ -39,9 +40,12 @@ class Rule:
 
 
 class Api:
-    """One token's view of a controller. Several addresses: the next is tried when one is gone."""
+    """One token's view of the controllers: the next is tried when one is gone.
 
-    def __init__(self, addresses: list[str], token: str) -> None:
+    `addresses` is asked anew for each call, as a controller that restarts may listen elsewhere.
+    """
+
+    def __init__(self, addresses: Callable[[], list[str]], token: str) -> None:
         self._addresses = addresses
         self._http = httpx.AsyncClient(
             headers={"Authorization": f"Bearer {token}"}, timeout=_TIMEOUT_S
@@ -62,15 +66,17 @@ class Api:
         self, method: str, path: str, body: Object | None = None, **options: Any
     ) -> Object:
         """The answer's JSON, {} if it has none. Raises ApiRefused, httpx.HTTPError."""
-        for address in self._addresses:
+        failed = httpx.ConnectError("no controller listens")
+        for address in self._addresses():
             try:
                 answer = await self._http.request(
                     method, f"http://{address}/v1{path}", json=body, **options
                 )
                 break
-            except httpx.ConnectError:
-                if address == self._addresses[-1]:
-                    raise
+            except httpx.ConnectError as error:
+                failed = error
+        else:
+            raise failed
         content: Object = answer.json() if answer.content else {}
         if answer.is_error:
             raise ApiRefused(method, path, answer.status_code, content)

@@ -1,8 +1,10 @@
 """The whole platform on one machine: servers, controllers, gateways, hosts, guests."""
 
+import asyncio
+import itertools
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface
@@ -15,7 +17,6 @@ import httpx
 
 from achelous_lab import syscalls
 from achelous_lab.api import Api, Object, Rule
-from achelous_lab.netns.cables import Cable
 from achelous_lab.netns.guest import Guest, Nic
 from achelous_lab.netns.network import Network
 from achelous_lab.netns.underlay import UNDERLAY_DEVICE, UNDERLAY_NETWORK, Node
@@ -30,6 +31,14 @@ from achelous_shared.names import port_ifname
 HOST_CAPACITY: Final = 900
 _FIRST_GATEWAY: Final = UNDERLAY_NETWORK.network_address + 0x0101
 _FIRST_HOST: Final = UNDERLAY_NETWORK.network_address + 0x0201
+_START_S: Final = 30.0
+_SIZES: Final = {
+    "ROUTE_CAPACITY": "65536",
+    "MAX_FC": "8192",
+    "MAX_SESSIONS": "32768",
+}
+"""Of the agents' maps, which take their memory at once: small, as many agents share one machine.
+The same variable in the lab's own environment is stronger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +120,8 @@ class Lab:
         self._external = external or External()
         self._stack = AsyncExitStack()
         self._clients = AsyncExitStack()
+        self._services: list[Process] = []
+        self._guest_numbers = itertools.count(1)
         self.controllers: list[Process] = []
         self.gateways: list[Machine] = []
         self.hosts: list[Machine] = []
@@ -139,26 +150,47 @@ class Lab:
         await self._stack.aclose()
 
     async def _start(self, stack: AsyncExitStack) -> None:
+        if self.size.dataplane:
+            self.network = await stack.enter_async_context(Network(self.run_dir))
+            bpffs = self.run_dir.subdir("bpffs")
+            ensure_bpffs(bpffs)
+            stack.callback(syscalls.unmount, bpffs)
         if self._external.nats_url is None:
             self.nats = NatsServer(self.run_dir.subdir("nats"))
             await stack.enter_async_context(self.nats)
         if self._external.dsn is None:
             self.postgres = PostgresServer(self.run_dir.subdir("postgres"), fsync=False)
             await stack.enter_async_context(self.postgres)
-        for number in range(1, self.size.controllers + 1):
-            self.controllers.append(await self._controller(stack, number))
-        stack.push_async_callback(self._close_clients)
+        stack.push_async_callback(self._stop_services)
+        stack.push_async_callback(self._clients.aclose)
+        self.controllers.append(await self._controller(1))
         self.api = self.client(self.operator_token_file.read_text().strip())
-        if not self.size.dataplane:
-            return
-        self.network = await stack.enter_async_context(Network(self.run_dir))
-        bpffs = self.run_dir.subdir("bpffs")
-        ensure_bpffs(bpffs)
-        stack.callback(syscalls.unmount, bpffs)
-        for number in range(self.size.gateways):
-            await self.add_gateway(stack, f"g{number + 1}", _FIRST_GATEWAY + number)
-        for number in range(self.size.hosts):
-            await self.add_host(stack, f"h{number + 1}", _FIRST_HOST + number)
+        try:
+            await self._start_rest()
+        except ExceptionGroup as failed:  # the first of them says why, with its log's last lines
+            raise failed.exceptions[0] from failed
+
+    async def _start_rest(self) -> None:
+        """Side by side: what takes long is each process's imports."""
+        size = self.size
+        async with asyncio.TaskGroup() as group:
+            controllers = [
+                group.create_task(self._controller(number))
+                for number in range(2, size.controllers + 1)
+            ]
+            gateways, hosts = [
+                [group.create_task(start(number)) for number in range(count)]
+                for start, count in (
+                    (self._gateway, size.gateways if size.dataplane else 0),
+                    (self._host, size.hosts if size.dataplane else 0),
+                )
+            ]
+        self.controllers += [task.result() for task in controllers]
+        self.gateways += [task.result() for task in gateways]
+        self.hosts += [task.result() for task in hosts]
+
+    async def _stop_services(self) -> None:
+        await asyncio.gather(*(process.stop() for process in self._services))
 
     @property
     def operator_token_file(self) -> Path:
@@ -166,12 +198,13 @@ class Lab:
 
     @property
     def addresses(self) -> list[str]:
-        """address:port of each controller that runs."""
-        return [
-            self._address_file("controller", str(process.pid)).read_text().strip()
+        """address:port of each controller that listens."""
+        files = [
+            self._address_file("controller", str(process.pid))
             for process in self.controllers
             if process.running
         ]
+        return [file.read_text().strip() for file in files if file.exists()]
 
     def nats_url(self, role: Role) -> str:
         return self._external.nats_url or self._nats().url(role)
@@ -185,7 +218,7 @@ class Lab:
 
     def client(self, token: str) -> Api:
         """A client with that token, closed with the lab."""
-        api = Api(self.addresses, token)
+        api = Api(lambda: self.addresses, token)
         self._clients.push_async_exit(api)
         return api
 
@@ -195,16 +228,6 @@ class Lab:
         token = (await self.api.post("/tokens", body))["token"]
         return Tenant(self.client(token), project["id"], token)
 
-    async def add_gateway(self, stack: AsyncExitStack, name: str, ip: IPv4Address) -> Machine:
-        gateway = await self._machine(stack, "gateway", name, ip, Role.GATEWAY)
-        self.gateways.append(gateway)
-        return gateway
-
-    async def add_host(self, stack: AsyncExitStack, name: str, ip: IPv4Address) -> Machine:
-        host = await self._machine(stack, "vswitch", name, ip, Role.VSWITCH)
-        self.hosts.append(host)
-        return host
-
     async def instance(
         self,
         tenant: Tenant,
@@ -213,18 +236,19 @@ class Lab:
         *,
         host: Machine | None = None,
         ip: str | None = None,
-        groups: list[Object] | None = None,
+        groups: Sequence[Object] | None = None,
+        kind: str = "vm",
+        more_vnics: Sequence[Object] = (),
         wait: bool = True,
     ) -> Instance:
-        """Create an instance with one vNIC by the API, plug in its guest, wait until ACTIVE."""
-        vnic: Object = {"subnet_id": subnet["id"]}
-        if ip is not None:
-            vnic["ip"] = ip
-        if groups is not None:
-            vnic["security_group_ids"] = [group["id"] for group in groups]
-        body: Object = {"name": name, "kind": "vm", "vnics": [vnic]}
+        """Create an instance by the API, plug in its guest, wait until it is ACTIVE.
+
+        Its first vNIC is in `subnet`; `more_vnics` are bodies (`vnic_body`) of further ones.
+        """
+        vnic = vnic_body(subnet, ip=ip, groups=groups)
+        body: Object = {"name": name, "kind": kind, "vnics": [vnic, *more_vnics]}
         if host is not None:
-            body |= {"host_id": str(host.id), "project_id": tenant.project_id}
+            body["host_id"] = str(host.id)
         created = await self.api.post("/instances", body | {"project_id": tenant.project_id})
         instance = await self.plug_in(created)
         if wait:
@@ -234,11 +258,15 @@ class Lab:
     async def plug_in(self, created: Object) -> Instance:
         """Play the hypervisor: the guest of an instance, its devices on the instance's host."""
         host = next(host for host in self.hosts if str(host.id) == created["host_id"])
-        guest = await self.network.guest(f"vm{len(self.network.guests) + 1}")
-        for vnic in created["vnics"]:
-            subnet = await self.api.get(f"/subnets/{vnic['subnet_id']}")
-            cable = await guest.add_nic(self.network.cables, _nic(vnic, subnet))
-            await self._plug(cable, host, vnic)
+        subnets = [await self.api.get(f"/subnets/{vnic['subnet_id']}") for vnic in created["vnics"]]
+        guest = await self.network.guest(f"vm{next(self._guest_numbers)}")
+        try:
+            for vnic, subnet in zip(created["vnics"], subnets, strict=True):
+                cable = await guest.add_nic(self.network.cables, _nic(vnic, subnet))
+                await cable.plug(host.node.namespace, port_ifname(UUID(vnic["id"])))
+        except BaseException:
+            await self.network.remove_guest(guest)
+            raise
         instance = Instance(UUID(created["id"]), guest, host, created["vnics"])
         self.instances.append(instance)
         return instance
@@ -248,10 +276,7 @@ class Lab:
         self.instances.remove(instance)
         await self.network.remove_guest(instance.guest)
 
-    async def _plug(self, cable: Cable, host: Machine, vnic: Object) -> None:
-        await cable.plug(host.node.namespace, port_ifname(UUID(vnic["id"])))
-
-    async def _controller(self, stack: AsyncExitStack, number: int) -> Process:
+    async def _controller(self, number: int) -> Process:
         environment = {
             "NATS_URL": self.nats_url(Role.CONTROLLER),
             "DSN": self.dsn(),
@@ -263,33 +288,36 @@ class Lab:
             environment,
             lambda: self._ready("controller", str(process.pid), "healthz"),
         )
-        return await stack.enter_async_context(process)
+        return await process.start(_START_S)
 
-    async def _machine(
-        self, stack: AsyncExitStack, service: str, name: str, ip: IPv4Address, role: Role
-    ) -> Machine:
+    async def _gateway(self, number: int) -> Machine:
+        name, ip = f"g{number + 1}", _FIRST_GATEWAY + number
+        registered = await self.api.post("/gateways", {"name": name, "vtep": str(ip)})
+        return await self._machine(Role.GATEWAY, name, ip, registered["id"])
+
+    async def _host(self, number: int) -> Machine:
+        name, ip = f"h{number + 1}", _FIRST_HOST + number
+        body = {"name": name, "vtep": str(ip), "capacity": HOST_CAPACITY}
+        registered = await self.api.post("/hosts", body)
+        return await self._machine(Role.VSWITCH, name, ip, registered["id"])
+
+    async def _machine(self, role: Role, name: str, ip: IPv4Address, machine_id: str) -> Machine:
         node = await self.network.underlay.node(name, ip)
-        gateway = role is Role.GATEWAY
-        body: Object = {"name": name, "vtep": str(ip)}
-        if not gateway:
-            body["capacity"] = HOST_CAPACITY
-        registered = await self.api.post("/gateways" if gateway else "/hosts", body)
-        machine_id = registered["id"]
-        environment = {
+        sizes = {key: value for key, value in _SIZES.items() if f"ACHELOUS_{key}" not in os.environ}
+        environment = sizes | {
             "NATS_URL": self.nats_url(role),
-            "GATEWAY_ID" if gateway else "HOST_ID": machine_id,
+            "GATEWAY_ID" if role is Role.GATEWAY else "HOST_ID": machine_id,
             "UNDERLAY_DEVICE": UNDERLAY_DEVICE,
             "NETNS": str(node.namespace.path),
             "BPFFS": str(self.run_dir.path / "bpffs" / name),
         }
         process = self._process(
             name,
-            f"achelous_{service}",
+            f"achelous_{role}",
             environment,
-            lambda: self._ready(service, machine_id, "readyz"),
+            lambda: self._ready(role, machine_id, "readyz"),
         )
-        await stack.enter_async_context(process)
-        return Machine(UUID(machine_id), node, process)
+        return Machine(UUID(machine_id), node, await process.start(_START_S))
 
     def _process(
         self,
@@ -299,13 +327,15 @@ class Lab:
         ready: Callable[[], Awaitable[bool]],
     ) -> Process:
         shared = {"HTTP": "127.0.0.1:0", "RUN_DIR": str(self.run_dir.path)}
-        return Process(
+        process = Process(
             name,
             [sys.executable, "-m", module],
-            log=self.run_dir.subdir("logs") / f"{name}.log",
+            log=self.run_dir.log(name),
             env={f"ACHELOUS_{key}": value for key, value in (shared | environment).items()},
             ready=ready,
         )
+        self._services.append(process)
+        return process
 
     def _address_file(self, service: str, service_id: str) -> Path:
         return self.run_dir.path / f"{service}-{service_id}.http"
@@ -319,13 +349,22 @@ class Lab:
             return False
         return answer.is_success
 
-    async def _close_clients(self) -> None:
-        await self._clients.aclose()
-
     def _nats(self) -> NatsServer:
         if self.nats is None:
             raise RuntimeError("the lab has no bus before it has started")
         return self.nats
+
+
+def vnic_body(
+    subnet: Object, *, ip: str | None = None, groups: Sequence[Object] | None = None
+) -> Object:
+    """A vNIC as the API takes it; what is None is left to the API."""
+    body: Object = {"subnet_id": subnet["id"]}
+    if ip is not None:
+        body["ip"] = ip
+    if groups is not None:
+        body["security_group_ids"] = [group["id"] for group in groups]
+    return body
 
 
 def _nic(vnic: Object, subnet: Object) -> Nic:
