@@ -5,6 +5,7 @@ The lab is imported when one of them runs: the other commands start without it.
 
 import asyncio
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -25,6 +26,12 @@ def up(
     nats: Annotated[
         str | None, typer.Option(help="Use this bus, JetStream on: nats://USER:PASSWORD@HOST:PORT.")
     ] = None,
+    operator_token_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --dsn: the file of the operator's token; written if the database is empty."
+        ),
+    ] = None,
     sample: Annotated[bool, typer.Option(help="Make a sample VPC with two guests.")] = True,
     as_json: Annotated[
         bool, typer.Option("--json", help="When up, print where things are as a line of JSON.")
@@ -41,12 +48,16 @@ def up(
 
     _check_scheme("--dsn", dsn, "postgresql+asyncpg://")
     _check_scheme("--nats", nats, "nats://")
+    if operator_token_file is not None and dsn is None:
+        raise usage("--operator-token-file goes with --dsn: an embedded database starts empty")
     missing = missing_for_ebpf()
     if missing:
         typer.echo("\n  ".join([_MISSING, *missing]), err=True)
         typer.echo("Starting the control plane alone: API, database and bus work.", err=True)
     size = Size(hosts, gateways, controllers, dataplane=not missing)
-    raise typer.Exit(_run(stay_up(Options(size, External(dsn, nats), sample, as_json))))
+    raise typer.Exit(
+        _run(stay_up(Options(size, External(dsn, nats, operator_token), sample, as_json)))
+    )
 
 
 def demo(
@@ -71,7 +82,7 @@ def _run(platform: Coroutine[Any, Any, int]) -> int:
 
     try:
         return asyncio.run(platform)
-    except (ProcessFailed, TimeoutError, OSError) as error:
+    except (ProcessFailed, TimeoutError, OSError, ValueError) as error:
         raise failure(
             ExitCode.UNREACHABLE, "The platform did not start or broke", str(error)
         ) from error

@@ -58,6 +58,8 @@ class External:
     dsn: str | None = None
     nats_url: str | None = None
     """With a user who may do what all three roles may."""
+    operator_token_file: Path | None = None
+    """Where the operator's token is, or is written if the database is empty."""
 
 
 class Machine:
@@ -164,7 +166,7 @@ class Lab:
         stack.push_async_callback(self._stop_services)
         stack.push_async_callback(self._clients.aclose)
         self.controllers.append(await self._controller(1))
-        self.api = self.client(self.operator_token_file.read_text().strip())
+        self.api = self.client(self._operator_token())
         try:
             await self._start_rest()
         except ExceptionGroup as failed:  # the first of them says why, with its log's last lines
@@ -194,7 +196,16 @@ class Lab:
 
     @property
     def operator_token_file(self) -> Path:
-        return self.run_dir.path / "operator.token"
+        return self._external.operator_token_file or self.run_dir.path / "operator.token"
+
+    def _operator_token(self) -> str:
+        try:
+            return self.operator_token_file.read_text().strip()
+        except FileNotFoundError:
+            raise FileNotFoundError(
+                f"{self.operator_token_file} does not exist, and the database is not empty: name"
+                " the file that its first start wrote"
+            ) from None
 
     @property
     def addresses(self) -> list[str]:
@@ -292,14 +303,26 @@ class Lab:
 
     async def _gateway(self, number: int) -> Machine:
         name, ip = f"g{number + 1}", _FIRST_GATEWAY + number
-        registered = await self.api.post("/gateways", {"name": name, "vtep": str(ip)})
-        return await self._machine(Role.GATEWAY, name, ip, registered["id"])
+        machine_id = await self._register("/gateways", {"name": name, "vtep": str(ip)})
+        return await self._machine(Role.GATEWAY, name, ip, machine_id)
 
     async def _host(self, number: int) -> Machine:
         name, ip = f"h{number + 1}", _FIRST_HOST + number
         body = {"name": name, "vtep": str(ip), "capacity": HOST_CAPACITY}
-        registered = await self.api.post("/hosts", body)
-        return await self._machine(Role.VSWITCH, name, ip, registered["id"])
+        machine_id = await self._register("/hosts", body)
+        return await self._machine(Role.VSWITCH, name, ip, machine_id)
+
+    async def _register(self, path: str, body: Object) -> str:
+        """The id of a machine; one that the database has from an earlier time stays what it was."""
+        known = (await self.api.get(path, name=body["name"]))["items"]
+        if known and known[0]["vtep"] != body["vtep"]:
+            raise ValueError(
+                f"the database has {path}/{body['name']} with VTEP {known[0]['vtep']}, which the"
+                f" lab's would be {body['vtep']}: it is not a lab's database"
+            )
+        machine = known[0] if known else await self.api.post(path, body)
+        machine_id: str = machine["id"]
+        return machine_id
 
     async def _machine(self, role: Role, name: str, ip: IPv4Address, machine_id: str) -> Machine:
         node = await self.network.underlay.node(name, ip)
@@ -374,8 +397,3 @@ def _nic(vnic: Object, subnet: Object) -> Nic:
         address=IPv4Interface(f"{vnic['ip']}/{prefix}"),
         router=IPv4Address(subnet["gateway_ip"]),
     )
-
-
-def needs_root() -> bool:
-    """Whether this user cannot have a data plane."""
-    return os.geteuid() != 0

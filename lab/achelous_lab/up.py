@@ -67,7 +67,12 @@ async def _serve(lab: Lab, options: Options, console: Console) -> None:
 
 
 async def _sample(lab: Lab) -> None:
-    """Project `sample` with VPC `sample`, 10.0.0.0/24 and two guests, which the hypervisor runs."""
+    """Project `sample` with VPC `sample`, 10.0.0.0/24 and two guests, which the hypervisor runs.
+
+    Nothing is done where the database has that project already.
+    """
+    if (await lab.api.get("/projects", name="sample"))["items"]:
+        return
     tenant = await lab.tenant("sample")
     vpc = await tenant.vpc("sample")
     subnet = await tenant.subnet(vpc, "10.0.0.0/24", "sample")

@@ -47,7 +47,10 @@ def test_every_command_but_version_knows_json() -> None:
 def test_no_option_takes_a_token_where_ps_would_show_it() -> None:
     options = {opt for command in LEAVES.values() for param in command.params for opt in param.opts}
     options |= {opt for param in get_command(build()).params for opt in param.opts}
-    assert {option for option in options if "token" in option} == {"--token-file"}
+    assert {option for option in options if "token" in option} == {
+        "--token-file",
+        "--operator-token-file",
+    }
 
 
 @pytest.mark.parametrize("code", ["0", "1", "2", "3", "4", "130"])
