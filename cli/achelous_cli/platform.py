@@ -56,7 +56,7 @@ def up(
         typer.echo("Starting the control plane alone: API, database and bus work.", err=True)
     size = Size(hosts, gateways, controllers, dataplane=not missing)
     raise typer.Exit(
-        _run(stay_up(Options(size, External(dsn, nats, operator_token), sample, as_json)))
+        _run(stay_up(Options(size, External(dsn, nats, operator_token_file), sample, as_json)))
     )
 
 
