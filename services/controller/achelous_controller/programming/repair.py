@@ -54,7 +54,7 @@ class Backoff(Generic[T]):
 
 
 def announcements(pending: Iterable[Pending], now: float) -> dict[int, int]:
-    """Revision to announce of each VNI: published over a second ago, and not at all live gateways."""
+    """Revision to announce of each VNI: published over a second ago, not yet everywhere."""
     found: dict[int, int] = {}
     for instance in pending:
         published = instance.published_at
@@ -80,7 +80,7 @@ def stale_documents(fleet: Fleet, reports: Reports, now: float) -> list[UUID | N
 
 
 def untold(fleet: Fleet, reports: Reports, pending: Iterable[Pending], now: float) -> bool:
-    """Whether a report may have been lost: a gateway never told all, or something waits for long."""
+    """Whether a report may be lost: a gateway never told all, or something has waited for long."""
     partial = any(
         not report.full
         for gateway, report in reports.gateways.items()
