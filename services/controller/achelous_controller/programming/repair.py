@@ -68,11 +68,13 @@ def announcements(pending: Iterable[Pending], now: float) -> dict[int, int]:
 
 def stale_documents(fleet: Fleet, reports: Reports, now: float) -> list[UUID | None]:
     """Hosts that report an older document than theirs; None if one has an older fleet document."""
-    live = {host: report for host, report in reports.hosts.items() if now - report.at <= LIVE_S}
+    live = {
+        host: report
+        for host, report in reports.hosts.items()
+        if host in fleet.hosts and now - report.at <= LIVE_S
+    }
     stale: list[UUID | None] = [
-        host
-        for host, report in live.items()
-        if host in fleet.hosts and report.revision < fleet.hosts[host].revision
+        host for host, report in live.items() if report.revision < fleet.hosts[host].revision
     ]
     if any(report.fleet_revision < fleet.revision for report in live.values()):
         stale.append(None)
