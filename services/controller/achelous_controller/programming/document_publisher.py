@@ -14,8 +14,8 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from achelous_controller.programming import queries
-from achelous_controller.programming.document_reader import (
+from achelous_controller.programming import outbox
+from achelous_controller.programming.documents import (
     read_fleet_document,
     read_host_documents,
     read_host_ids,
@@ -66,7 +66,7 @@ class DocumentPublisher:
         What was published is not asked for again even when the rest was not; `BusError` then.
         """
         async with self._autocommit.connect() as connection:
-            rows = await queries.outbox_documents(connection)
+            rows = await outbox.read_documents(connection)
         again, self._again = self._again, set()
         wanted = {row.host_id for row in rows} | again
         done: set[UUID | None] = set()
@@ -76,7 +76,7 @@ class DocumentPublisher:
             self._again |= again - done
         if published := [row.id for row in rows if row.host_id in done]:
             async with self._autocommit.connect() as connection:
-                await queries.delete_outbox(connection, published)
+                await outbox.delete(connection, published)
         if done != wanted:
             raise BusError(f"{len(wanted - done)} of {len(wanted)} documents were not taken")
         return bool(wanted)

@@ -1,11 +1,15 @@
-"""From rows to the documents of hosts and of the fleet: pure."""
+"""The documents of hosts and of the fleet, each made from one snapshot of the database."""
 
-from collections.abc import Iterable, Sequence
-from itertools import groupby
-from operator import attrgetter
-from typing import Protocol
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
 from uuid import UUID
 
+from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from achelous_controller.programming.sql import ip16, mac6, prefix_len
 from achelous_shared import names
 from achelous_shared.messages import (
     FleetDocument,
@@ -15,112 +19,103 @@ from achelous_shared.messages import (
     SecurityRule,
 )
 
+_HOSTS: Final = text("""
+    SELECT id, revision FROM hosts WHERE id = ANY(CAST(:hosts AS uuid[])) ORDER BY id
+""")
 
-class HostRow(Protocol):
-    """A host to be described."""
+_PORTS: Final = text(f"""
+    SELECT v.host_id AS owner, v.id AS vnic_id, v.instance_id, v.vni, v.revision,
+        {mac6("v.mac")} AS mac, {ip16("v.ip")} AS ip,
+        {prefix_len("s.cidr")} AS prefix_len, {ip16("s.gateway_ip")} AS router,
+        ARRAY(
+            SELECT security_group_id FROM vnic_security_groups AS g
+            WHERE g.vnic_id = v.id ORDER BY 1
+        ) AS security_groups
+    FROM vnics AS v JOIN subnets AS s ON s.id = v.subnet_id
+    WHERE v.host_id = ANY(CAST(:hosts AS uuid[])) AND NOT v.withdrawn
+    ORDER BY v.id
+""")  # noqa: S608  constants of this module
 
-    id: UUID
-    revision: int
-
-
-class PortRow(Protocol):
-    """A vNIC with its subnet. Addresses are 16 bytes, ``prefix_len`` of 128 bits."""
-
-    host_id: UUID
-    vnic_id: UUID
-    instance_id: UUID
-    vni: int
-    mac: bytes
-    ip: bytes
-    prefix_len: int
-    router: bytes
-    security_groups: Sequence[UUID]
-    revision: int
-
-
-class RuleRow(Protocol):
-    """A rule of a security group. ``remote`` is 16 bytes, ``remote_len`` of 128 bits."""
-
-    security_group_id: UUID
-    egress: bool
-    protocol: int
-    port_min: int
-    port_max: int
-    remote: bytes
-    remote_len: int
+_RULES: Final = text(f"""
+    SELECT security_group_id AS owner, egress, protocol, port_min, port_max,
+        {ip16("remote")} AS remote, {prefix_len("remote")} AS remote_len
+    FROM security_group_rules
+    WHERE security_group_id = ANY(CAST(:groups AS uuid[]))
+    ORDER BY id
+""")  # noqa: S608  constants of this module
 
 
-class GatewayRow(Protocol):
-    """A gateway of the fleet. ``vtep`` is 4 bytes."""
-
-    id: UUID
-    name: str
-    vtep: bytes
-
-
-def host_documents(
-    hosts: Iterable[HostRow], ports: Sequence[PortRow], rules: Iterable[RuleRow]
-) -> list[HostDocument]:
-    """One document a host, from rows of one snapshot of the database.
-
-    ``ports`` in order of host; ``rules`` in order of group, of all groups that the ports name. A
-    document has the groups of its own ports, a group without rules too.
-    """
-    ports_of = {host: tuple(group) for host, group in groupby(ports, attrgetter("host_id"))}
-    rules_of = {
-        group: tuple(_rule(row) for row in rows)
-        for group, rows in groupby(rules, attrgetter("security_group_id"))
-    }
-    return [_document(host, ports_of.get(host.id, ()), rules_of) for host in hosts]
+async def read_host_documents(engine: AsyncEngine, hosts: Sequence[UUID]) -> list[HostDocument]:
+    """The documents of these hosts as the database stands now; none for a host that is gone."""
+    ports: dict[UUID, list[Port]] = defaultdict(list)
+    rules: dict[UUID, list[SecurityRule]] = defaultdict(list)
+    async with _snapshot(engine) as connection:
+        revisions = (await connection.execute(_HOSTS, {"hosts": hosts})).all()
+        for row in await connection.execute(_PORTS, {"hosts": hosts}):
+            owner, fields = _split(row)
+            groups = tuple(fields.pop("security_groups"))
+            ports[owner].append(Port(mtu=names.GUEST_MTU, security_groups=groups, **fields))
+        named = {
+            group for some in ports.values() for port in some for group in port.security_groups
+        }
+        for row in await connection.execute(_RULES, {"groups": list(named)}):
+            owner, fields = _split(row)
+            rules[owner].append(SecurityRule(**fields))
+    return [host_document(host, revision, ports[host], rules) for host, revision in revisions]
 
 
-def _document(
-    host: HostRow, ports: Sequence[PortRow], rules_of: dict[UUID, tuple[SecurityRule, ...]]
+def host_document(
+    host_id: UUID,
+    revision: int,
+    ports: Iterable[Port],
+    rules: Mapping[UUID, Sequence[SecurityRule]],
 ) -> HostDocument:
+    """A host's document: its ports, and the security groups that they name, without rules too."""
+    ports = tuple(ports)
     groups = sorted({group for port in ports for group in port.security_groups})
     return HostDocument(
-        host_id=host.id,
-        revision=host.revision,
-        ports=tuple(_port(row) for row in ports),
-        security_groups={group: rules_of.get(group, ()) for group in groups},
-    )
-
-
-def _port(row: PortRow) -> Port:
-    return Port(
-        vnic_id=row.vnic_id,
-        instance_id=row.instance_id,
-        vni=row.vni,
-        mac=row.mac,
-        ip=row.ip,
-        prefix_len=row.prefix_len,
-        router=row.router,
-        mtu=names.GUEST_MTU,
-        security_groups=tuple(row.security_groups),
-        revision=row.revision,
-    )
-
-
-def _rule(row: RuleRow) -> SecurityRule:
-    return SecurityRule(
-        egress=row.egress,
-        protocol=row.protocol,
-        port_min=row.port_min,
-        port_max=row.port_max,
-        remote=row.remote,
-        remote_len=row.remote_len,
-    )
-
-
-def fleet_document(
-    revision: int, host_vteps: bytes, gateways: Iterable[GatewayRow]
-) -> FleetDocument:
-    """The fleet's document; ``host_vteps`` are IPv4 addresses packed as big-endian u32."""
-    return FleetDocument(
+        host_id=host_id,
         revision=revision,
-        host_vteps=host_vteps,
-        gateways=tuple(
-            GatewayAddress(gateway_id=row.id, name=row.name, vtep=int.from_bytes(row.vtep, "big"))
-            for row in gateways
-        ),
+        ports=ports,
+        security_groups={group: tuple(rules.get(group, ())) for group in groups},
     )
+
+
+async def read_fleet_document(engine: AsyncEngine) -> FleetDocument:
+    """The fleet's document as the database stands now; gateways in order of name."""
+    async with _snapshot(engine) as connection:
+        revision = (await connection.execute(text("SELECT revision FROM fleet"))).scalar_one()
+        vteps = await connection.execute(
+            text("SELECT string_agg(substr(inet_send(vtep), 5), '' ORDER BY id) FROM hosts")
+        )
+        gateways = await connection.execute(
+            text("SELECT id, name, vtep - '0.0.0.0'::inet FROM gateways ORDER BY name")
+        )
+        return FleetDocument(
+            revision=revision,
+            host_vteps=vteps.scalar_one() or b"",
+            gateways=tuple(
+                GatewayAddress(gateway_id=gateway, name=name, vtep=vtep)
+                for gateway, name, vtep in gateways
+            ),
+        )
+
+
+async def read_host_ids(engine: AsyncEngine) -> list[UUID]:
+    """Every registered host."""
+    async with engine.connect() as connection:
+        return list((await connection.execute(text("SELECT id FROM hosts"))).scalars())
+
+
+def _split(row: Row[Any]) -> tuple[UUID, dict[str, Any]]:
+    """The owner of a value, and the value's fields by name."""
+    fields = row._asdict()
+    return fields.pop("owner"), fields
+
+
+@asynccontextmanager
+async def _snapshot(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A transaction whose statements all see the database at one moment."""
+    repeatable = engine.execution_options(isolation_level="REPEATABLE READ")
+    async with repeatable.connect() as connection, connection.begin():
+        yield connection

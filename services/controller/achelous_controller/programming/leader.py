@@ -6,7 +6,7 @@ Two may believe for a moment that they lead; all that a leader does is harmless 
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -37,7 +37,7 @@ class Leadership:
     everybody tries again. Other errors of the term are not handled here.
     """
 
-    def __init__(self, engine: AsyncEngine, term: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, engine: AsyncEngine, term: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._engine = engine
         self._term = term
         self._leading = False
@@ -77,7 +77,7 @@ class Leadership:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(_keep(connection))
-                group.create_task(_await(self._term()))
+                group.create_task(self._term())
         finally:
             self._leading = False
 
@@ -86,10 +86,6 @@ async def _keep(connection: Any) -> None:
     while True:
         await connection.fetchval("SELECT 1", timeout=1)
         await asyncio.sleep(_PING_S)
-
-
-async def _await(term: Awaitable[None]) -> None:
-    await term
 
 
 def _raise_if_cancelled() -> None:

@@ -5,18 +5,19 @@ fleet's status and any can lead at once.
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from typing import Final
 
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from achelous_controller.programming import queries
 from achelous_controller.programming.connections import DATABASE_ERRORS
-from achelous_controller.programming.fleet import Fleet
+from achelous_controller.programming.fleet import Fleet, Host
 from achelous_controller.programming.metrics import Metrics
 from achelous_controller.programming.reports import Reports
 from achelous_shared import subjects
 from achelous_shared.bus import Bus
-from achelous_shared.messages import BadMessage, GatewayApplied, HostApplied, decode
+from achelous_shared.messages import BadMessage, GatewayApplied, HostApplied, M, decode
 
 log = logging.getLogger(__name__)
 
@@ -31,21 +32,25 @@ class Observer:
         self._bus = bus
         self._metrics = metrics
         self.fleet = Fleet()
-        self.reports = Reports()
+        self.reports = Reports(time.time())
         self.moved = asyncio.Event()
         """Set when a report said something new."""
 
     async def run(self) -> None:
         """Listen until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._bus.listen(subjects.ALL_GATEWAYS_APPLIED, self._gateway))
-            group.create_task(self._bus.listen(subjects.ALL_HOSTS_APPLIED, self._host))
+            group.create_task(
+                self._listen(subjects.ALL_GATEWAYS_APPLIED, GatewayApplied, self.reports.gateway)
+            )
+            group.create_task(
+                self._listen(subjects.ALL_HOSTS_APPLIED, HostApplied, self.reports.host)
+            )
             group.create_task(self._keep_fleet())
 
     async def refresh(self) -> None:
         """Read who is registered. Fails when the database does."""
         async with self._engine.connect() as connection:
-            self.fleet = await queries.load_fleet(connection)
+            self.fleet = await _read_fleet(connection)
         self.reports.keep(self.fleet.gateways, self.fleet.hosts)
 
     async def _keep_fleet(self) -> None:
@@ -56,26 +61,26 @@ class Observer:
                 log.warning("the fleet's registry: %r", error)
             await asyncio.sleep(_REFRESH_S)
 
-    async def _gateway(self, data: bytes) -> None:
-        try:
-            news = self.reports.gateway(decode(data, GatewayApplied), time.time())
-        except BadMessage as error:
-            self._bad(subjects.ALL_GATEWAYS_APPLIED, error)
-        else:
-            self._tell(news)
+    async def _listen(self, subject: str, kind: type[M], take: Callable[[M, float], bool]) -> None:
+        async def on_report(data: bytes) -> None:
+            try:
+                news = take(decode(data, kind), time.time())
+            except BadMessage as error:
+                self._metrics.bad_messages.labels(subject).inc()
+                log.warning("%s: %s", subject, error)
+                return
+            if news:
+                self.moved.set()
 
-    async def _host(self, data: bytes) -> None:
-        try:
-            news = self.reports.host(decode(data, HostApplied), time.time())
-        except BadMessage as error:
-            self._bad(subjects.ALL_HOSTS_APPLIED, error)
-        else:
-            self._tell(news)
+        await self._bus.listen(subject, on_report)
 
-    def _bad(self, subject: str, error: BadMessage) -> None:
-        self._metrics.bad_messages.labels(subject).inc()
-        log.warning("%s: %s", subject, error)
 
-    def _tell(self, news: bool) -> None:
-        if news:
-            self.moved.set()
+async def _read_fleet(connection: AsyncConnection) -> Fleet:
+    revision = await connection.execute(text("SELECT revision FROM fleet"))
+    gateways = await connection.execute(text("SELECT id, name FROM gateways"))
+    hosts = await connection.execute(text("SELECT id, name, revision FROM hosts"))
+    return Fleet(
+        revision=revision.scalar_one(),
+        gateways={row.id: row.name for row in gateways},
+        hosts={row.id: Host(row.name, row.revision) for row in hosts},
+    )

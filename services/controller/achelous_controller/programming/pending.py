@@ -22,7 +22,7 @@ class PendingVnic(NamedTuple):
 class Pending:
     """An instance that is not ACTIVE. Times are Unix seconds.
 
-    The database's part is never changed; the last three fields are the leader's notes.
+    The last two fields are the leader's notes: since when host and gateways are done.
     """
 
     id: UUID
@@ -33,11 +33,11 @@ class Pending:
     accepted_at: float
     committed_at: float | None
     published_at: float | None
+    reason: str | None = None
+    """What it was last said to wait for."""
 
     gateways_applied_at: float | None = None
     host_applied_at: float | None = None
-    told: tuple[object, ...] | None = None
-    """What its reason names as missing (`plan.Missing.key`)."""
 
     @property
     def stage(self) -> tuple[InstanceState, int]:
@@ -76,9 +76,11 @@ class PendingSet:
         for vni in {vnic.vni for vnic in instance.vnics}:
             _drop(self.by_vni, vni, instance_id)
 
-    def touched(self, hosts: Iterable[UUID], vnis: Iterable[int]) -> list[Pending]:
-        """Those on one of the hosts, or with a vNIC in one of the VPCs."""
-        found: set[UUID] = set()
+    def touched(
+        self, hosts: Iterable[UUID], vnis: Iterable[int], instances: Iterable[UUID]
+    ) -> list[Pending]:
+        """Those on one of the hosts, with a vNIC in one of the VPCs, or named themselves."""
+        found = self.by_id.keys() & set(instances)
         for host in hosts:
             found |= self.by_host.get(host, set())
         for vni in vnis:

@@ -5,10 +5,11 @@ import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, TypeVar
+from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from achelous_controller.programming import queries
+from achelous_controller.programming import outbox, records
 from achelous_controller.programming.metrics import Metrics
 from achelous_controller.programming.observer import Observer
 from achelous_controller.programming.pending import Pending, PendingSet
@@ -37,14 +38,14 @@ class Progress:
         self._observer = observer
         self._metrics = metrics
         self._building_timeout_s = building_timeout_s
-        self._fresh: list[Pending] = []
+        self._fresh: set[UUID] = set()
         self.pending = PendingSet()
 
     def published(self, instances: Sequence[Pending]) -> None:
         """Take instances whose routes were just published."""
         for instance in instances:
             self.pending.put(instance)
-        self._fresh += instances
+            self._fresh.add(instance.id)
         self._observer.moved.set()
 
     async def run(self) -> None:
@@ -53,45 +54,35 @@ class Progress:
             began = time.monotonic()
             await self._tick()
             took = time.monotonic() - began
-            next_tick = began + max(_TICK_S, 5 * took)  # however much is pending
-            while await self._moved(next_tick - time.monotonic()):
+            due = began + max(_TICK_S, 5 * took)  # however much is pending
+            while (left := due - time.monotonic()) > 0 and await self._moved(left):
                 moved = self._observer.reports.take_moved()
-                fresh, self._fresh = self._fresh, []
-                touched = self.pending.touched(moved.hosts, moved.vnis)
-                # a fresh one may have been replaced or have left since it was told
-                await self._advance([*touched, *self._still(fresh, touched)])
+                fresh, self._fresh = self._fresh, set()
+                await self._advance(self.pending.touched(moved.hosts, moved.vnis, fresh))
 
     async def _moved(self, timeout: float) -> bool:
         """Wait for something new; False when ``timeout`` seconds are over."""
         try:
-            async with asyncio.timeout(max(0.0, timeout)):
+            async with asyncio.timeout(timeout):
                 await self._observer.moved.wait()
         except TimeoutError:
             return False
         self._observer.moved.clear()
         return True
 
-    def _still(self, fresh: Iterable[Pending], touched: Sequence[Pending]) -> Iterator[Pending]:
-        known = {instance.id for instance in touched}
-        return (
-            instance
-            for instance in fresh
-            if instance.id not in known and self.pending.by_id.get(instance.id) is instance
-        )
-
     async def _tick(self) -> None:
         """Compare with the database and look at everything: whatever was missed is found here."""
         await self._observer.refresh()
         known = list(self.pending.by_id)
         async with self._autocommit.connect() as connection:
-            stored = await queries.pending_stages(connection)
+            stored = await records.pending_stages(connection)
             load, forget = self.pending.difference(known, stored)
             for instance_id in forget:
                 self.pending.discard(instance_id)
             for some in _batches(load):
-                for instance in await queries.load_pending(connection, some):
+                for instance in await records.load_pending(connection, some):
                     self.pending.put(instance)
-            self._metrics.outbox.set(await queries.outbox_depth(connection))
+            self._metrics.outbox.set(await outbox.depth(connection))
         self._metrics.count_pending(self.pending)
         await self._advance(list(self.pending))
 
@@ -106,18 +97,18 @@ class Progress:
             await self._activate(some)
         for some in _batches(made.gone):
             async with self._engine.begin() as connection:
-                await queries.remove_gone(connection, some)
+                await records.remove_gone(connection, some)
             self._forget(some)
         for late in _batches(made.overdue):
             async with self._autocommit.connect() as connection:
-                await queries.note_overdue(connection, late)
-            for instance, missing in late:
-                instance.told = missing.key
+                await records.note_overdue(connection, late)
+            for instance, reason in late:
+                instance.reason = reason
 
     async def _activate(self, instances: Sequence[Pending]) -> None:
         at = time.time()
         async with self._autocommit.connect() as connection:
-            made = await queries.activate(connection, instances, at)
+            made = await records.activate(connection, instances, at)
         self._forget(instances)
         self._metrics.became_active((i for i in instances if i.id in made), at)
 

@@ -54,7 +54,7 @@ class Backoff(Generic[T]):
 
 
 def announcements(pending: Iterable[Pending], now: float) -> dict[int, int]:
-    """Revision to announce of each VNI: published over a second ago, and not at all live gateways."""
+    """Revision to announce of each VNI: published over a second ago, not yet everywhere."""
     found: dict[int, int] = {}
     for instance in pending:
         published = instance.published_at
@@ -68,11 +68,13 @@ def announcements(pending: Iterable[Pending], now: float) -> dict[int, int]:
 
 def stale_documents(fleet: Fleet, reports: Reports, now: float) -> list[UUID | None]:
     """Hosts that report an older document than theirs; None if one has an older fleet document."""
-    live = {host: report for host, report in reports.hosts.items() if now - report.at <= LIVE_S}
+    live = {
+        host: report
+        for host, report in reports.hosts.items()
+        if host in fleet.hosts and now - report.at <= LIVE_S
+    }
     stale: list[UUID | None] = [
-        host
-        for host, report in live.items()
-        if host in fleet.hosts and report.revision < fleet.hosts[host].revision
+        host for host, report in live.items() if report.revision < fleet.hosts[host].revision
     ]
     if any(report.fleet_revision < fleet.revision for report in live.values()):
         stale.append(None)
@@ -80,7 +82,7 @@ def stale_documents(fleet: Fleet, reports: Reports, now: float) -> list[UUID | N
 
 
 def untold(fleet: Fleet, reports: Reports, pending: Iterable[Pending], now: float) -> bool:
-    """Whether a report may have been lost: a gateway never told all, or something waits for long."""
+    """Whether a report may be lost: a gateway never told all, or something has waited for long."""
     partial = any(
         not report.full
         for gateway, report in reports.gateways.items()

@@ -60,11 +60,11 @@ class Reports:
     who restarts may have to begin again.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, now: float) -> None:
         self.gateways: dict[UUID, GatewayReport] = {}
         self.hosts: dict[UUID, HostReport] = {}
-        self.listening_since = float("inf")
-        """Since when reports have come in without a break: who was not heard before may well live."""
+        self.listening_since = now
+        """Since when reports come in without a break; who was not heard since may well live."""
         self._heard_at = float("-inf")
         self._moved = Moved()
 

@@ -10,10 +10,10 @@ from typing import Final
 import numpy as np
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from achelous_controller.programming import queries
+from achelous_controller.programming import outbox, records
 from achelous_controller.programming.metrics import Metrics
+from achelous_controller.programming.outbox import RoutesRow
 from achelous_controller.programming.pending import Pending
-from achelous_controller.programming.queries import RoutesRow
 from achelous_controller.programming.sql import autocommit
 from achelous_shared import subjects
 from achelous_shared.bus import Bus, BusError
@@ -48,7 +48,7 @@ class RoutePublisher:
         What was published is taken from the outbox even when the rest was not; `BusError` then.
         """
         async with self._autocommit.connect() as connection:
-            rows = await queries.outbox_routes(connection)
+            rows = await outbox.read_routes(connection)
         by_vni: dict[int, list[RoutesRow]] = {}
         for row in rows:
             by_vni.setdefault(row.vni, []).append(row)
@@ -91,8 +91,8 @@ class RoutePublisher:
             ips += addresses
             vnis += [row.vni] * len(addresses)
         async with self._engine.begin() as connection:
-            await queries.delete_outbox(connection, [row.id for row in done])
-            pending = await queries.stamp_published(connection, vnis, ips, at)
+            await outbox.delete(connection, [row.id for row in done])
+            pending = await records.stamp_published(connection, vnis, ips, at)
         self._published(pending)
 
 

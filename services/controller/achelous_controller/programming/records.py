@@ -1,10 +1,9 @@
-"""What the leader asks of the database and writes to it: each one statement, for many rows.
+"""Pending instances in the database: what the leader reads and writes, many rows a statement.
 
 Rows are locked in order of id, so that two of these never wait for each other in a circle.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
@@ -12,76 +11,10 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from achelous_controller.domain.instance_state import InstanceState, may_become
-from achelous_controller.programming.fleet import Fleet, Host
 from achelous_controller.programming.pending import Pending, PendingVnic
-from achelous_controller.programming.plan import Missing
-
-BATCH_ROWS: Final = 512
-BATCH_BYTES: Final = 1024 * 1024  # 29,000 routes, whose instances one statement stamps
-
-
-@dataclass(frozen=True, slots=True)
-class RoutesRow:
-    """A route delta of the outbox."""
-
-    id: int
-    vni: int
-    base: int
-    revision: int
-    entries: bytes
-    created_at: float
-
-
-@dataclass(frozen=True, slots=True)
-class DocumentRow:
-    """A document of the outbox: of a host, or without one of the fleet."""
-
-    id: int
-    host_id: UUID | None
-
-
-_OUTBOX_ROUTES: Final = text("""
-    SELECT id, vni, base, revision, entries, created_at
-    FROM (
-        SELECT *, sum(octet_length(entries)) OVER (ORDER BY id) - octet_length(entries) AS before
-        FROM (SELECT * FROM outbox WHERE kind = 'routes' ORDER BY id LIMIT :rows) AS first
-    ) AS sized
-    WHERE before < :bytes
-    ORDER BY id
-""")
-
-
-async def outbox_routes(connection: AsyncConnection) -> list[RoutesRow]:
-    """The oldest route deltas: at most `BATCH_ROWS`, and about `BATCH_BYTES`, at least one."""
-    found = await connection.execute(_OUTBOX_ROUTES, {"rows": BATCH_ROWS, "bytes": BATCH_BYTES})
-    return [RoutesRow(*row) for row in found]
-
-
-async def outbox_documents(connection: AsyncConnection) -> list[DocumentRow]:
-    """The oldest `BATCH_ROWS` changes of documents."""
-    query = text(
-        "SELECT id, host_id FROM outbox WHERE kind IN ('host', 'fleet') ORDER BY id LIMIT :rows"
-    )
-    return [DocumentRow(*row) for row in await connection.execute(query, {"rows": BATCH_ROWS})]
-
-
-async def delete_outbox(connection: AsyncConnection, ids: Sequence[int]) -> None:
-    """Remove what was published."""
-    query = text("DELETE FROM outbox WHERE id = ANY(CAST(:ids AS bigint[]))")
-    await connection.execute(query, {"ids": ids})
-
-
-async def outbox_depth(connection: AsyncConnection) -> int:
-    """Rows in the outbox, counted up to 100,000."""
-    query = text("SELECT count(*) FROM (SELECT FROM outbox LIMIT 100000) AS counted")
-    depth: int = (await connection.execute(query)).scalar_one()
-    return depth
-
-
-# ---- instances on their way ----------------------------------------------------------------------
 
 _PENDING_COLUMNS: Final = """
-    i.id, i.state, i.host_id, i.host_revision,
+    i.id, i.state, i.host_id, i.host_revision, i.reason,
     CAST(extract(epoch FROM i.accepted_at) AS double precision) AS accepted_at,
     CAST(extract(epoch FROM i.committed_at) AS double precision) AS committed_at,
     CAST(extract(epoch FROM i.published_at) AS double precision) AS published_at
@@ -163,6 +96,7 @@ def _pending(rows: Iterable[Row[Any]]) -> list[Pending]:
                 accepted_at=row.accepted_at,
                 committed_at=row.committed_at,
                 published_at=row.published_at,
+                reason=row.reason,
             )
         )
     return found
@@ -239,9 +173,7 @@ _OVERDUE: Final = text("""
 """)
 
 
-async def note_overdue(
-    connection: AsyncConnection, overdue: Sequence[tuple[Pending, Missing]]
-) -> None:
+async def note_overdue(connection: AsyncConnection, overdue: Sequence[tuple[Pending, str]]) -> None:
     """Write what they wait for; who may become ERROR does."""
     await connection.execute(
         _OVERDUE,
@@ -249,7 +181,7 @@ async def note_overdue(
             "ids": [instance.id for instance, _ in overdue],
             "states": [instance.state for instance, _ in overdue],
             "revisions": [instance.host_revision for instance, _ in overdue],
-            "reasons": [missing.text for _, missing in overdue],
+            "reasons": [reason for _, reason in overdue],
             "gateways": [instance.gateways_applied_at for instance, _ in overdue],
             "hosts": [instance.host_applied_at for instance, _ in overdue],
             "from_states": sorted(may_become(InstanceState.ERROR)),
@@ -288,18 +220,3 @@ async def remove_gone(connection: AsyncConnection, instances: Sequence[Pending])
         text("DELETE FROM instances WHERE id = ANY(CAST(:ids AS uuid[]))"), ids
     )
     return len(ids["ids"])
-
-
-# ---- the fleet -----------------------------------------------------------------------------------
-
-
-async def load_fleet(connection: AsyncConnection) -> Fleet:
-    """Who is registered."""
-    revision = await connection.execute(text("SELECT revision FROM fleet"))
-    gateways = await connection.execute(text("SELECT id, name FROM gateways"))
-    hosts = await connection.execute(text("SELECT id, name, revision FROM hosts"))
-    return Fleet(
-        revision=revision.scalar_one_or_none() or 0,
-        gateways={row.id: row.name for row in gateways},
-        hosts={row.id: Host(row.name, row.revision) for row in hosts},
-    )

@@ -1,0 +1,57 @@
+"""A host's document holds its ports and what they refer to, and survives the bus."""
+
+from uuid import UUID
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from achelous_controller.programming.documents import host_document
+from achelous_shared.messages import HostDocument, Port, SecurityRule, decode, encode
+
+GROUPS = [UUID(int=n) for n in range(1, 5)]
+HOST = UUID(int=100)
+
+rules = st.builds(
+    SecurityRule,
+    egress=st.booleans(),
+    protocol=st.integers(0, 255),
+    port_min=st.integers(0, 65535),
+    port_max=st.integers(0, 65535),
+    remote=st.binary(min_size=16, max_size=16),
+    remote_len=st.integers(0, 128),
+)
+ports = st.builds(
+    Port,
+    vnic_id=st.uuids(),
+    instance_id=st.uuids(),
+    vni=st.integers(1, 2**24 - 1),
+    mac=st.binary(min_size=6, max_size=6),
+    ip=st.binary(min_size=16, max_size=16),
+    prefix_len=st.integers(96, 128),
+    router=st.binary(min_size=16, max_size=16),
+    mtu=st.just(1500),
+    security_groups=st.lists(st.sampled_from(GROUPS), unique=True).map(tuple),
+    revision=st.integers(1, 2**63 - 1),
+)
+
+
+@given(
+    st.lists(ports, max_size=5),
+    st.dictionaries(st.sampled_from(GROUPS), st.lists(rules, max_size=3)),
+)
+def test_it_has_the_groups_of_its_own_ports_and_round_trips(
+    of_host: list[Port], known: dict[UUID, list[SecurityRule]]
+) -> None:
+    made = host_document(HOST, 9, of_host, known)
+    named = {group for port in of_host for group in port.security_groups}
+    assert made.ports == tuple(of_host)
+    assert made.security_groups == {group: tuple(known.get(group, ())) for group in named}
+    assert decode(encode(made), HostDocument) == made
+
+
+@given(st.lists(ports, max_size=5))
+def test_the_same_ports_make_the_same_bytes(of_host: list[Port]) -> None:
+    known: dict[UUID, list[SecurityRule]] = {group: [] for group in GROUPS}
+    backwards = dict(reversed(known.items()))
+    made = encode(host_document(HOST, 9, of_host, known))
+    assert made == encode(host_document(HOST, 9, of_host, backwards))
