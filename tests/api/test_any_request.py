@@ -83,7 +83,7 @@ def check(case: schemathesis.Case, served: tuple[str, str, dict[str, str]]) -> N
     case.validate_response(response, checks=CHECKS)
 
 
-@schema.parametrize()
+@schema.parametrize()  # type: ignore[untyped-decorator]
 @settings(max_examples=EXAMPLES, deadline=None, database=None)
 def test_a_made_up_request_gets_a_documented_reply(
     case: schemathesis.Case, served: tuple[str, str, dict[str, str]]
@@ -91,7 +91,7 @@ def test_a_made_up_request_gets_a_documented_reply(
     check(case, served)
 
 
-@schema.parametrize()
+@schema.parametrize()  # type: ignore[untyped-decorator]
 @settings(max_examples=EXAMPLES, deadline=None, database=None)
 def test_a_request_about_what_exists_gets_a_documented_reply(
     case: schemathesis.Case, served: tuple[str, str, dict[str, str]]

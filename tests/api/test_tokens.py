@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 import pytest
-from api.client import Api, fresh, only_error, problem_of
+from api.client import Api, Json, fresh, only_error, problem_of
 from api.conftest import Controller
 from sqlalchemy import select
 
@@ -21,7 +21,7 @@ from achelous_lab.servers.postgres import PostgresServer
     "header", [None, "Bearer", "Bearer ", "Basic YTpi", "Bearer wrong", "wrong", "Bearer \xe9"]
 )
 async def test_without_a_known_token_nothing_is_told(operator: Api, header: str | None) -> None:
-    headers = {} if header is None else {"Authorization": header.encode("latin-1")}
+    headers = {} if header is None else {b"Authorization": header.encode("latin-1")}
 
     reply = await operator.http.get("/v1/vpcs", headers=headers)
 
@@ -113,13 +113,14 @@ async def test_another_projects_objects_are_not_there(operator: Api, tenant: Api
     instance = await tenant.instance(subnet)
     stranger = await operator.tenant(await operator.project())
 
-    for path, update in [
+    updates: list[tuple[str, Json]] = [
         (f"/vpcs/{vpc['id']}", {"name": "mine"}),
         (f"/subnets/{subnet['id']}", {"name": "mine"}),
         (f"/security-groups/{group['id']}", {"name": "mine"}),
         (f"/instances/{instance['id']}", {"name": "mine"}),
         (f"/vnics/{instance['vnics'][0]['id']}", {"security_group_ids": [group["id"]]}),
-    ]:
+    ]
+    for path, update in updates:
         problem_of(await stranger.request("GET", path), 404)
         problem_of(await stranger.patch(path, update), 404)
         if not path.startswith("/vnics"):

@@ -9,6 +9,9 @@ from achelous_controller.store.database import UNREACHABLE
 FAILURES = (DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError, *UNREACHABLE)
 """All that the store raises beside refusals (COPY goes past SQLAlchemy and its exceptions)."""
 
+_OUTAGES = ("08", "3D", "53", "57")
+"""Classes of errors: connection, no such database (yet), resources, operator's intervention."""
+
 _RETRY = {
     "40001": "it collided with another request",
     "40P01": "it collided with another request",
@@ -38,7 +41,7 @@ def refusal(error: Exception) -> Refused | None:
         return Unavailable("the database cannot be reached")
     cause = error.orig if isinstance(error, DBAPIError) else error
     state: str | None = getattr(cause, "sqlstate", None)
-    if state is None or (state[:2] in ("08", "53", "57") and state != "57014"):
+    if state is None or (state[:2] in _OUTAGES and state != "57014"):
         return Unavailable("the database cannot be reached")
     if state in _RETRY:
         return Unavailable(f"the request was given up and changed nothing: {_RETRY[state]}")

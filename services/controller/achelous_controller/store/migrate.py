@@ -8,10 +8,10 @@ from typing import Final
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, func, select, text
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from achelous_controller.store.database import UNREACHABLE
+from achelous_controller.domain.errors import Unavailable
+from achelous_controller.store.failures import FAILURES, refusal
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +35,8 @@ async def migrate(engine: AsyncEngine) -> None:
             async with engine.begin() as connection:
                 await lock_start(connection)
                 await connection.run_sync(_upgrade)
-        except (*UNREACHABLE, DBAPIError) as error:
-            if isinstance(error, DBAPIError) and not error.connection_invalidated:
+        except FAILURES as error:
+            if not isinstance(refusal(error), Unavailable):
                 raise
             log.info("database: not reachable yet (%s)", error)
             await asyncio.sleep(_RETRY_S)
