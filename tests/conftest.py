@@ -13,6 +13,7 @@ from achelous_lab.sweep import sweep_stale
 from achelous_shared.bpf import missing_for_ebpf
 
 ROOT = Path(__file__).parents[1]
+os.environ.setdefault("ACHELOUS_BPF_DIR", str(ROOT / "build/bpf"))
 
 
 def pytest_sessionstart() -> None:

@@ -40,6 +40,9 @@ _SIZES: Final = {
 """Of the agents' maps, which take their memory at once: small, as many agents share one machine.
 The same variable in the lab's own environment is stronger."""
 
+_BUILT: Final = Path(__file__).parents[2] / "build" / "bpf"
+"""Where `make bpf` puts the compiled objects of this checkout."""
+
 
 @dataclass(frozen=True, slots=True)
 class Size:
@@ -195,6 +198,11 @@ class Lab:
         await asyncio.gather(*(process.stop() for process in self._services))
 
     @property
+    def route_capacity(self) -> int:
+        """Of each gateway's map."""
+        return int(os.environ.get("ACHELOUS_ROUTE_CAPACITY", _SIZES["ROUTE_CAPACITY"]))
+
+    @property
     def operator_token_file(self) -> Path:
         return self._external.operator_token_file or self.run_dir.path / "operator.token"
 
@@ -326,8 +334,9 @@ class Lab:
 
     async def _machine(self, role: Role, name: str, ip: IPv4Address, machine_id: str) -> Machine:
         node = await self.network.underlay.node(name, ip)
-        sizes = {key: value for key, value in _SIZES.items() if f"ACHELOUS_{key}" not in os.environ}
-        environment = sizes | {
+        environment = {
+            **{name: os.environ.get(f"ACHELOUS_{name}", size) for name, size in _SIZES.items()},
+            "BPF_DIR": os.environ.get("ACHELOUS_BPF_DIR", str(_BUILT)),
             "NATS_URL": self.nats_url(role),
             "GATEWAY_ID" if role is Role.GATEWAY else "HOST_ID": machine_id,
             "UNDERLAY_DEVICE": UNDERLAY_DEVICE,
@@ -363,19 +372,28 @@ class Lab:
     def _address_file(self, service: str, service_id: str) -> Path:
         return self.run_dir.path / f"{service}-{service_id}.http"
 
+    async def ask(self, service: Process | Machine, path: str) -> httpx.Response:
+        """GET from a service's own HTTP server: healthz, readyz, metrics."""
+        if isinstance(service, Process):
+            return await _get(self._address_file("controller", str(service.pid)), path)
+        role = Role.GATEWAY if service in self.gateways else Role.VSWITCH
+        return await _get(self._address_file(role, str(service.id)), path)
+
     async def _ready(self, service: str, service_id: str, check: str) -> bool:
         try:
-            address = self._address_file(service, service_id).read_text().strip()
-            async with httpx.AsyncClient(timeout=1) as http:
-                answer = await http.get(f"http://{address}/{check}")
+            return (await _get(self._address_file(service, service_id), check)).is_success
         except (FileNotFoundError, httpx.HTTPError):
             return False
-        return answer.is_success
 
     def _nats(self) -> NatsServer:
         if self.nats is None:
             raise RuntimeError("the lab has no bus before it has started")
         return self.nats
+
+
+async def _get(address_file: Path, path: str) -> httpx.Response:
+    async with httpx.AsyncClient(timeout=1) as http:
+        return await http.get(f"http://{address_file.read_text().strip()}/{path}")
 
 
 def vnic_body(
@@ -395,5 +413,5 @@ def _nic(vnic: Object, subnet: Object) -> Nic:
     return Nic(
         mac=vnic["mac"],
         address=IPv4Interface(f"{vnic['ip']}/{prefix}"),
-        router=IPv4Address(subnet["gateway_ip"]),
+        router=IPv4Address(subnet["gateway_ip"]) if vnic["position"] == 0 else None,
     )

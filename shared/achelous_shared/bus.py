@@ -339,6 +339,11 @@ async def _next(subscription: Subscription, *, timeout: float = 3600.0) -> Msg |
         return await subscription.next_msg(timeout=timeout)
     except (nats.errors.TimeoutError, TimeoutError):
         return None
+    except nats.errors.ConnectionClosedError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():  # which the client swallows on a closed one
+            raise asyncio.CancelledError from None
+        raise
 
 
 async def _unsubscribe(subscription: Subscription) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -202,6 +203,19 @@ class Pinger:
             timeout=timeout,
         )
         return self.count()
+
+    async def last_reply(self, silence: float = 0.5, timeout: float = 10.0) -> float:
+        """When the last reply came (time.monotonic), once none has come for `silence` seconds."""
+        replies, last = self.count().received, time.monotonic()
+
+        def silent() -> bool:
+            nonlocal replies, last
+            if self.count().received != replies:
+                replies, last = self.count().received, time.monotonic()
+            return time.monotonic() - last > silence
+
+        await wait_until(silent, f"{silence:g} s without a reply", timeout=timeout)
+        return last
 
     async def start(self) -> None:
         await self._process.start()

@@ -9,7 +9,6 @@ from typing import Final
 
 from achelous_lab.api import Rule
 from achelous_lab.netns.connection import ConnectionTester, Proto
-from achelous_lab.netns.guest import Pinger
 from achelous_lab.tour.stage import Stage, kernel_pair
 from achelous_lab.waiting import wait_until
 
@@ -132,25 +131,11 @@ async def deletion(stage: Stage) -> Shown:
         await pinger.wait_for_replies(20)
         started = time.monotonic()
         await stage.lab.api.delete(f"/instances/{victim.id}")
-        took = await _last_reply(pinger) - started
+        took = await pinger.last_reply() - started
     gone = await stage.lab.api.wait_gone(f"/instances/{victim.id}")
     await stage.lab.unplug(victim)
     figure = f"last answer {took:.2f} s after the request, removed {gone + took:.2f} s after it"
     return Shown("a deleted instance stops being reachable within 1 s", figure, took <= 1.0)
-
-
-async def _last_reply(pinger: Pinger) -> float:
-    """When the last reply came (time.monotonic), once there was none for half a second."""
-    replies, last = pinger.count().received, time.monotonic()
-
-    def silent() -> bool:
-        nonlocal replies, last
-        if pinger.count().received != replies:
-            replies, last = pinger.count().received, time.monotonic()
-        return time.monotonic() - last > 0.5
-
-    await wait_until(silent, "the deleted instance to fall silent", timeout=10)
-    return last
 
 
 async def agent_restart(stage: Stage) -> Shown:
