@@ -26,3 +26,54 @@ async def test_deltas_of_a_vpc_come_in_order_and_join_on(world: World) -> None:
             assert revisions == sorted(set(revisions))
             assert all(later.base == earlier.revision for earlier, later in pairwise(deltas))
         assert gateway.snapshots == 0
+
+
+async def test_a_crash_after_publishing_loses_nothing_and_repeats_nothing(idle: World) -> None:
+    first = await idle.add_controller()
+    subnet = await idle.subnet()
+    for _ in range(5):
+        await idle.instances(subnet, 20)
+        await first.crash()
+        first = await idle.add_controller()
+
+    await idle.until_active()
+
+    await idle.assert_tables_equal()
+    for gateway in idle.gateways:
+        (deltas,) = gateway.received.values()
+        revisions = [delta.revision for delta in deltas]
+        assert revisions == sorted(set(revisions))
+
+
+async def test_a_lost_last_delta_is_noticed_by_its_announcement(world: World) -> None:
+    subnet = await world.subnet()
+    await world.instances(subnet, 1)
+    await world.until_active()
+    world.gateways[0].lose = 1
+
+    await world.instances(subnet, 1)
+    await world.until_active()
+
+    assert world.gateways[0].snapshots == 1
+    await world.assert_tables_equal()
+
+
+async def test_a_snapshot_read_while_routes_change_joins_on_to_the_deltas(world: World) -> None:
+    subnet = await world.subnet()
+    await world.instances(subnet, 9000)  # more than one page
+    await world.until_active()
+    late = world.gateways[0]
+
+    async def change() -> None:
+        for _ in range(20):
+            made = await world.instances(subnet, 5)
+            await world.delete(made[:3])
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(change())
+        late.tables.clear()
+        late.revisions.clear()  # as after a restart
+    await world.until_active()
+
+    await world.assert_tables_equal()
+    assert late.snapshots >= 1

@@ -59,11 +59,13 @@ class Metrics:
     def became_active(self, instances: Iterable[Pending], at: float) -> None:
         """Measure the stages of instances that became ACTIVE at ``at``, Unix seconds."""
         for instance in instances:
+            gateways_at, host_at = instance.gateways_applied_at, instance.host_applied_at
             stages = {
                 "committed": instance.committed_at,
-                "published": instance.published_at,
-                "gateways_applied": instance.gateways_applied_at,
-                "host_applied": instance.host_applied_at,
+                # those who apply may tell before the publisher does
+                "published": instance.published_at or min(gateways_at or at, host_at or at),
+                "gateways_applied": gateways_at,
+                "host_applied": host_at,
                 "active": at,
             }
             for stage, done_at in stages.items():

@@ -1,0 +1,56 @@
+"""One controller leads; when it is gone, another takes over within two seconds."""
+
+import pytest
+from programming_world import Controller, World
+from sqlalchemy import text
+
+from achelous_lab.waiting import wait_until
+
+HANDOVER_S = 2.0
+
+
+@pytest.fixture
+async def two(idle: World) -> tuple[Controller, Controller]:
+    """The leader and the other."""
+    first = await idle.add_controller()
+    await wait_until(lambda: first.leading, "the first to lead")
+    return first, await idle.add_controller()
+
+
+async def test_one_of_two_leads_and_both_know_it(two: tuple[Controller, Controller]) -> None:
+    leader, other = two
+    await wait_until(lambda: other.programming.status()["leader"] is None, "the other to know")
+    assert leader.leading
+    assert not other.leading
+
+
+async def test_the_other_takes_over_when_the_leader_is_gone(
+    idle: World, two: tuple[Controller, Controller]
+) -> None:
+    leader, other = two
+    await leader.crash()
+
+    await wait_until(lambda: other.leading, "the other to lead", timeout=HANDOVER_S)
+
+    await idle.instances(await idle.subnet(), 3)
+    await idle.until_active()
+    await idle.assert_tables_equal()
+
+
+async def test_somebody_leads_again_when_the_leaders_session_ends(
+    idle: World, two: tuple[Controller, Controller]
+) -> None:
+    leader, other = two
+    ended = text(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE application_name = 'achelous-leader' AND datname = current_database()"
+        " AND pid IN (SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted)"
+    )
+    async with idle.engine.connect() as connection:
+        assert (await connection.execute(ended)).all() == [(True,)]
+
+    await wait_until(
+        lambda: leader.leading != other.leading, "one of them to lead", timeout=HANDOVER_S
+    )
+    await idle.instances(await idle.subnet(), 3)
+    await idle.until_active()
