@@ -13,10 +13,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from achelous_lab.api import Object, Rule
-from achelous_lab.netns.guest import Guest
 from achelous_lab.platform import Instance, Lab, Machine, Tenant
 from achelous_lab.process import Process
-from achelous_lab.rundir import RunDir
 from achelous_lab.waiting import wait_until
 from achelous_shared import rsp, subjects
 from achelous_shared.bpf import BpfObject, object_path
@@ -96,18 +94,18 @@ async def relayed(lab: Lab) -> int:
     return sum(one["relayed_packets"] for one in shown)
 
 
-async def known(lab: Lab, host: Machine, guest: Guest) -> Object | None:
-    """The host's FC entry for a guest's address, if it has one."""
-    shown = await vswitch(lab, host)
-    return next((entry for entry in shown["fc"] if entry["ip"] == str(guest.ip)), None)
+async def known(lab: Lab, host: Machine, instance: Instance) -> Object | None:
+    """The host's FC entry for an instance's first vNIC, if it has one."""
+    shown, mac = await vswitch(lab, host), instance.vnics[0]["mac"]
+    return next((entry for entry in shown["fc"] if entry["mac"] == mac), None)
 
 
 async def learned(lab: Lab, a: Instance, b: Instance) -> None:
     """Wait until the hosts of both know where the other is."""
 
     async def both_know() -> bool:
-        ends = (a.host, b.guest), (b.host, a.guest)
-        return all([await known(lab, host, guest) for host, guest in ends])
+        ends = (a.host, b), (b.host, a)
+        return all([await known(lab, host, other) for host, other in ends])
 
     await wait_until(both_know, "both hosts to learn each other's routes")
 
@@ -158,7 +156,8 @@ async def table_differences(lab: Lab) -> list[str]:
     """How gateways and hosts differ from the database, in words; empty if they do not."""
     wanted = await database_routes(lab)
     held = {}
-    async with Bus.connect(lab.nats_url(Role.OBSERVER), role=Role.OBSERVER, name="test") as bus:
+    # gateways answer into the inboxes of vSwitches only
+    async with Bus.connect(lab.nats_url(Role.VSWITCH), role=Role.VSWITCH, name="test") as bus:
         for gateway in lab.gateways:
             held[f"kernel of {gateway.name}"] = await asyncio.to_thread(kernel_routes, lab, gateway)
             held[f"RSP of {gateway.name}"] = await rsp_routes(bus, gateway, wanted)
@@ -230,17 +229,3 @@ async def host_ports(lab: Lab, host: Machine) -> Routes:
         for port in shown["ports"]
         if port["state"] == "active"
     }
-
-
-@dataclass(frozen=True, slots=True)
-class World:
-    """A lab, and a network with an instance on its first host and one on its second."""
-
-    lab: Lab
-    net: Net
-    a: Instance
-    b: Instance
-
-    @property
-    def run_dir(self) -> RunDir:
-        return self.lab.run_dir

@@ -139,7 +139,7 @@ class Guest:
     async def iperf3(
         self,
         server: "Guest",
-        seconds: float = 2.0,
+        seconds: int = 2,
         *,
         udp: bool = False,
         bitrate: str = "0",
@@ -157,7 +157,7 @@ class Guest:
             says="Server listening",
         )
         options = ["-c", str(server.ip), "-p", str(port), "--connect-timeout", "3000"]
-        options += ["-t", f"{seconds:g}", "-P", str(streams), "-b", bitrate, "-J"]
+        options += ["-t", str(seconds), "-P", str(streams), "-b", bitrate, "-J"]
         options += ["-u"] if udp else []
         options += ["-l", str(length)] if length is not None else []
         async with listener:

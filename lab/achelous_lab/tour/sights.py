@@ -13,7 +13,7 @@ from achelous_lab.tour.stage import Stage, kernel_pair
 from achelous_lab.waiting import wait_until
 
 _ROUNDS: Final = 3
-_IPERF_S: Final = 1.0
+_IPERF_S: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
