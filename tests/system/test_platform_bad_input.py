@@ -112,7 +112,8 @@ class Change:
     mac: str | None = None
     ip: str | None = None
     vlan: int | None = None
-    cut: int | None = None
+    length: int | None = None
+    """What its IP header claims."""
 
 
 @pytest.mark.parametrize(
@@ -120,7 +121,7 @@ class Change:
     [
         ("spoofed_mac", Change(mac="02:00:00:00:ff:ff")),
         ("spoofed_ip", Change(ip="10.0.0.250")),
-        ("truncated", Change(cut=30)),
+        ("truncated", Change(length=1000)),
         ("unsupported_ethertype", Change(vlan=5)),
     ],
 )
@@ -132,11 +133,12 @@ async def test_frames_that_a_guest_must_not_send(
 ) -> None:
     _, a, b = pair
     nic = a.guest.nics[0]
-    inner: Packet = IP(src=change.ip or str(a.guest.ip), dst=str(b.guest.ip)) / ICMP()
+    source = change.ip or str(a.guest.ip)
+    inner: Packet = IP(src=source, dst=str(b.guest.ip), len=change.length) / ICMP()
     if change.vlan is not None:
         inner = Dot1Q(vlan=change.vlan) / inner
     frame = Ether(src=change.mac or nic.mac, dst="0e:ac:e1:00:00:01") / inner
-    data = bytes(frame)[: change.cut]
+    data = bytes(frame)
 
     before = (await port_of(lab, a))["drops"].get(reason, 0)
     await send(a.guest.namespace, "eth0", data, data, data)
