@@ -39,7 +39,7 @@ class Agent:
         self._snapshots = Snapshots(bus, self.keeper, self.stats)
         self._rsp = RspServer(
             table,
-            self.keeper.known,
+            self.keeper.stands,
             self.stats,
             mtu=settings.guest_mtu,
             whole=lambda: self._standing.whole,

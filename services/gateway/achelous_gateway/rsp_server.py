@@ -15,8 +15,9 @@ from achelous_shared.rsp import MessageType, ReplyType
 _V4_MAPPED: Final = np.frombuffer(b"\xff\xff", np.uint8)
 _ADDRESS_BYTES: Final = 16
 
-KnownVnis = npt.NDArray[np.bool_]
-"""(VNI_MAX + 2,): whether each VNI is a VPC's; the last stands for numbers that are no VNI."""
+Stands = npt.NDArray[np.int64]
+"""(VNI_MAX + 2,): the revision at which each VPC's table stands at least, plus one; 0 of a VNI that
+is no VPC's. The last stands for numbers that are no VNI."""
 
 
 class RspServer:
@@ -25,7 +26,7 @@ class RspServer:
     def __init__(
         self,
         table: RouteTable,
-        known: KnownVnis,
+        stands: Stands,
         stats: Stats,
         *,
         mtu: int,
@@ -33,7 +34,7 @@ class RspServer:
     ) -> None:
         """``whole``: whether the table was ever complete; until then nothing is known of a miss."""
         self._table = table
-        self._known = known
+        self._stands = stands
         self._stats = stats
         self._whole = whole
         found = np.zeros(rsp.MAX_ENTRIES, rsp.REPLY)
@@ -78,8 +79,9 @@ class RspServer:
         return reply
 
     def _deny(self, reply: rsp.Entries, missing: npt.NDArray[np.int64]) -> None:
-        """Say at ``missing`` that there is no route, or no such VPC."""
-        known = self._known[np.minimum(reply["vni"][missing], VNI_MAX + 1)]
-        reply["type"][missing] = np.where(known, ReplyType.NO_ROUTE, ReplyType.UNKNOWN_VNI)
-        for field in ("length", "mtu", "revision", "next_hop", "mac"):
+        """Say at ``missing`` as of which revision there is no route, or that there is no VPC."""
+        stands = self._stands[np.minimum(reply["vni"][missing], VNI_MAX + 1)]
+        reply["type"][missing] = np.where(stands, ReplyType.NO_ROUTE, ReplyType.UNKNOWN_VNI)
+        reply["revision"][missing] = np.maximum(stands - 1, 0)
+        for field in ("length", "mtu", "next_hop", "mac"):
             reply[field][missing] = 0

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from achelous_gateway.rsp_server import RspServer
+from achelous_gateway.rsp_server import RspServer, Stands
 from achelous_gateway.stats import Stats
 from achelous_gateway.table import RouteTable
 from achelous_shared import rsp
@@ -25,16 +25,19 @@ def stats() -> Stats:
 
 @pytest.fixture
 def serve(stats: Stats) -> Callable[[bool], RspServer]:
-    """A server that knows VPC 7 with 10.0.0.9 at 198.18.0.3, and VPC 8 without a route."""
+    """A server that knows VPC 7 with 10.0.0.9 at 198.18.0.3, and VPC 8 without a route.
+
+    VPC 7 stands at revision 6, VPC 8 at 0.
+    """
     table = RouteTable(100)
     delta = np.zeros(1, ROUTE)
     delta["ip"] = np.frombuffer(HELD, np.uint8)
     delta["op"], delta["vtep"], delta["revision"] = RouteOp.UPSERT, 0xC6120003, 4
     delta["mac"] = np.frombuffer(MAC, np.uint8)
     table.apply(7, delta)
-    known = np.zeros(VNI_MAX + 2, np.bool_)
-    known[[7, 8]] = True
-    return lambda whole: RspServer(table, known, stats, mtu=1450, whole=lambda: whole)
+    stands: Stands = np.zeros(VNI_MAX + 2, np.int64)
+    stands[[7, 8]] = 7, 1
+    return lambda whole: RspServer(table, stands, stats, mtu=1450, whole=lambda: whole)
 
 
 def ask(*keys: tuple[int, bytes]) -> bytes:
@@ -71,8 +74,9 @@ async def test_no_route_and_unknown_vni_are_told_apart_in_the_order_asked(
         *[ReplyType.UNKNOWN_VNI] * 3,
     ]
     missing = reply.entries[reply.entries["type"] != ReplyType.ROUTE]
-    for field in ("length", "mtu", "revision", "next_hop", "mac"):
+    for field in ("length", "mtu", "next_hop", "mac"):
         assert not missing[field].any()
+    assert missing["revision"].tolist() == [0, 6, 0, 0, 0]
     assert (stats.rsp_requests, stats.rsp_entries, stats.rsp_misses) == (1, 6, 5)
 
 
