@@ -1,8 +1,8 @@
 """Pages of the route tables for gateways that fell behind; every controller answers.
 
 A page and the revision it stands for come from one statement, and so from one snapshot of the
-database. Later pages may be newer than the first: the deltas after the first page's revision bring the
-earlier pages up to them.
+database. Later pages may be newer than the first: the deltas after the first page's revision bring
+the earlier pages up to them.
 """
 
 import asyncio
