@@ -23,8 +23,8 @@ from achelous_shared.routes import REVISION, Routes
 
 log = logging.getLogger(__name__)
 
-_SLICE: Final = 2048
-"""Entries changed before RSP gets its turn: about 2 ms."""
+_SLICE: Final = 1024
+"""Entries changed before RSP gets its turn: about 0.6 ms, and as much again for the data plane."""
 
 
 class Keeper:

@@ -126,9 +126,10 @@ class RouteTable:
         new = rows < 0
         self._must_fit(int(new.sum()))
         self._insert(vni, keys, rows, new)
-        before = self._values[rows]
+        held = rows[~new]
+        before = self._values[held]
         self._write(rows, chunk)
-        written = rows[new | (self._values[rows] != before)]
+        written = np.concatenate((rows[new], held[self._values[held] != before]))
         return Changes(self.keys(written), self._values[written], np.zeros(0, KEY)), rows
 
     def remove(self, vni: int, rows: Rows) -> Records:
