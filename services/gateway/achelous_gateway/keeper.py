@@ -23,8 +23,10 @@ from achelous_shared.routes import REVISION, Routes
 
 log = logging.getLogger(__name__)
 
-_SLICE: Final = 1024
-"""Entries changed before RSP gets its turn: about 0.6 ms, and as much again for the data plane."""
+_SLICE: Final = 256
+"""Entries of a delta changed before RSP gets its turn: about 0.4 ms with the data plane."""
+_MERGED: Final = 2048
+"""Entries of a snapshot, likewise: about 3 ms, for it is rare, and at the start nobody asks yet."""
 
 
 class Keeper:
@@ -112,7 +114,7 @@ class Keeper:
         """
         rows = []
         async with self._writer:
-            for part in _slices(chunk):
+            for part in _slices(chunk, _MERGED):
                 changes, found = self.table.restate(vpc.vni, part)
                 self._relay.apply(changes)
                 rows.append(found)
@@ -174,12 +176,12 @@ class Keeper:
             self._moved(vpc.vni)
 
     async def _apply(self, vni: int, entries: Routes) -> None:
-        for part in _slices(latest(entries)):
+        for part in _slices(latest(entries), _SLICE):
             self._relay.apply(self.table.apply(vni, part))
             await asyncio.sleep(0)
 
     async def _remove(self, vni: int, rows: Rows) -> None:
-        for part in _slices(rows):
+        for part in _slices(rows, _SLICE):
             removed = self.table.remove(vni, part)
             self._relay.apply(Changes(np.zeros(0, KEY), np.zeros(0, VALUE), removed))
             await asyncio.sleep(0)
@@ -188,5 +190,5 @@ class Keeper:
 Element = TypeVar("Element", bound=np.generic)
 
 
-def _slices(batch: npt.NDArray[Element]) -> Iterator[npt.NDArray[Element]]:
-    return (batch[at : at + _SLICE] for at in range(0, len(batch), _SLICE))
+def _slices(batch: npt.NDArray[Element], size: int) -> Iterator[npt.NDArray[Element]]:
+    return (batch[at : at + size] for at in range(0, len(batch), size))
