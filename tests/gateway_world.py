@@ -161,13 +161,15 @@ class FakeController:
         if (instead := await self.on_snapshot(request)) is not None:
             return messages.encode(instead)
         table = self.tables[request.vni]
-        after = sorted(ip for ip in table if ip > request.after)
+        until = request.until or b"\xff" * 16
+        after = sorted(ip for ip in table if request.after < ip <= until)
         some = after[: min(request.limit, self.chunk)]
         reply = SnapshotReply(
             vni=request.vni,
             revision=self.revisions[request.vni],
             entries=pack(entries_of({ip: table[ip] for ip in some})),
             done=len(some) == len(after),
+            last=max(table, default=b""),
         )
         return messages.encode(reply)
 

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Final
+from urllib.parse import urlsplit
 
 import nats
 import nats.errors
@@ -20,7 +21,9 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StreamConfig
 
-from achelous_shared import messages, subjects
+from achelous_shared import messages, nats_wire, subjects
+from achelous_shared.nats_wire import WireError
+from achelous_shared.responder import BatchAnswer, respond
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +46,10 @@ class BusError(Exception):
 class Bus:
     """A connection to the bus in one role. Use `Bus.connect`."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, url: str, name: str) -> None:
         self._client = client
+        parts = urlsplit(url)
+        self._login = nats_wire.connect(parts.username or "", parts.password or "", name)
         self._stream_api = client.jetstream(timeout=5)
 
     @classmethod
@@ -88,7 +93,7 @@ class Bus:
                 client = Client()
                 await asyncio.sleep(attempt)
         try:
-            yield cls(client)
+            yield cls(client, url, name)
         finally:
             await client.close()
 
@@ -173,6 +178,23 @@ class Bus:
                     group.create_task(worker())
         finally:
             await _unsubscribe(subscription)
+
+    async def serve_batches(self, subject: str, answer: BatchAnswer, *, max_payload: int) -> None:
+        """Answer requests of up to ``max_payload`` bytes at a high rate, until cancelled.
+
+        On a connection of its own to the same server, as the same user. ``answer`` gets all
+        requests that have come, an empty payload in place of one that is longer; one that raises
+        fails the service.
+        """
+        while True:
+            server = self._client.connected_url
+            if server is not None:
+                address = (server.hostname, server.port)
+                try:
+                    await respond(address, self._login, subject, answer, max_payload=max_payload)
+                except (OSError, TimeoutError, WireError) as error:
+                    log.warning("bus: answering on %s again: %r", subject, error)
+            await asyncio.sleep(_RETRY_S[2])
 
     async def ensure_stream(self, config: StreamConfig) -> datetime:
         """Create the stream, or bring an existing one to this configuration. Raises `BusError`.

@@ -79,25 +79,32 @@ class RouteDelta(Message, frozen=True, kw_only=True):
 
 
 class SnapshotRequest(Message, frozen=True, kw_only=True):
-    """Ask for up to ``limit`` routes of a VPC with addresses above ``after`` (16 bytes or none)."""
+    """Ask for up to ``limit`` routes of a VPC with addresses above ``after`` up to ``until``.
+
+    Both 16 bytes, or none.
+    """
 
     vni: int
     after: bytes
+    until: bytes = b""
     limit: int
 
 
 class SnapshotReply(Message, frozen=True, kw_only=True):
     """A chunk of a VPC's table in order of address, as it stood at ``revision``.
 
-    A snapshot of several chunks stands for the first chunk's revision: deltas after it are applied
-    on top. ``vni`` unknown to the controller: revision 0, no entries. ``error`` is set instead of
-    all else when the controller can not answer now.
+    A snapshot of several chunks stands for the revision of the one that was read before all others
+    were asked for: deltas after it are applied on top. ``last``: the VPC's highest address, 16
+    bytes, none if it has none; for who wants to read several ranges at once. ``done``: nothing
+    follows in the range. ``vni`` unknown to the controller: revision 0, no entries. ``error`` is
+    set in place of all else when the controller can not answer now.
     """
 
     vni: int
     revision: int
     entries: bytes
     done: bool
+    last: bytes = b""
     error: str | None = None
 
 

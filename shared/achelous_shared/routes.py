@@ -8,7 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 MAX_DELTA_ENTRIES: Final = 8192
-"""Entries of one delta or snapshot chunk (288 KiB): far below the bus's limit of one message."""
+"""Entries of one delta (288 KiB): far below the bus's limit of one message, 1 MB."""
+
+MAX_PAGE_ENTRIES: Final = 16_384
+"""Entries of one page of a snapshot: 576 KiB."""
 
 ROUTE: Final = np.dtype(
     [

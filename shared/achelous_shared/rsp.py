@@ -11,6 +11,8 @@ batch is one numpy view; ``length`` says how many bytes of the next hop count.
                     | reserved 2                                                            = 64 B
 """
 
+import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
@@ -33,6 +35,7 @@ HEADER: Final = np.dtype(
         ("reserved", ">u4"),
     ]
 )
+_HEADER_STRUCT: Final = struct.Struct(">HBBIII")
 _REQUEST_FIELDS: Final = [
     ("magic", ">u2"),
     ("options", ">u2"),
@@ -54,6 +57,8 @@ REPLY: Final = np.dtype(
         ("reserved2", "u1", (2,)),
     ]
 )
+
+MAX_REQUEST_BYTES: Final = HEADER.itemsize + MAX_ENTRIES * REQUEST.itemsize
 
 Entries = npt.NDArray[np.void]
 
@@ -142,3 +147,63 @@ def decode(data: bytes, expected: MessageType) -> RspMessage:
     if not (entries["key_type"] == KeyType.ADDRESS).all():
         raise RspError(f"an entry's key type is not {KeyType.ADDRESS.value} (address)")
     return RspMessage(expected, int(header["id"]), entries)
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """The entries of many requests, one request after the other, as one array of `REQUEST`."""
+
+    heads: Sequence[tuple[int, int] | None]
+    """(id, number of entries) of each request; None for what is no request and has no entries."""
+    entries: Entries
+
+
+def decode_requests(messages: Sequence[bytes]) -> Requests:
+    """Decode many requests at once, checked like `decode` checks one."""
+    heads = [_head(message) for message in messages]
+    entries = _entries(messages, heads)
+    if not _are_requests(entries):
+        heads = [
+            head if head and _are_requests(_entries([message], [head])) else None
+            for message, head in zip(messages, heads, strict=True)
+        ]
+        entries = _entries(messages, heads)
+    return Requests(heads, entries)
+
+
+def encode_replies(heads: Sequence[tuple[int, int] | None], entries: Entries) -> list[bytes]:
+    """A reply for each of ``heads`` with its share of ``entries``; for None with id 0 and none."""
+    data = entries.tobytes()
+    replies = []
+    at = 0
+    for head in heads:
+        message_id, count = head or (0, 0)
+        size = count * REPLY.itemsize
+        header = _HEADER_STRUCT.pack(
+            count, VERSION, MessageType.REPLY, message_id, HEADER.itemsize + size, 0
+        )
+        replies.append(header + data[at : at + size])
+        at += size
+    return replies
+
+
+def _head(data: bytes) -> tuple[int, int] | None:
+    if len(data) < HEADER.itemsize:
+        return None
+    count, version, kind, message_id, size, _ = _HEADER_STRUCT.unpack_from(data)
+    right = HEADER.itemsize + count * REQUEST.itemsize
+    if version != VERSION or kind != MessageType.REQUEST or not right == size == len(data):
+        return None
+    return (message_id, count) if count <= MAX_ENTRIES else None
+
+
+def _entries(messages: Sequence[bytes], heads: Sequence[tuple[int, int] | None]) -> Entries:
+    sound = [
+        message[HEADER.itemsize :] for message, head in zip(messages, heads, strict=True) if head
+    ]
+    return np.frombuffer(b"".join(sound), REQUEST)
+
+
+def _are_requests(entries: Entries) -> bool:
+    magic, key_type = entries["magic"] == MAGIC, entries["key_type"] == KeyType.ADDRESS
+    return bool(magic.all() and key_type.all())

@@ -1,8 +1,9 @@
 """The bus on a real server: streams are followed through restarts, in the role's own limits."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
@@ -11,9 +12,10 @@ from nats.js.api import StreamConfig
 from achelous_lab.rundir import RunDir
 from achelous_lab.servers.nats import NatsServer
 from achelous_lab.waiting import wait_until
-from achelous_shared import subjects
+from achelous_shared import nats_wire, subjects
 from achelous_shared.bus import Bus, BusError
 from achelous_shared.bus_roles import Role
+from achelous_shared.responder import Refused, respond
 
 
 @pytest.fixture
@@ -32,6 +34,12 @@ async def controller(server: NatsServer) -> AsyncIterator[Bus]:
 @pytest.fixture
 async def gateway(server: NatsServer) -> AsyncIterator[Bus]:
     async with Bus.connect(server.url(Role.GATEWAY), role="gateway", name="test") as bus:
+        yield bus
+
+
+@pytest.fixture
+async def vswitch(server: NatsServer) -> AsyncIterator[Bus]:
+    async with Bus.connect(server.url(Role.VSWITCH), role="vswitch", name="test") as bus:
         yield bus
 
 
@@ -149,6 +157,92 @@ async def test_a_reader_of_last_values_gets_the_last_and_then_each_next(
 async def test_a_request_without_an_answer_ends_by_its_deadline(gateway: Bus) -> None:
     with pytest.raises(BusError, match="snapshot"):
         await gateway.request(subjects.SNAPSHOT_ROUTES, b"", timeout=0.2)
+
+
+class TestBatches:
+    """Requests that are answered in batches, on a connection of their own."""
+
+    GATEWAY = uuid4()
+    SUBJECT = subjects.rsp(GATEWAY)
+
+    async def test_each_of_many_requests_at_once_gets_its_own_reply(
+        self, gateway: Bus, vswitch: Bus
+    ) -> None:
+        async with running(gateway.serve_batches(self.SUBJECT, echo_all, max_payload=100)):
+            await wait_until(lambda: answers(vswitch, self.SUBJECT), "an answer")
+            asked = [b"%d" % number for number in range(2000)]
+            replies = await asyncio.gather(
+                *(vswitch.request(self.SUBJECT, data, timeout=5) for data in asked)
+            )
+        assert replies == [b"re:" + data for data in asked]
+
+    async def test_a_longer_payload_comes_empty_and_the_next_one_whole(
+        self, gateway: Bus, vswitch: Bus
+    ) -> None:
+        async with running(gateway.serve_batches(self.SUBJECT, echo_all, max_payload=100)):
+            await wait_until(lambda: answers(vswitch, self.SUBJECT), "an answer")
+            sizes = (500_000, 100, 101)
+            replies = [
+                await vswitch.request(self.SUBJECT, b"x" * size, timeout=2) for size in sizes
+            ]
+        assert replies == [b"re:", b"re:" + b"x" * 100, b"re:"]
+
+    async def test_they_are_answered_again_after_kill_9_of_the_server(
+        self, server: NatsServer, gateway: Bus, vswitch: Bus
+    ) -> None:
+        async with running(gateway.serve_batches(self.SUBJECT, echo_all, max_payload=100)):
+            await wait_until(lambda: answers(vswitch, self.SUBJECT), "an answer")
+            await server.kill9()
+            await server.start()
+            await wait_until(lambda: answers(vswitch, self.SUBJECT), "an answer", timeout=10)
+
+    async def test_nobody_answers_once_it_is_cancelled(self, gateway: Bus, vswitch: Bus) -> None:
+        async with running(gateway.serve_batches(self.SUBJECT, echo_all, max_payload=100)):
+            await wait_until(lambda: answers(vswitch, self.SUBJECT), "an answer")
+        assert not await answers(vswitch, self.SUBJECT)
+
+    async def test_an_answer_that_fails_fails_the_service(self, gateway: Bus, vswitch: Bus) -> None:
+        def fail(_: Sequence[bytes]) -> list[bytes]:
+            raise ZeroDivisionError
+
+        service = asyncio.ensure_future(gateway.serve_batches(self.SUBJECT, fail, max_payload=100))
+
+        async def failed() -> bool:
+            await answers(vswitch, self.SUBJECT)
+            return service.done()
+
+        await wait_until(failed, "the service to end")
+        with pytest.raises(ZeroDivisionError):
+            await service
+
+    async def test_a_role_answers_on_its_own_subjects_only(self, server: NatsServer) -> None:
+        url = server.url(Role.VSWITCH)
+        with pytest.raises(Refused, match="Permissions Violation for Subscription"):
+            await respond(*logged_in(url), self.SUBJECT, echo_all, max_payload=100)
+
+    async def test_a_wrong_password_is_refused(self, server: NatsServer) -> None:
+        url = server.url(Role.GATEWAY).replace("gateway:", "gateway:not-")
+        with pytest.raises(Refused, match="Authorization Violation"):
+            await respond(*logged_in(url), self.SUBJECT, echo_all, max_payload=100)
+
+
+def logged_in(url: str) -> tuple[tuple[str, int], bytes]:
+    parts = urlsplit(url)
+    assert parts.username
+    assert parts.password
+    login = nats_wire.connect(parts.username, parts.password, "test")
+    return (parts.hostname or "", parts.port or 0), login
+
+
+def echo_all(requests: Sequence[bytes]) -> list[bytes]:
+    return [b"re:" + data for data in requests]
+
+
+async def answers(asker: Bus, subject: str) -> bool:
+    try:
+        return await asker.request(subject, b"x", timeout=0.2) == b"re:x"
+    except BusError:
+        return False
 
 
 async def test_requests_are_answered_by_one_of_a_queue(controller: Bus, gateway: Bus) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 
+import numpy as np
 import pytest
 from gateway_world import (
     FakeController,
@@ -78,14 +79,16 @@ class TestStart:
     ) -> None:
         assert controller.revisions[OTHER] == 0
         await stopped.process.start()
-        types = [await answer_type(stopped, vni) for vni in (OTHER, 99)]
+        types = [(await answer(stopped, vni))["type"] for vni in (OTHER, 99)]
         assert types == [rsp.ReplyType.NO_ROUTE, rsp.ReplyType.UNKNOWN_VNI]
 
 
-async def answer_type(gateway: GatewayUnderTest, vni: int) -> int:
+async def answer(gateway: GatewayUnderTest, vni: int) -> np.void:
+    """The reply about an address that has no route."""
     request = rsp.encode(rsp.MessageType.REQUEST, 1, rsp.requests([vni], [[0] * 16]))
     data = await gateway.vswitch.request(subjects.rsp(gateway.id), request, timeout=2)
-    return int(rsp.decode(data, rsp.MessageType.REPLY).entries["type"][0])
+    entry: np.void = rsp.decode(data, rsp.MessageType.REPLY).entries[0]
+    return entry
 
 
 class TestDeltas:
@@ -105,6 +108,15 @@ class TestDeltas:
         await controller.publish(controller.change(OTHER, put=range(500)))
         await assert_equal(gateway, controller)
         assert controller.snapshots == before
+
+    async def test_a_miss_tells_the_revision_of_the_vpc(
+        self, gateway: GatewayUnderTest, controller: FakeController
+    ) -> None:
+        await controller.publish(controller.change(VPC, put=[11]), controller.change(VPC, put=[12]))
+        await controller.until_applied(VPC)
+        missed = await answer(gateway, VPC)
+        assert missed["type"] == rsp.ReplyType.NO_ROUTE
+        assert missed["revision"] == controller.revisions[VPC]
 
     async def test_duplicates_change_nothing(
         self, gateway: GatewayUnderTest, controller: FakeController
@@ -144,6 +156,7 @@ class TestDeltas:
         """Both those that its later chunks have and those that its earlier ones lack."""
         controller.chunk = 100
         controller.change(VPC, put=range(600))  # lost
+        before = await gateway.metric("snapshots_total")
         chunks = 0
 
         async def change_meanwhile(_: SnapshotRequest) -> None:
@@ -160,7 +173,7 @@ class TestDeltas:
         await controller.announce(VPC)
         await wait_until(lambda: chunks >= 5, "the chunks")
         await assert_equal(gateway, controller)
-        assert chunks == 6
+        assert await gateway.metric("snapshots_total") == before + 1
 
     async def test_large_deltas_leave_rsp_its_turn(
         self, gateway: GatewayUnderTest, controller: FakeController
@@ -168,7 +181,7 @@ class TestDeltas:
         await controller.publish(
             *(controller.change(VPC, put=range(600), host=host) for host in range(2, 40))
         )
-        assert await answer_type(gateway, 99) == rsp.ReplyType.UNKNOWN_VNI
+        assert (await answer(gateway, 99))["type"] == rsp.ReplyType.UNKNOWN_VNI
         await assert_equal(gateway, controller)
 
 

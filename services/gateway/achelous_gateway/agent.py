@@ -15,7 +15,7 @@ from achelous_gateway.snapshots import Snapshots
 from achelous_gateway.standing import Standing
 from achelous_gateway.stats import Stats
 from achelous_gateway.table import RouteTable
-from achelous_shared import messages, subjects
+from achelous_shared import messages, rsp, subjects
 from achelous_shared.bus import Bus
 from achelous_shared.messages import BadMessage, GatewayShow, ShowRequest, VpcView
 from achelous_shared.telemetry import Check, health_app, serve_http
@@ -39,7 +39,7 @@ class Agent:
         self._snapshots = Snapshots(bus, self.keeper, self.stats)
         self._rsp = RspServer(
             table,
-            self.keeper.known,
+            self.keeper.stands,
             self.stats,
             mtu=settings.guest_mtu,
             whole=lambda: self._standing.whole,
@@ -60,7 +60,11 @@ class Agent:
                 self._snapshots.run(),
                 self._reporter.run(),
                 self._vouch(),
-                self._bus.serve(subjects.rsp(settings.gateway_id), self._rsp.answer, concurrency=1),
+                self._bus.serve_batches(
+                    subjects.rsp(settings.gateway_id),
+                    self._rsp.answer,
+                    max_payload=rsp.MAX_REQUEST_BYTES,
+                ),
                 self._bus.serve(subjects.show("gateway", settings.gateway_id), self._show),
                 self._bus.listen(subjects.REPORT, self._reporter.on_command),
                 serve_http(health_app(self.checks(), registry), settings.http, address_file),

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from achelous_gateway.index import Rows
 from achelous_gateway.plan import TRANSITIONS, Action, Delta, State, Verdict, Vpc, judge, replay
 from achelous_gateway.relay import Relay
-from achelous_gateway.rsp_server import KnownVnis
+from achelous_gateway.rsp_server import Stands
 from achelous_gateway.stats import Stats
 from achelous_gateway.table import KEY, VALUE, Changes, RouteTable, TableFull, latest
 from achelous_shared.names import VNI_MAX
@@ -23,8 +23,10 @@ from achelous_shared.routes import REVISION, Routes
 
 log = logging.getLogger(__name__)
 
-_SLICE: Final = 2048
-"""Entries changed before RSP gets its turn: about 2 ms."""
+_SLICE: Final = 256
+"""Entries of a delta changed before RSP gets its turn: about 0.4 ms with the data plane."""
+_MERGED: Final = 2048
+"""Entries of a snapshot, likewise: about 3 ms, for it is rare, and at the start nobody asks yet."""
 
 
 class Keeper:
@@ -35,7 +37,7 @@ class Keeper:
     ) -> None:
         self.table = table
         self.vpcs: dict[int, Vpc] = {}
-        self.known: KnownVnis = np.zeros(VNI_MAX + 2, np.bool_)
+        self.stands: Stands = np.zeros(VNI_MAX + 2, np.int64)
         self.wanted: asyncio.Queue[int] = asyncio.Queue()
         """VPCs that wait for a snapshot, each once: bounded by their number."""
         self._relay = relay
@@ -63,8 +65,11 @@ class Keeper:
 
     def introduce(self, vni: int) -> Vpc:
         """The VPC of this VNI; without a route, at revision 0, if it was not known."""
-        self.known[vni] = True
-        return self.vpcs.setdefault(vni, Vpc(vni))
+        vpc = self.vpcs.get(vni)
+        if vpc is None:
+            vpc = self.vpcs[vni] = Vpc(vni)
+            self._stand_at(vpc, 0)
+        return vpc
 
     def ask(self, vni: int) -> None:
         """Have a VPC read whole, unless that is under way already."""
@@ -109,7 +114,7 @@ class Keeper:
         """
         rows = []
         async with self._writer:
-            for part in _slices(chunk):
+            for part in _slices(chunk, _MERGED):
                 changes, found = self.table.restate(vpc.vni, part)
                 self._relay.apply(changes)
                 rows.append(found)
@@ -125,12 +130,12 @@ class Keeper:
         """
         async with self._writer:
             await self._remove(vpc.vni, self.table.rows_except(vpc.vni, rows))
-            vpc.revision = revision
+            self._stand_at(vpc, revision)
             due, gap = replay(revision, vpc.buffered)
             if due:
                 entries = np.concatenate([delta.entries for delta in due])
                 await self._apply(vpc.vni, entries)
-                vpc.revision = due[-1].revision
+                self._stand_at(vpc, due[-1].revision)
             vpc.buffered.clear()
             vpc.state = State.FOLLOWING
             self._stats.snapshots += 1
@@ -148,7 +153,11 @@ class Keeper:
         async with self._writer:
             await self._remove(vni, self.table.rows_except(vni, np.zeros(0, np.int64)))
             self.vpcs.pop(vni, None)
-            self.known[vni] = False
+            self.stands[vni] = 0
+
+    def _stand_at(self, vpc: Vpc, revision: int) -> None:
+        vpc.revision = revision
+        self.stands[vpc.vni] = revision + 1
 
     def _ask(self, vpc: Vpc) -> None:
         vpc.state = State.WAITING
@@ -162,17 +171,17 @@ class Keeper:
             self._stats.table_full += 1
             self._ask(vpc)
         else:
-            vpc.revision = delta.revision
+            self._stand_at(vpc, delta.revision)
             self._stats.deltas_applied += 1
             self._moved(vpc.vni)
 
     async def _apply(self, vni: int, entries: Routes) -> None:
-        for part in _slices(latest(entries)):
+        for part in _slices(latest(entries), _SLICE):
             self._relay.apply(self.table.apply(vni, part))
             await asyncio.sleep(0)
 
     async def _remove(self, vni: int, rows: Rows) -> None:
-        for part in _slices(rows):
+        for part in _slices(rows, _SLICE):
             removed = self.table.remove(vni, part)
             self._relay.apply(Changes(np.zeros(0, KEY), np.zeros(0, VALUE), removed))
             await asyncio.sleep(0)
@@ -181,5 +190,5 @@ class Keeper:
 Element = TypeVar("Element", bound=np.generic)
 
 
-def _slices(batch: npt.NDArray[Element]) -> Iterator[npt.NDArray[Element]]:
-    return (batch[at : at + _SLICE] for at in range(0, len(batch), _SLICE))
+def _slices(batch: npt.NDArray[Element], size: int) -> Iterator[npt.NDArray[Element]]:
+    return (batch[at : at + size] for at in range(0, len(batch), size))

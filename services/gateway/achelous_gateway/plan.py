@@ -8,9 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final
 
-import numpy as np
-
-from achelous_shared.routes import MalformedTable, Routes
+from achelous_shared.routes import Routes
 
 MAX_BUFFERED: Final = 131_072
 """Entries kept while one VPC is read; past it they are dropped, which shows as another gap."""
@@ -106,20 +104,6 @@ def replay(revision: int, buffered: Iterable[Delta]) -> tuple[list[Delta], bool]
             due.append(delta)
             revision = delta.revision
     return due, False
-
-
-def check_chunk(after: bytes, entries: Routes, done: bool) -> None:
-    """Raise `MalformedTable` unless the addresses of a snapshot's chunk rise from ``after``."""
-    if not len(entries):
-        if not done:
-            raise MalformedTable("a chunk without entries that is not the last one")
-        return
-    if after and entries["ip"][0].tobytes() <= after:
-        raise MalformedTable("a chunk that does not go on after the one before")
-    high, low = np.ascontiguousarray(entries["ip"]).view(">u8").T
-    rises = (high[1:] > high[:-1]) | ((high[1:] == high[:-1]) & (low[1:] > low[:-1]))
-    if not rises.all():
-        raise MalformedTable("a chunk whose addresses do not rise")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Answers RSP requests from the route table, one batch of columns per message."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
@@ -10,13 +10,14 @@ from achelous_gateway.stats import Stats
 from achelous_gateway.table import RouteTable
 from achelous_shared import rsp
 from achelous_shared.names import VNI_MAX
-from achelous_shared.rsp import MessageType, ReplyType
+from achelous_shared.rsp import ReplyType
 
 _V4_MAPPED: Final = np.frombuffer(b"\xff\xff", np.uint8)
 _ADDRESS_BYTES: Final = 16
 
-KnownVnis = npt.NDArray[np.bool_]
-"""(VNI_MAX + 2,): whether each VNI is a VPC's; the last stands for numbers that are no VNI."""
+Stands = npt.NDArray[np.int64]
+"""(VNI_MAX + 2,): the revision at which each VPC's table stands at least, plus one; 0 of a VNI that
+is no VPC's. The last stands for numbers that are no VNI."""
 
 
 class RspServer:
@@ -25,7 +26,7 @@ class RspServer:
     def __init__(
         self,
         table: RouteTable,
-        known: KnownVnis,
+        stands: Stands,
         stats: Stats,
         *,
         mtu: int,
@@ -33,38 +34,37 @@ class RspServer:
     ) -> None:
         """``whole``: whether the table was ever complete; until then nothing is known of a miss."""
         self._table = table
-        self._known = known
+        self._stands = stands
         self._stats = stats
         self._whole = whole
-        found = np.zeros(rsp.MAX_ENTRIES, rsp.REPLY)
+        found = np.zeros(1, rsp.REPLY)
         found["type"] = ReplyType.ROUTE
         found["length"] = _ADDRESS_BYTES
         found["mtu"] = mtu
         found["next_hop"][:, 10:12] = _V4_MAPPED
         self._template = found
 
-    async def answer(self, data: bytes) -> bytes:
-        """The reply to ``data``: an entry for each one asked, in the same order.
+    def answer(self, requests: Sequence[bytes]) -> list[bytes]:
+        """The reply to each of ``requests``: an entry for each one asked, in the same order.
 
         To garbage, and before the table was first complete, a reply without entries: the asker
         need not wait for its deadline, and learns nothing.
         """
-        try:
-            request = rsp.decode(data, MessageType.REQUEST)
-        except rsp.RspError:
-            self._stats.rsp_garbage += 1
-            return rsp.encode(MessageType.REPLY, 0, self._template[:0])
-        self._stats.rsp_requests += 1
+        asked = rsp.decode_requests(requests)
+        heads = asked.heads
+        garbage = heads.count(None)
+        self._stats.rsp_garbage += garbage
+        self._stats.rsp_requests += len(heads) - garbage
         if not self._whole():
-            return rsp.encode(MessageType.REPLY, request.id, self._template[:0])
-        self._stats.rsp_entries += len(request.entries)
-        return rsp.encode(MessageType.REPLY, request.id, self._reply(request.entries))
+            return rsp.encode_replies([head and (head[0], 0) for head in heads], self._template[:0])
+        self._stats.rsp_entries += len(asked.entries)
+        return rsp.encode_replies(heads, self._reply(asked.entries))
 
     def _reply(self, asked: rsp.Entries) -> rsp.Entries:
         vnis = asked["vni"]
         rows = self._table.lookup(vnis, asked["key"])
         values = self._table.values(rows)
-        reply = self._template[: len(asked)].copy()
+        reply = self._template.repeat(len(asked))
         echo = reply.view(np.uint8).reshape(-1, rsp.REPLY.itemsize)
         echo[:, : rsp.REQUEST.itemsize] = asked.view(np.uint8).reshape(-1, rsp.REQUEST.itemsize)
         reply["revision"] = values["revision"]
@@ -78,8 +78,9 @@ class RspServer:
         return reply
 
     def _deny(self, reply: rsp.Entries, missing: npt.NDArray[np.int64]) -> None:
-        """Say at ``missing`` that there is no route, or no such VPC."""
-        known = self._known[np.minimum(reply["vni"][missing], VNI_MAX + 1)]
-        reply["type"][missing] = np.where(known, ReplyType.NO_ROUTE, ReplyType.UNKNOWN_VNI)
-        for field in ("length", "mtu", "revision", "next_hop", "mac"):
+        """Say at ``missing`` as of which revision there is no route, or that there is no VPC."""
+        stands = self._stands[np.minimum(reply["vni"][missing], VNI_MAX + 1)]
+        reply["type"][missing] = np.where(stands, ReplyType.NO_ROUTE, ReplyType.UNKNOWN_VNI)
+        reply["revision"][missing] = np.maximum(stands - 1, 0)
+        for field in ("length", "mtu", "next_hop", "mac"):
             reply[field][missing] = 0

@@ -2,22 +2,26 @@
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
 
 from achelous_gateway.keeper import Keeper
-from achelous_gateway.plan import Vpc, check_chunk
+from achelous_gateway.pages import Page, Range
+from achelous_gateway.plan import Vpc
 from achelous_gateway.stats import Stats
 from achelous_gateway.table import TableFull
 from achelous_shared import messages, subjects
 from achelous_shared.bus import Bus, BusError
 from achelous_shared.messages import BadMessage, SnapshotReply, SnapshotRequest
-from achelous_shared.routes import MAX_DELTA_ENTRIES, MalformedTable, unpack
+from achelous_shared.routes import MAX_PAGE_ENTRIES, MalformedTable
 
 log = logging.getLogger(__name__)
 
 _AT_ONCE: Final = 4
+_RANGES: Final = 3
+"""Of one VPC read at once: the database reads some while we take another."""
 _TIMEOUT_S: Final = 5.0
 _RETRY_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 
@@ -63,24 +67,35 @@ class Snapshots:
             self._keeper.retry(vpc)
 
     async def _read(self, vpc: Vpc) -> None:
-        first: int | None = None
-        after = b""
-        rows = []
-        done = False
-        while not done:
-            reply = await self._chunk(vpc.vni, after)
-            first = reply.revision if first is None else first
-            if reply.revision < first:
-                raise SnapshotFailed(f"its revision went back from {first} to {reply.revision}")
-            entries = unpack(reply.entries)
-            check_chunk(after, entries, reply.done)
-            rows.append(await self._keeper.merge(vpc, entries))
-            after = entries["ip"][-1].tobytes() if len(entries) else after
-            done = reply.done
-        await self._keeper.finish(vpc, first or 0, np.concatenate(rows))
+        """One page, which says where the VPC ends, and then several ranges of the rest at once.
 
-    async def _chunk(self, vni: int, after: bytes) -> SnapshotReply:
-        request = SnapshotRequest(vni=vni, after=after, limit=MAX_DELTA_ENTRIES)
+        A range's next page is asked for before the one that came is merged.
+        """
+        first = await self._page(vpc.vni, Range())
+        revision, rows = first.revision, [await self._keeper.merge(vpc, first.entries)]
+        asked = self._ask(vpc.vni, first.rest(_RANGES))
+        try:
+            while asked:
+                done, _ = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    asked.discard(task)
+                    page = task.result()
+                    if page.revision < revision:
+                        raise SnapshotFailed(f"it went back from {revision} to {page.revision}")
+                    asked |= self._ask(vpc.vni, page.rest(1))
+                    rows.append(await self._keeper.merge(vpc, page.entries))
+        finally:
+            for task in asked:
+                task.cancel()
+        await self._keeper.finish(vpc, revision, np.concatenate(rows))
+
+    def _ask(self, vni: int, ranges: Iterable[Range]) -> set[asyncio.Task[Page]]:
+        return {asyncio.create_task(self._page(vni, part)) for part in ranges}
+
+    async def _page(self, vni: int, part: Range) -> Page:
+        request = SnapshotRequest(
+            vni=vni, after=part.after, until=part.until, limit=MAX_PAGE_ENTRIES
+        )
         data = await self._bus.request(
             subjects.SNAPSHOT_ROUTES, messages.encode(request), timeout=_TIMEOUT_S
         )
@@ -89,4 +104,4 @@ class Snapshots:
             raise SnapshotFailed(f"the controller says: {reply.error}")
         if reply.vni != vni:
             raise SnapshotFailed(f"the reply is about VPC {reply.vni}")
-        return reply
+        return Page.of(part, reply)

@@ -13,9 +13,8 @@ struct {
     __type(value, struct ach_gateway_config);
 } config SEC(".maps");
 
-struct {
+struct { /* preallocated: it fills twice as fast */
     __uint(type, BPF_MAP_TYPE_HASH);
-    __uint(map_flags, BPF_F_NO_PREALLOC);
     __uint(max_entries, 1 << 20);
     __type(key, struct ach_vni_ip);
     __type(value, struct ach_route);

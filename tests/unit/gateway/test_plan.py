@@ -15,12 +15,11 @@ from achelous_gateway.plan import (
     State,
     Verdict,
     Vpc,
-    check_chunk,
     compare,
     judge,
     replay,
 )
-from achelous_shared.routes import REVISION, ROUTE, MalformedTable, Routes, ip_bytes
+from achelous_shared.routes import REVISION, ROUTE, Routes
 
 
 def delta(base: int, revision: int, entries: int = 0) -> Delta:
@@ -31,13 +30,6 @@ def listed(**revisions: int) -> Routes:
     """listed(v5=3): VNI 5 at revision 3."""
     pairs = [(int(name[1:]), revision) for name, revision in revisions.items()]
     return np.array(pairs, REVISION)
-
-
-def chunk(*addresses: str) -> Routes:
-    entries = np.zeros(len(addresses), ROUTE)
-    for at, address in enumerate(addresses):
-        entries[at]["ip"] = np.frombuffer(ip_bytes(address), np.uint8)
-    return entries
 
 
 @pytest.mark.parametrize(
@@ -115,25 +107,3 @@ class TestCompare:
 
     def test_a_vpc_that_the_controller_does_not_know_is_gone(self) -> None:
         assert compare({5: 3}, frozenset(), listed(v6=0)).gone == [5]
-
-
-class TestChunks:
-    def test_rising_addresses_pass(self) -> None:
-        check_chunk(ip_bytes("10.0.0.1"), chunk("10.0.0.2", "10.0.1.0", "2001:db8::1"), False)
-        check_chunk(b"", chunk(), True)
-
-    @pytest.mark.parametrize(
-        ("after", "addresses", "done"),
-        [
-            ("10.0.0.1", ["10.0.0.1"], True),
-            ("10.0.0.1", ["10.0.0.3", "10.0.0.2"], True),
-            ("10.0.0.1", ["10.0.0.2", "10.0.0.2"], True),
-            ("10.0.0.1", ["2001:db8::1", "10.0.0.2"], True),
-            ("10.0.0.1", [], False),
-        ],
-    )
-    def test_what_would_not_end_or_repeats_is_refused(
-        self, after: str, addresses: list[str], done: bool
-    ) -> None:
-        with pytest.raises(MalformedTable):
-            check_chunk(ip_bytes(after), chunk(*addresses), done)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from achelous_gateway.rsp_server import RspServer
+from achelous_gateway.rsp_server import RspServer, Stands
 from achelous_gateway.stats import Stats
 from achelous_gateway.table import RouteTable
 from achelous_shared import rsp
@@ -25,27 +25,30 @@ def stats() -> Stats:
 
 @pytest.fixture
 def serve(stats: Stats) -> Callable[[bool], RspServer]:
-    """A server that knows VPC 7 with 10.0.0.9 at 198.18.0.3, and VPC 8 without a route."""
+    """A server that knows VPC 7 with 10.0.0.9 at 198.18.0.3, and VPC 8 without a route.
+
+    VPC 7 stands at revision 6, VPC 8 at 0.
+    """
     table = RouteTable(100)
     delta = np.zeros(1, ROUTE)
     delta["ip"] = np.frombuffer(HELD, np.uint8)
     delta["op"], delta["vtep"], delta["revision"] = RouteOp.UPSERT, 0xC6120003, 4
     delta["mac"] = np.frombuffer(MAC, np.uint8)
     table.apply(7, delta)
-    known = np.zeros(VNI_MAX + 2, np.bool_)
-    known[[7, 8]] = True
-    return lambda whole: RspServer(table, known, stats, mtu=1450, whole=lambda: whole)
+    stands: Stands = np.zeros(VNI_MAX + 2, np.int64)
+    stands[[7, 8]] = 7, 1
+    return lambda whole: RspServer(table, stands, stats, mtu=1450, whole=lambda: whole)
 
 
 def ask(*keys: tuple[int, bytes]) -> bytes:
-    ips = np.frombuffer(b"".join(ip for _, ip in keys), np.uint8).reshape(-1, 16)
+    ips = np.frombuffer(b"".join(ip for _, ip in keys), np.uint8).reshape(len(keys), 16)
     return rsp.encode(MessageType.REQUEST, 99, rsp.requests([vni for vni, _ in keys], ips))
 
 
-async def test_a_route_comes_with_next_hop_mac_mtu_and_revision(
+def test_a_route_comes_with_next_hop_mac_mtu_and_revision(
     serve: Callable[[bool], RspServer],
 ) -> None:
-    reply = rsp.decode(await serve(True).answer(ask((7, HELD))), MessageType.REPLY)
+    reply = rsp.decode(serve(True).answer([ask((7, HELD))])[0], MessageType.REPLY)
 
     assert reply.id == 99
     [entry] = reply.entries
@@ -56,12 +59,12 @@ async def test_a_route_comes_with_next_hop_mac_mtu_and_revision(
     assert entry["mac"].tobytes() == MAC
 
 
-async def test_no_route_and_unknown_vni_are_told_apart_in_the_order_asked(
+def test_no_route_and_unknown_vni_are_told_apart_in_the_order_asked(
     serve: Callable[[bool], RspServer], stats: Stats
 ) -> None:
     asked = [(8, HELD), (7, OTHER), (7, HELD), (9, HELD), (VNI_MAX + 5, HELD), (2**32 - 1, HELD)]
 
-    reply = rsp.decode(await serve(True).answer(ask(*asked)), MessageType.REPLY)
+    reply = rsp.decode(serve(True).answer([ask(*asked)])[0], MessageType.REPLY)
 
     assert reply.entries["vni"].tolist() == [vni for vni, _ in asked]
     assert reply.entries["type"].tolist() == [
@@ -71,18 +74,33 @@ async def test_no_route_and_unknown_vni_are_told_apart_in_the_order_asked(
         *[ReplyType.UNKNOWN_VNI] * 3,
     ]
     missing = reply.entries[reply.entries["type"] != ReplyType.ROUTE]
-    for field in ("length", "mtu", "revision", "next_hop", "mac"):
+    for field in ("length", "mtu", "next_hop", "mac"):
         assert not missing[field].any()
+    assert missing["revision"].tolist() == [0, 6, 0, 0, 0]
     assert (stats.rsp_requests, stats.rsp_entries, stats.rsp_misses) == (1, 6, 5)
 
 
-async def test_as_many_destinations_as_a_message_holds(
+def test_as_many_destinations_as_a_message_holds(
     serve: Callable[[bool], RspServer],
 ) -> None:
     request = ask(*[(7, HELD)] * rsp.MAX_ENTRIES)
-    reply = rsp.decode(await serve(True).answer(request), MessageType.REPLY)
+    reply = rsp.decode(serve(True).answer([request])[0], MessageType.REPLY)
     assert (reply.entries["type"] == ReplyType.ROUTE).all()
     assert len(reply.entries) == rsp.MAX_ENTRIES
+
+
+def test_each_of_many_requests_gets_its_own_reply(
+    serve: Callable[[bool], RspServer], stats: Stats
+) -> None:
+    requests = [ask((7, HELD)), b"garbage", ask(), ask((7, OTHER), (7, HELD))]
+
+    replies = [
+        rsp.decode(reply, MessageType.REPLY).entries["type"].tolist()
+        for reply in serve(True).answer(requests)
+    ]
+
+    assert replies == [[ReplyType.ROUTE], [], [], [ReplyType.NO_ROUTE, ReplyType.ROUTE]]
+    assert (stats.rsp_requests, stats.rsp_entries, stats.rsp_garbage) == (3, 3, 1)
 
 
 @pytest.mark.parametrize(
@@ -90,16 +108,16 @@ async def test_as_many_destinations_as_a_message_holds(
     [b"", b"\0" * 16, os.urandom(300), ask((7, HELD))[:-1], ask((7, HELD)) + b"\0"],
     ids=["nothing", "zeros", "noise", "cut short", "too long"],
 )
-async def test_garbage_is_counted_and_answered_without_entries(
+def test_garbage_is_counted_and_answered_without_entries(
     serve: Callable[[bool], RspServer], stats: Stats, garbage: bytes
 ) -> None:
-    reply = rsp.decode(await serve(True).answer(garbage), MessageType.REPLY)
+    reply = rsp.decode(serve(True).answer([garbage])[0], MessageType.REPLY)
     assert len(reply.entries) == 0
     assert (stats.rsp_garbage, stats.rsp_requests) == (1, 0)
 
 
-async def test_a_table_that_was_never_whole_denies_nothing(
+def test_a_table_that_was_never_whole_denies_nothing(
     serve: Callable[[bool], RspServer],
 ) -> None:
-    reply = rsp.decode(await serve(False).answer(ask((7, HELD), (7, OTHER))), MessageType.REPLY)
+    reply = rsp.decode(serve(False).answer([ask((7, HELD), (7, OTHER))])[0], MessageType.REPLY)
     assert (reply.id, len(reply.entries)) == (99, 0)

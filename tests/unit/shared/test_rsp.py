@@ -74,3 +74,36 @@ def test_more_entries_than_a_message_holds_are_refused() -> None:
     entries = np.zeros(rsp.MAX_ENTRIES + 1, rsp.REQUEST)
     with pytest.raises(RspError, match="at most 1024"):
         rsp.encode(MessageType.REQUEST, 1, entries)
+
+
+def damaged(data: bytes, at: int) -> bytes:
+    at %= len(data)
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
+REQUESTS = KEYS.map(lambda keys: request(*keys))
+
+
+@given(
+    st.lists(
+        st.one_of(
+            REQUESTS,
+            st.binary(max_size=60),
+            st.builds(damaged, REQUESTS, st.integers(0, 2000)),
+        ),
+        max_size=6,
+    )
+)
+def test_requests_decoded_together_are_as_decoded_one_by_one(messages: list[bytes]) -> None:
+    together = rsp.decode_requests(messages)
+    at = 0
+    for message, head in zip(messages, together.heads, strict=True):
+        try:
+            alone = rsp.decode(message, MessageType.REQUEST)
+        except RspError:
+            assert head is None
+            continue
+        assert head == (alone.id, len(alone.entries))
+        assert (together.entries[at : at + len(alone.entries)] == alone.entries).all()
+        at += len(alone.entries)
+    assert at == len(together.entries)

@@ -1,8 +1,7 @@
 """Pages of the route tables for gateways that fell behind; every controller answers.
 
-A page and the revision it stands for come from one statement, and so from one snapshot of the
-database. Later pages may be newer than the first: the deltas after the first page's revision bring
-the earlier pages up to them.
+The revision is read before the page, which so has all of it and perhaps more. Later pages may be
+newer than the first: the deltas after the first page's revision bring all pages to one state.
 """
 
 import asyncio
@@ -15,7 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from achelous_controller.programming.connections import DATABASE_ERRORS
 from achelous_controller.programming.metrics import Metrics
-from achelous_controller.programming.sql import autocommit, ip16, mac6
+from achelous_controller.programming.route_pages import read_page
+from achelous_controller.programming.sql import autocommit
 from achelous_shared import subjects
 from achelous_shared.bus import Bus
 from achelous_shared.messages import (
@@ -28,7 +28,7 @@ from achelous_shared.messages import (
     encode,
 )
 from achelous_shared.names import VNI_MAX
-from achelous_shared.routes import MAX_DELTA_ENTRIES, REVISION, ROUTE, RouteOp, ip_of, pack
+from achelous_shared.routes import MAX_PAGE_ENTRIES, REVISION, ip_bytes, pack
 
 log = logging.getLogger(__name__)
 
@@ -37,26 +37,12 @@ MAX_REVISIONS: Final = 32_768
 
 _QUEUE: Final = "controllers"
 _CONCURRENCY: Final = 4  # each takes a connection of the pool, which the API uses too
-_BEFORE_ALL: Final = "0.0.0.0/0"  # sorts before every address
 
-_PAGE: Final = text(f"""
-    WITH page AS (
-        SELECT v.ip, v.mac, v.revision, h.vtep
-        FROM (
-            SELECT ip, mac, revision, host_id FROM vnics
-            WHERE vni = :vni AND NOT withdrawn AND ip > CAST(CAST(:after AS text) AS inet)
-            ORDER BY ip LIMIT :limit
-        ) AS v
-        JOIN hosts AS h ON h.id = v.host_id
-    )
+_STAND: Final = text("""
     SELECT
         (SELECT revision FROM vpcs WHERE vni = :vni) AS revision,
-        string_agg({ip16("ip")}, '' ORDER BY ip) AS ips,
-        string_agg(substr(inet_send(vtep), 5), '' ORDER BY ip) AS vteps,
-        string_agg({mac6("mac")}, '' ORDER BY ip) AS macs,
-        string_agg(int8send(page.revision), '' ORDER BY ip) AS revisions
-    FROM page
-""")  # noqa: S608  constants of this module
+        (SELECT host(ip) FROM vnics WHERE vni = :vni ORDER BY ip DESC LIMIT 1) AS last
+""")
 
 _REVISIONS: Final = text("""
     SELECT
@@ -111,26 +97,20 @@ class Snapshots:
         return "the database does not answer"
 
     async def _routes(self, request: SnapshotRequest) -> SnapshotReply:
-        limit = max(1, min(request.limit, MAX_DELTA_ENTRIES))
-        if len(request.after) not in (0, 16):
-            raise BadMessage(f"after has {len(request.after)} bytes, not 16 or none")
-        after = str(ip_of(request.after)) if request.after else _BEFORE_ALL
-        values = {"vni": _check_vni(request.vni), "after": after, "limit": limit}
+        limit = max(1, min(request.limit, MAX_PAGE_ENTRIES))
+        for name, address in (("after", request.after), ("until", request.until)):
+            if len(address) not in (0, 16):
+                raise BadMessage(f"{name} has {len(address)} bytes, not 16 or none")
+        vni = _check_vni(request.vni)
         async with self._engine.connect() as connection:
-            row = (await connection.execute(_PAGE, values)).one()
-        count = len(row.macs or b"") // 6
-        table = np.zeros(count, ROUTE)
-        if count:
-            table["ip"] = np.frombuffer(row.ips, np.uint8).reshape(count, 16)
-            table["vtep"] = np.frombuffer(row.vteps, ">u4")
-            table["mac"] = np.frombuffer(row.macs, np.uint8).reshape(count, 6)
-            table["revision"] = np.frombuffer(row.revisions, ">u8")
-            table["op"] = RouteOp.UPSERT
+            stand = (await connection.execute(_STAND, {"vni": vni})).one()
+            page = await read_page(connection, vni, request.after, request.until, limit)
         return SnapshotReply(
-            vni=request.vni,
-            revision=row.revision or 0,
-            entries=pack(table),
-            done=count < limit,
+            vni=vni,
+            revision=stand.revision or 0,
+            entries=pack(page),
+            done=len(page) < limit,
+            last=ip_bytes(stand.last) if stand.last else b"",
         )
 
     async def _revisions(self, request: RevisionsRequest) -> RevisionsReply:

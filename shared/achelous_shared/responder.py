@@ -1,0 +1,127 @@
+"""Answers requests in batches on a connection of its own: for RSP, where the rate is what counts.
+
+Whatever one read of the socket brought is answered by one call and one write. Its own connection,
+so that bulk on the bus's other one (snapshots, deltas) does not stand before it. Queues are TCP's:
+while the server does not take the replies, no requests are read.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Final, cast
+
+from achelous_shared import nats_wire
+from achelous_shared.nats_wire import Received, Splitter
+
+log = logging.getLogger(__name__)
+
+_CONNECT_S: Final = 2.0
+_PING_S: Final = 5.0
+_WRITE_BUFFER: Final = 4 * 1024 * 1024
+
+BatchAnswer = Callable[[Sequence[bytes]], Sequence[bytes]]
+"""Takes the payloads of requests, returns those of their replies in the same order."""
+
+
+class Refused(ConnectionError):
+    """The server does not let us in, or says that it ends the connection."""
+
+
+class Responder(asyncio.Protocol):
+    """One connection that answers on one subject. Use `respond`."""
+
+    def __init__(
+        self, login: bytes, subject: str, answer: BatchAnswer, *, max_payload: int
+    ) -> None:
+        self._login = login
+        self._subject = subject
+        self._answer = answer
+        self._splitter = Splitter(max_payload)
+        self._transport: asyncio.Transport
+        self._heard = True
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when the connection is; with the exception that ended it, if one did."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See asyncio.Protocol. The server speaks first."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=_WRITE_BUFFER)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio.Protocol."""
+        if not self.ended.done():
+            self.ended.set_exception(exc or Refused("the server closed the connection"))
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio.Protocol."""
+        try:
+            self._take(self._splitter.feed(data))
+        except Exception as error:
+            if not self.ended.done():
+                self.ended.set_exception(error)
+            self.abort()
+
+    def pause_writing(self) -> None:
+        """See asyncio.Protocol."""
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """See asyncio.Protocol."""
+        self._transport.resume_reading()
+
+    def ping(self) -> bool:
+        """Ask whether the server is still there; False if it did not say so since the last time."""
+        heard, self._heard = self._heard, False
+        self._transport.write(nats_wire.PING)
+        return heard
+
+    def abort(self) -> None:
+        """End the connection at once."""
+        self._transport.abort()
+
+    def _take(self, received: Received) -> None:
+        self._heard = True
+        for line in received.lines:
+            self._control(line)
+        if received.payloads:
+            replies = self._answer(received.payloads)
+            wanted = zip(received.replies_to, replies, strict=True)
+            self._transport.write(nats_wire.publish([pair for pair in wanted if pair[0]]))
+
+    def _control(self, line: bytes) -> None:
+        word = line[:5].rstrip().upper()
+        if word == b"PING":
+            self._transport.write(nats_wire.PONG)
+        elif word == b"INFO" and self._login:
+            self._transport.write(self._login + nats_wire.subscribe(self._subject))
+            self._login = b""
+        elif word == b"-ERR":
+            text = line[5:].decode(errors="replace")
+            if "permissions violation for publish" not in text.lower():
+                raise Refused(f"the server says {text}")
+            log.warning("responder on %s: %s", self._subject, text)
+
+
+async def respond(
+    server: tuple[str, int], login: bytes, subject: str, answer: BatchAnswer, *, max_payload: int
+) -> None:
+    """Connect, and answer on ``subject`` until the connection ends or we are cancelled.
+
+    ``server``: host and port; ``login``: as of `nats_wire.connect`. Raises OSError or TimeoutError
+    with what ended it, `nats_wire.WireError`, and what ``answer`` raised.
+    """
+    async with asyncio.timeout(_CONNECT_S):
+        _, responder = await asyncio.get_running_loop().create_connection(
+            lambda: Responder(login, subject, answer, max_payload=max_payload),
+            *server,
+        )
+    try:
+        while True:
+            done, _ = await asyncio.wait([responder.ended], timeout=_PING_S)
+            if done:
+                responder.ended.result()
+            elif not responder.ping():
+                raise TimeoutError("the server has been silent")
+    finally:
+        responder.abort()
+        responder.ended.cancel()
