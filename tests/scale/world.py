@@ -99,7 +99,7 @@ class World:
     async def _register(self, vtep: IPv4Address, settings: dict[str, str]) -> "Gateway":
         address = (self.run_dir.path / f"controller-{self.controller.pid}.http").read_text()
         token = (self.run_dir.path / "operator.token").read_text().strip()
-        async with Api([address.strip()], token) as api:
+        async with Api(lambda: [address.strip()], token) as api:
             registered = await api.post("/gateways", {"name": f"g-{vtep}", "vtep": str(vtep)})
         gateway_id = UUID(registered["id"])
         environment = {
