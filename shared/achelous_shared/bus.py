@@ -131,6 +131,8 @@ class Bus:
             )
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise BusError(f"publish on {subject}: {error!r}") from error
+        finally:
+            _pass_cancellation_on()
 
     async def request(self, subject: str, data: bytes, *, timeout: float) -> bytes:
         """Ask and wait ``timeout`` seconds at most for one reply; without one raises `BusError`."""
@@ -138,6 +140,8 @@ class Bus:
             reply = await self._client.request(subject, data, timeout=timeout)
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise BusError(f"request on {subject}: {error!r}") from error
+        finally:
+            _pass_cancellation_on()
         return bytes(reply.data)
 
     async def listen(self, subject: str, handler: Handler) -> None:
@@ -361,11 +365,19 @@ async def _next(subscription: Subscription, *, timeout: float = 3600.0) -> Msg |
         return await subscription.next_msg(timeout=timeout)
     except (nats.errors.TimeoutError, TimeoutError):
         return None
-    except nats.errors.ConnectionClosedError:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():  # which the client swallows on a closed one
-            raise asyncio.CancelledError from None
-        raise
+    finally:
+        _pass_cancellation_on()
+
+
+def _pass_cancellation_on() -> None:
+    """Cancel the task here if that was asked for while the client library waited.
+
+    It waits by `asyncio.wait_for`, which before Python 3.12 swallows a cancellation that comes
+    together with the result; on a closed connection it raises an error of its own instead.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 async def _unsubscribe(subscription: Subscription) -> None:
