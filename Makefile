@@ -33,8 +33,8 @@ up: setup ## the same platform, left running until Ctrl-C
 test: setup ## all tests
 	@$(VENV)/pytest $(ARGS)
 
-bench: setup ## side-by-side ratios, never absolute times
-	@$(VENV)/python -m bench $(ARGS)
+bench: setup ## side-by-side ratios, never absolute times; figures in build/bench/datapath.json
+	@PYTHONPATH=tests $(VENV)/python -m scale.measure_datapath $(ARGS)
 
 lint: setup ## ruff, mypy --strict, import-linter, clang-format
 	@$(VENV)/ruff check .
