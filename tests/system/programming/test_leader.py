@@ -4,6 +4,7 @@ import pytest
 from programming_world import Controller, World
 from sqlalchemy import text
 
+from achelous_controller.programming.observer import Observer
 from achelous_lab.waiting import wait_until
 
 HANDOVER_S = 2.0
@@ -54,3 +55,20 @@ async def test_somebody_leads_again_when_the_leaders_session_ends(
     )
     await idle.instances(await idle.subnet(), 3)
     await idle.until_active()
+
+
+async def test_a_term_that_the_database_fails_is_followed_by_another(
+    idle: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its session may well live on: the term alone has met the outage."""
+    controller = await idle.add_controller()
+    await wait_until(lambda: controller.leading, "it to lead")
+
+    async def refused(self: Observer) -> None:
+        raise ConnectionRefusedError("as the engine says when PostgreSQL is gone")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Observer, "refresh", refused)
+        await wait_until(lambda: not controller.leading, "the term to end")
+
+    await wait_until(lambda: controller.leading, "it to lead again")

@@ -57,14 +57,20 @@ class Leadership:
     async def run(self) -> None:
         """Lead whenever nobody else does, until cancelled."""
         while True:
+            # In a task of its own: before Python 3.13 a task group that failed leaves its task
+            # marked as cancelled, and this one must know whether it really is.
+            attempt = asyncio.create_task(self._attempt())
             try:
-                async with session(self._engine, "achelous-leader", _SESSION) as connection:
-                    await self._acquire(connection)
-                    await self._lead(connection)
+                await attempt
             except* DATABASE_ERRORS as errors:
                 log.warning("not leading: %r", _first(errors))
             _raise_if_cancelled()
             await asyncio.sleep(_RETRY_S)
+
+    async def _attempt(self) -> None:
+        async with session(self._engine, "achelous-leader", _SESSION) as connection:
+            await self._acquire(connection)
+            await self._lead(connection)
 
     async def _acquire(self, connection: Any) -> None:
         while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", LOCK_KEY):
