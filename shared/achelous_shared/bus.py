@@ -113,6 +113,8 @@ class Bus:
             await self._client.publish(subject, messages.encode(message))
         except (nats.errors.Error, OSError) as error:
             raise BusError(f"publish on {subject}: {error}") from error
+        finally:
+            _pass_cancellation_on()
 
     async def publish_stream(
         self, stream: str, subject: str, data: bytes, *, message_id: str, timeout: float = 2.0
@@ -213,6 +215,8 @@ class Bus:
                 info = await self._stream_api.update_stream(config)
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise BusError(f"stream {config.name}: {error!r}") from error
+        finally:
+            _pass_cancellation_on()
         created: datetime | None = info.created
         if created is None:
             raise BusError(f"stream {config.name}: the server does not say when it was created")
@@ -224,6 +228,8 @@ class Bus:
             info = await self._stream_api.stream_info(stream, subjects_filter=">")
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise BusError(f"stream {stream}: {error!r}") from error
+        finally:
+            _pass_cancellation_on()
         return frozenset(info.state.subjects or ())
 
     async def follow(self, stream: str, subject: str, handler: Handler, *, last: bool) -> None:
@@ -241,6 +247,7 @@ class Bus:
                 log.info("bus: stream %s is not there yet", stream)
             except (nats.errors.Error, OSError, TimeoutError, BusError) as error:
                 log.warning("bus: following %s again: %r", subject, error)
+            _pass_cancellation_on()
             await asyncio.sleep(delay if not position.moved() else _RETRY_S[0])
 
     async def _follow_once(
