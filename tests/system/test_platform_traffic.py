@@ -161,3 +161,22 @@ async def test_a_hypervisor_runs_what_is_created_through_the_api(lab: Lab, net: 
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_an_agents_crash_loses_no_packet_of_a_running_iperf(lab: Lab, net: Net) -> None:
+    a, b = await net.run(0, 1)
+    await a.guest.ping(b.guest, count=1)
+    await learned(lab, a, b)
+    sending = asyncio.create_task(a.guest.iperf3(b.guest, 4, udp=True, bitrate="20M", length=1000))
+
+    async def flowing() -> bool:
+        return bool((await port_of(lab, a))["tx_packets"] > 500)
+
+    await wait_until(flowing, "iperf to send")
+    await a.host.agent.kill9()
+    await a.host.agent.start()
+    assert not sending.done()
+    result = await sending
+
+    assert result.packets > 5000
+    assert result.lost == 0
