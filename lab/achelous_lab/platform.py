@@ -292,8 +292,8 @@ class Lab:
 
     async def unplug(self, instance: Instance) -> None:
         """Take the guest away, as when the hypervisor has stopped it."""
-        self.instances.remove(instance)
         await self.network.remove_guest(instance.guest)
+        self.instances.remove(instance)
 
     async def _controller(self, number: int) -> Process:
         environment = {

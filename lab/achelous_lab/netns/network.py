@@ -28,8 +28,8 @@ class Network:
         return guest
 
     async def remove_guest(self, guest: Guest) -> None:
-        self.guests.remove(guest)
         await guest.close()
+        self.guests.remove(guest)  # not before: one whose end was cut short is ended with the rest
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
