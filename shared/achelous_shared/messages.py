@@ -154,6 +154,17 @@ class Port(Value, frozen=True, kw_only=True):
     mtu: int
     security_groups: tuple[UUID, ...]
     revision: int
+    ip6: bytes = b""
+    """16 bytes; none: the vNIC has no IPv6 address."""
+    prefix_len6: int = 0
+    router6: bytes = b""
+    dns: tuple[bytes, ...] = ()
+    """Resolvers that DHCP and router advertisements name, 16 bytes each, IPv4 mapped; at most 4."""
+    lease_s: int = 3600
+    """Of addresses given by DHCP."""
+    hostname: str = ""
+    identity: int = 0
+    """Number of its set of security groups within the VPC; 0: no rule of the VPC names a group."""
 
 
 class HostDocument(Message, frozen=True, kw_only=True):

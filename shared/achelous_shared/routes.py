@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 MAX_DELTA_ENTRIES: Final = 8192
-"""Entries of one delta (288 KiB): far below the bus's limit of one message, 1 MB."""
+"""Entries of one delta (304 KiB): far below the bus's limit of one message, 1 MB."""
 
 MAX_PAGE_ENTRIES: Final = 16_384
-"""Entries of one page of a snapshot: 576 KiB."""
+"""Entries of one page of a snapshot: 608 KiB."""
 
 ROUTE: Final = np.dtype(
     [
@@ -19,11 +19,12 @@ ROUTE: Final = np.dtype(
         ("vtep", ">u4"),  # underlay address of its host
         ("mac", "u1", (6,)),  # of the destination vNIC
         ("op", "u1"),
-        ("flags", "u1"),
+        ("reserved", "u1"),
+        ("identity", ">u2"),  # of the destination's security groups, 0: none that matters
         ("revision", "<u8"),  # of the VPC when this entry last changed
     ]
 )
-"""One route, 36 bytes, on the wire and in snapshots."""
+"""One route, 38 bytes, on the wire and in snapshots."""
 
 REVISION: Final = np.dtype([("vni", "<u4"), ("revision", "<u8")])
 """The revision of one VPC, 12 bytes."""

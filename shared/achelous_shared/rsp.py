@@ -8,7 +8,7 @@ batch is one numpy view; ``length`` says how many bytes of the next hop count.
     header          count 2 | version 1 | type 1 | id 4 | size 4 | reserved 4               = 16 B
     request entry   magic 2 | options 2 | vni 4 | key type 1 | reserved 3 | key 16           = 28 B
     reply entry     request entry | type 1 | length 1 | MTU 2 | revision 8 | next hop 16 | MAC 6
-                    | reserved 2                                                            = 64 B
+                    | identity 2                                                            = 64 B
 """
 
 import struct
@@ -54,7 +54,7 @@ REPLY: Final = np.dtype(
         ("revision", ">u8"),
         ("next_hop", "u1", (16,)),
         ("mac", "u1", (6,)),
-        ("reserved2", "u1", (2,)),
+        ("identity", ">u2"),
     ]
 )
 

@@ -48,13 +48,18 @@ struct ach_port {
     __u32 acl_gen;
     __u32 acl_in; /* key of acl; 0: allow nothing */
     __u32 acl_out;
-    __u8 ip[16];
-    __u8 router[16]; /* the subnet's router: ARP for it is answered */
+    __u8 ip[16];      /* IPv4, mapped */
+    __u8 router[16];  /* the subnet's router: ARP for it is answered */
+    __u8 ip6[16];     /* IPv6; all 0: the vNIC has none */
+    __u8 router6[16]; /* the subnet's IPv6 router: ND for it is answered */
     __u8 mac[6];
-    __u8 prefix_len; /* of the subnet, 96..128 for IPv4 */
+    __u8 prefix_len; /* of the IPv4 subnet, 96..128 */
     __u8 flags;      /* enum ach_port_flags */
     __u16 mtu;
-    __u16 reserved;
+    __u16 identity;   /* of its security groups; 0: none that matters */
+    __u8 prefix_len6; /* of the IPv6 subnet, 0..128 */
+    __u8 reserved[3];
+    __u32 session_limit; /* sessions that it may open; 0: no limit */
 };
 
 /* fc[slot], mmapped; slot 0 means none. An entry in use is never rewritten but for last_used_ns and
@@ -67,7 +72,8 @@ struct ach_fc_entry {
     __be32 vtep;
     __u8 mac[6]; /* of the destination vNIC: the inner destination MAC */
     __u16 mtu;
-    __u32 reserved;
+    __u16 identity; /* of the destination's security groups; 0: none that matters */
+    __u16 reserved;
     __u64 revision;     /* of the route, as the gateway gave it */
     __u64 last_used_ns; /* CLOCK_MONOTONIC, written by the packet path */
 };
@@ -167,7 +173,7 @@ struct ach_gateway_config {
 struct ach_route {
     __be32 vtep;
     __u8 mac[6];
-    __u16 flags;
+    __u16 identity; /* of the receiver's security groups; 0: none that matters */
     __u64 revision;
 };
 

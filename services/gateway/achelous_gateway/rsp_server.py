@@ -71,6 +71,7 @@ class RspServer:
         vteps = np.ascontiguousarray(values["vtep"])
         reply["next_hop"][:, 12:] = vteps.view(np.uint8).reshape(-1, 4)
         reply["mac"] = values["mac"]
+        reply["identity"] = values["identity"]
         missing = np.flatnonzero(rows < 0)
         if missing.size:
             self._stats.rsp_misses += missing.size
@@ -82,5 +83,5 @@ class RspServer:
         stands = self._stands[np.minimum(reply["vni"][missing], VNI_MAX + 1)]
         reply["type"][missing] = np.where(stands, ReplyType.NO_ROUTE, ReplyType.UNKNOWN_VNI)
         reply["revision"][missing] = np.maximum(stands - 1, 0)
-        for field in ("length", "mtu", "next_hop", "mac"):
+        for field in ("length", "mtu", "next_hop", "mac", "identity"):
             reply[field][missing] = 0

@@ -18,7 +18,7 @@ KEY: Final = np.dtype([("vni", "<u4"), ("ip", "u1", (16,))])
 """What a route is found by; the address IPv4 mapped."""
 
 VALUE: Final = np.dtype(
-    [("vtep", ">u4"), ("mac", "u1", (6,)), ("flags", "<u2"), ("revision", "<u8")]
+    [("vtep", ">u4"), ("mac", "u1", (6,)), ("identity", "<u2"), ("revision", "<u8")]
 )
 """Where a route leads: see `routes.ROUTE`, whose fields these are."""
 
@@ -177,7 +177,7 @@ class RouteTable:
         rows[new] = taken
 
     def _write(self, rows: Rows, entries: Routes) -> None:
-        for field in ("vtep", "mac", "flags", "revision"):
+        for field in ("vtep", "mac", "identity", "revision"):
             self._values[field][rows] = entries[field]
 
 

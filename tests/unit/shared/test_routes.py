@@ -12,7 +12,7 @@ from achelous_shared.routes import ROUTE, MalformedTable, RouteOp
 
 
 def test_the_sizes_are_those_of_the_wire() -> None:
-    assert (ROUTE.itemsize, routes.REVISION.itemsize) == (36, 12)
+    assert (ROUTE.itemsize, routes.REVISION.itemsize) == (38, 12)
 
 
 @given(st.ip_addresses())
@@ -36,13 +36,13 @@ def test_joined_tables_are_packed_in_the_byte_order_of_the_wire() -> None:
 
 
 def test_half_an_entry_is_refused() -> None:
-    with pytest.raises(MalformedTable, match="37 bytes are no whole number of 36-byte entries"):
+    with pytest.raises(MalformedTable, match="37 bytes are no whole number of 38-byte entries"):
         routes.unpack(b"\0" * 37)
 
 
 def test_an_unknown_operation_is_refused() -> None:
     with pytest.raises(MalformedTable, match="op"):
-        routes.unpack(b"\0" * 36)
+        routes.unpack(b"\0" * 38)
 
 
 def test_mac_addresses_come_back() -> None:
