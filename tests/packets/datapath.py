@@ -31,6 +31,7 @@ SMALL: Final = {
     "sessions": 64,
     "vteps": 16,
     "learn": 1 << 16,
+    "samples": 1 << 16,
     "learn_seen": 256,
     "fragments": 256,
 }
@@ -77,6 +78,7 @@ class Datapath:
             underlay_ifindex=UNDERLAY,
             learn_interval_ns=SECOND,
             learn_per_window=100,
+            samples_per_window=100,
             underlay_mtu=1600,
             tcp_established_ns=3600 * SECOND,
             tcp_opening_ns=60 * SECOND,
@@ -246,6 +248,11 @@ class Datapath:
             (int(event["vni"]), str(IPv4Address(event["ip"][12:].tobytes())), int(event["port"]))
             for event in ring.read(10_000)
         ]
+
+    def samples(self) -> np.ndarray[Any, Any]:
+        """Dropped packets sampled since the last call."""
+        ring = RingBuffer(self.table("samples"), dtype_of(self.loaded, "ach_drop_sample"))
+        return ring.read(10_000)
 
     def counters(self) -> Counters:
         """All counters by slot, summed over the CPUs; drops by the name of their reason."""

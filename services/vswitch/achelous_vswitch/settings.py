@@ -29,6 +29,10 @@ class VswitchSettings(DataplaneSettings):
     """At most one learn event per destination in this time."""
     learn_per_window: int = 64
     """At most so many learn events per vNIC, CPU and 100 ms."""
+    samples_per_window: int = 16
+    """At most so many dropped packets are sampled per vNIC, CPU and 100 ms; all are counted."""
+    samples_kept: int = 4096
+    """The last samples that can be asked for."""
 
     probe_s: float = 0.1
     report_s: float = 1.0
