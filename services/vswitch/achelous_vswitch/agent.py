@@ -30,7 +30,7 @@ from achelous_vswitch.metrics import Metrics
 from achelous_vswitch.probe import Prober
 from achelous_vswitch.reconcile import Reconciler
 from achelous_vswitch.reporter import Reporter
-from achelous_vswitch.rsp_client import RspClient
+from achelous_vswitch.rsp_client import RspClient, offered
 from achelous_vswitch.sessions import SessionCollector
 from achelous_vswitch.settings import VswitchSettings
 from achelous_vswitch.show import Shower
@@ -61,7 +61,10 @@ class Agent:
             on_applied=lambda: self._reporter.now(), on_underlay=self._on_underlay,
         )  # fmt: skip
         self._reporter = Reporter(bus, self._applier, self._gateways, settings)
-        client = RspClient(bus, self._gateways, settings.rsp_timeout_s, metrics)
+        client = RspClient(
+            bus, self._gateways, settings.rsp_timeout_s, metrics,
+            lambda: offered(dataplane.config[0]),
+        )  # fmt: skip
         self._learner = Learner(dataplane, self._cache, client, settings, metrics)
         self._reconciler = Reconciler(self._cache, dataplane.config, client, settings, metrics)
         self._prober = Prober(self._gateways, netns, settings.probe_s, metrics.probe_rtt_s)
