@@ -31,6 +31,8 @@ class Route:
     mac: bytes
     mtu: int
     revision: int
+    identity: int = 0
+    """Of the destination's security groups; 0: none that matters."""
 
 
 class ForwardingCache:
@@ -133,8 +135,8 @@ class ForwardingCache:
 
     def _holds(self, slot: int, route: Route) -> bool:
         entry = self.entries[slot]
-        held = (entry["vtep"].tobytes(), entry["mac"].tobytes(), int(entry["mtu"]))
-        return held == (route.vtep, route.mac, route.mtu)
+        held = (entry["vtep"].tobytes(), entry["mac"].tobytes(), entry["mtu"], entry["identity"])
+        return held == (route.vtep, route.mac, route.mtu, route.identity)
 
     def _write(self, slot: int, vni: int, ip: bytes, route: Route) -> None:
         entry = self.entries[slot]
@@ -143,6 +145,7 @@ class ForwardingCache:
         entry["vtep"] = int.from_bytes(route.vtep)
         entry["mac"] = np.frombuffer(route.mac, np.uint8)
         entry["mtu"] = route.mtu
+        entry["identity"] = route.identity
         entry["revision"] = route.revision
         entry["last_used_ns"] = time.monotonic_ns()
         entry["generation"] = (int(entry["generation"]) + 1) % (1 << 32)  # odd: in use
