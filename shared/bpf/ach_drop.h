@@ -30,7 +30,8 @@
     X(TTL_EXPIRED, "the outer time to live ran out")                                               \
     X(BAD_PROBE, "a malformed gateway probe")                                                      \
     X(BAD_ARP, "a malformed ARP message or one for an address off the subnet")                     \
-    X(PORT_NOT_READY, "the device has no vNIC bound to it yet")
+    X(PORT_NOT_READY, "the device has no vNIC bound to it yet")                                    \
+    X(IDENTITY_UNKNOWN, "the receiver's groups, by which a rule decides, are not known yet")
 
 enum ach_drop {
 #define ACH_DROP_ENUM(name, text) ACH_DROP_##name,

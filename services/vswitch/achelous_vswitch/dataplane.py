@@ -99,10 +99,11 @@ class Dataplane:
     ports: Array
     fc: Array
     gateways: Array
+    acl_words: Array
     port_by_ifindex: Table
     endpoints: Table
     vnis: Table
-    acl: Table
+    acl_sets: Table
     fc_index: Table
     sessions: Table
     vteps: Table

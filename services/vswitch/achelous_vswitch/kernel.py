@@ -96,7 +96,8 @@ def open_dataplane(settings: VswitchSettings, netns: NetNs) -> Iterator[Dataplan
                 port_by_ifindex=maps["port_by_ifindex"],
                 endpoints=maps["endpoints"],
                 vnis=maps["vnis"],
-                acl=maps["acl"],
+                acl_sets=maps["acl_sets"],
+                acl_words=maps["acl_words"].mmap(),
                 fc_index=maps["fc_index"],
                 sessions=maps["sessions"],
                 vteps=maps["vteps"],
@@ -134,7 +135,8 @@ def _capacities(settings: VswitchSettings) -> dict[str, int]:
         "port_by_ifindex": ports,
         "endpoints": ports,
         "vnis": ports,
-        "acl": 4 * ports,  # two directions, and as many that were replaced a moment ago
+        "acl_sets": 4 * ports,  # two directions, and as many that were replaced a moment ago
+        "acl_words": settings.max_rule_words,
         "fc": fc,
         "fc_index": fc,
         "learn_seen": fc,

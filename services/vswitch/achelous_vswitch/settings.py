@@ -12,10 +12,13 @@ class VswitchSettings(DataplaneSettings):
     host_id: UUID
 
     max_ports: int = 1024
-    """vNICs at once. This and the next two size maps: pins of another size are not adopted."""
+    """vNICs at once. This and the next three size maps: pins of another size are not adopted."""
     max_fc: int = 65_536
     """Destinations on other hosts known at once."""
     max_sessions: int = 262_144
+    max_rule_words: int = 2_097_152
+    """Of 8 bytes, for the rules of all vNICs: about 100 for ten rules, 20,000 for 500; vNICs
+    with the same rules share them."""
 
     reconcile: Literal["delta", "per_entry"] = "delta"
     """How entries are kept true: by asking what changed in their VPCs, or each one again."""

@@ -5,10 +5,11 @@
 
 #include "ach_layout.h"
 
-#define PORTS     1024
-#define FC_SLOTS  65536
-#define VTEPS     65536
-#define RULE_SETS 4096
+#define PORTS      1024
+#define FC_SLOTS   65536
+#define VTEPS      65536
+#define RULE_SETS  4096
+#define RULE_WORDS 2097152
 
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
@@ -53,7 +54,15 @@ struct {
     __uint(max_entries, RULE_SETS);
     __type(key, __u32);
     __type(value, struct ach_ruleset);
-} acl SEC(".maps");
+} acl_sets SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(map_flags, BPF_F_MMAPABLE);
+    __uint(max_entries, RULE_WORDS);
+    __type(key, __u32);
+    __type(value, __u64);
+} acl_words SEC(".maps");
 
 struct {
     __uint(type, BPF_MAP_TYPE_HASH);
@@ -129,6 +138,8 @@ struct fragment_key {
 struct fragment_ports {
     __be16 sport;
     __be16 dport;
+    __u8 icmp_type;
+    __u8 icmp_code;
 };
 
 /* The ports of datagrams whose first fragment has passed. */
