@@ -131,7 +131,7 @@ def _capacities(settings: VswitchSettings) -> dict[str, int]:
         "ports": ports,
         "counters": ports,
         "port_by_ifindex": ports,
-        "endpoints": ports,
+        "endpoints": 2 * ports,  # an IPv4 and an IPv6 address each
         "vnis": ports,
         "acl": 4 * ports,  # two directions, and as many that were replaced a moment ago
         "fc": fc,

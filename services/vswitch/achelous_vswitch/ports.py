@@ -20,6 +20,7 @@ PORT_PEER: Final = 1
 """C's ACH_PORT_PEER."""
 
 _GENERATIONS: Final = 1 << 32
+_NO_ADDRESS: Final = bytes(16)
 
 
 class NoFreeSlot(OSError):
@@ -74,7 +75,8 @@ class PortTable:
         """Stop running a port. What its guest still sends is dropped as long as its device is."""
         port = self.bound.pop(device)
         dataplane, config = self._dataplane, port.config
-        _delete_if(dataplane.endpoints, self._endpoint(config), port.slot)
+        for endpoint in self._endpoints(config):
+            _delete_if(dataplane.endpoints, endpoint, port.slot)
         _delete_if(dataplane.port_by_ifindex, np.uint32(port.link.ifindex), port.slot)
         entry = dataplane.ports[port.slot]
         entry["generation"] = (int(entry["generation"]) + 1) % _GENERATIONS
@@ -96,7 +98,11 @@ class PortTable:
             self._write_indexes(port)
         _keep_only(
             dataplane.endpoints,
-            {self._endpoint(port.config).tobytes() for port in self.bound.values()},
+            {
+                endpoint.tobytes()
+                for port in self.bound.values()
+                for endpoint in self._endpoints(port.config)
+            },
         )
         _keep_only(
             dataplane.port_by_ifindex,
@@ -147,6 +153,9 @@ class PortTable:
             raise
         entry["vni"] = config.vni
         entry["ip"] = np.frombuffer(config.ip, np.uint8)
+        entry["ip6"] = np.frombuffer(config.ip6 or _NO_ADDRESS, np.uint8)
+        entry["router6"] = np.frombuffer(config.router6 or _NO_ADDRESS, np.uint8)
+        entry["prefix_len6"] = config.prefix_len6
         entry["mac"] = np.frombuffer(config.mac, np.uint8)
         entry["router"] = np.frombuffer(config.router, np.uint8)
         entry["prefix_len"] = config.prefix_len
@@ -161,10 +170,13 @@ class PortTable:
         vni = port.config.vni
         self._dataplane.vnis.update(vni, self._vni_ports[vni])
         self._dataplane.port_by_ifindex.update(port.link.ifindex, port.slot)
-        self._dataplane.endpoints.update(self._endpoint(port.config), port.slot)
+        for endpoint in self._endpoints(port.config):
+            self._dataplane.endpoints.update(endpoint, port.slot)
 
-    def _endpoint(self, config: PortConfig) -> Array:
-        return vni_ip(self._dataplane.endpoints.key_dtype, config.vni, config.ip)
+    def _endpoints(self, config: PortConfig) -> tuple[Array, ...]:
+        """The keys of its addresses."""
+        dtype = self._dataplane.endpoints.key_dtype
+        return tuple(vni_ip(dtype, config.vni, ip) for ip in config.addresses)
 
     def _clear_counters(self, slot: int) -> None:
         counters = self._dataplane.counters.per_cpu_lookup(slot)
@@ -187,7 +199,16 @@ def _config(entry: Any, rules_in: Any, rules_out: Any) -> PortConfig:
         int(entry["mtu"]),
         rules_in,
         rules_out,
+        _address6(entry["ip6"]),
+        _address6(entry["router6"]),
+        int(entry["prefix_len6"]),
     )
+
+
+def _address6(stored: Array) -> bytes:
+    """An IPv6 address; none where all bits are 0."""
+    address = stored.tobytes()
+    return b"" if address == _NO_ADDRESS else address
 
 
 def _words(counters: Array) -> Array:

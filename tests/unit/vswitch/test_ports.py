@@ -1,5 +1,6 @@
 """The ports and rule sets of the packet path, written, changed, and adopted by a new agent."""
 
+from dataclasses import replace
 from uuid import UUID
 
 import numpy as np
@@ -29,6 +30,15 @@ def want(number: int, rules_in: Rules = SSH, rules_out: Rules = ALLOW_ALL) -> De
     return DesiredPort(UUID(int=number), link(number).name, config)
 
 
+def dual(number: int) -> DesiredPort:
+    """Like `want`, with an IPv6 address."""
+    base = want(number)
+    config = replace(
+        base.config, ip6=ip_bytes(f"fd00::{number}"), router6=ip_bytes("fd00::ff"), prefix_len6=64
+    )
+    return replace(base, config=config)
+
+
 class Agent:
     """One life of an agent over a packet path; `links` are the devices that it finds."""
 
@@ -38,8 +48,8 @@ class Agent:
         self.rules.adopt(now=0)
         self.ports = PortTable(dataplane, self.rules, links)
 
-    def slot(self, number: int) -> int | None:
-        key = vni_ip(self.dataplane.endpoints.key_dtype, VNI, ip_bytes(f"10.0.0.{number}"))
+    def slot(self, number: int, prefix: str = "10.0.0.") -> int | None:
+        key = vni_ip(self.dataplane.endpoints.key_dtype, VNI, ip_bytes(f"{prefix}{number}"))
         found = self.dataplane.endpoints.lookup(key)
         return None if found is None else int(found)
 
@@ -170,3 +180,51 @@ def test_repair_finishes_what_an_agent_that_died_had_begun(
     assert dataplane.port_by_ifindex.lookup(101) == again.slot(1)
     assert again.slot(2) is None
     assert dataplane.port_by_ifindex.lookup(102) is None
+
+
+# ---- both families -----------------------------------------------------------------------------
+
+
+def test_a_port_is_found_by_either_address_until_it_is_unbound(
+    agent: Agent, dataplane: Dataplane
+) -> None:
+    agent.ports.bind(dual(1), link(1), now=0)
+    slot = agent.slot(1)
+    assert slot
+    assert agent.slot(1, "fd00::") == slot
+    entry = dataplane.ports[slot]
+    assert entry["ip6"].tobytes() == ip_bytes("fd00::1")
+    assert entry["router6"].tobytes() == ip_bytes("fd00::ff")
+    assert entry["prefix_len6"] == 64
+    agent.ports.unbind(link(1).name, now=0)
+    assert (agent.slot(1), agent.slot(1, "fd00::")) == (None, None)
+
+
+def test_a_slot_remembers_no_ipv6_address_of_the_vnic_before(
+    agent: Agent, dataplane: Dataplane
+) -> None:
+    for number in (1, 2, 3, 4):
+        agent.ports.bind(dual(number), link(number), now=0)
+        agent.ports.unbind(link(number).name, now=0)
+    agent.ports.bind(want(1), link(1), now=9)
+    entry = dataplane.ports[agent.slot(1)]
+    assert not entry["ip6"].any()
+    assert not entry["router6"].any()
+    assert entry["prefix_len6"] == 0
+
+
+def test_a_new_agent_finds_both_addresses_and_repairs_them(
+    agent: Agent, dataplane: Dataplane
+) -> None:
+    agent.ports.bind(dual(1), link(1), now=0)
+    agent.ports.bind(want(2), link(2), now=0)
+    key = vni_ip(dataplane.endpoints.key_dtype, VNI, ip_bytes("fd00::1"))
+    dataplane.endpoints.delete(key)
+    stray = vni_ip(dataplane.endpoints.key_dtype, VNI, ip_bytes("fd00::99"))
+    dataplane.endpoints.update(stray, 1)
+    again = Agent(dataplane, link(1), link(2))
+    again.ports.repair()
+    assert again.ports.bound[link(1).name].config == dual(1).config
+    assert again.ports.bound[link(2).name].config == want(2).config
+    assert again.slot(1, "fd00::") == again.slot(1)
+    assert dataplane.endpoints.lookup(stray) is None
