@@ -84,7 +84,7 @@ _QUOTAS: Final = Field(
 )  # fmt: skip
 
 RULE_COLUMNS: Final = columns("id", "direction", "protocol", "port_min", "port_max", "remote")
-VNIC_COLUMNS: Final = columns("id", "ip", "ip6", "mac", "vpc_id", "subnet_id", "security_group_ids")
+VNIC_COLUMNS: Final = columns("id", "ip", "mac", "ip6", "vpc_id", "subnet_id", "security_group_ids")
 
 _ALL: Final = (
     Resource(
@@ -244,7 +244,7 @@ _ALL: Final = (
             "list": "--instance web-1", "show": "prod/10.0.1.7",
             "update": "prod/10.0.1.7 --security-group prod/web",
         },
-        columns=columns("id", "ip", "ip6", "mac", "instance_id", "subnet_id", "security_group_ids"),
+        columns=columns("id", "ip", "mac", "ip6", "instance_id", "subnet_id", "security_group_ids"),
         update=(
             Field(flag="--security-group", member="security_group_ids", many=True, required=True,
                   refers="security-group", metavar="GROUP",

@@ -93,6 +93,7 @@ class Dataplane:
 
     config: Array
     ports: Array
+    leases: Array
     fc: Array
     gateways: Array
     port_by_ifindex: Table

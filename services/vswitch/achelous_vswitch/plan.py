@@ -13,6 +13,7 @@ from uuid import UUID
 from achelous_shared.messages import HostDocument, Port, SecurityRule
 from achelous_shared.names import VNI_MAX, VNI_MIN, port_ifname
 from achelous_shared.routes import ip_of
+from achelous_vswitch.lease import NO_LEASE, Lease, lease_of
 
 
 class Rule(NamedTuple):
@@ -57,6 +58,7 @@ class PortConfig:
     ip6: bytes = b""
     router6: bytes = b""
     prefix_len6: int = 0
+    lease: Lease = NO_LEASE
 
     @property
     def identity(self) -> tuple[int, bytes, bytes, bytes]:
@@ -228,7 +230,7 @@ def _config(port: Port, rules: _RuleBook) -> PortConfig:
     rules_in, rules_out = rules.of(frozenset(port.security_groups))
     return PortConfig(
         port.vni, port.ip, port.mac, port.router, port.prefix_len, port.mtu, rules_in, rules_out,
-        port.ip6, port.router6, port.prefix_len6,
+        port.ip6, port.router6, port.prefix_len6, lease_of(port),
     )  # fmt: skip
 
 

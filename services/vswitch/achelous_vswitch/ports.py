@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from achelous_vswitch import lease
 from achelous_vswitch.dataplane import Array, Dataplane, Table, vni_ip
 from achelous_vswitch.plan import ALLOW_NONE, BoundPort, DesiredPort, Link, PortConfig
 from achelous_vswitch.rules import NO_RULES, RuleSets
@@ -138,6 +139,7 @@ class PortTable:
                 link = Link(ifindex, f"no device, slot {slot}", 0, False)
             link = replace(link, peer=bool(entry["flags"] & PORT_PEER))
             config = _config(entry, known[0] or ALLOW_NONE, known[1] or ALLOW_NONE)
+            config = replace(config, lease=lease.read(self._dataplane.leases[slot]))
             self.bound[link.name] = BoundPort(slot, link, config)
             self._vni_ports[config.vni] += 1
 
@@ -156,6 +158,7 @@ class PortTable:
         entry["ip6"] = np.frombuffer(config.ip6 or _NO_ADDRESS, np.uint8)
         entry["router6"] = np.frombuffer(config.router6 or _NO_ADDRESS, np.uint8)
         entry["prefix_len6"] = config.prefix_len6
+        lease.write(self._dataplane.leases[slot], config.lease)
         entry["mac"] = np.frombuffer(config.mac, np.uint8)
         entry["router"] = np.frombuffer(config.router, np.uint8)
         entry["prefix_len"] = config.prefix_len

@@ -10,6 +10,7 @@
 #include "learn.h"
 #include "deliver.h"
 #include "arp.h"
+#include "services.h"
 
 #define GUEST_HEADERS    94  /* Ethernet, IPv4 with options, TCP without */
 #define UNDERLAY_HEADERS 144 /* and 50 of the underlay before them */
@@ -125,6 +126,9 @@ static __always_inline int guest_frame(struct __sk_buff *skb, __u32 *slot) {
         return -ACH_DROP_UNSUPPORTED_ETHERTYPE;
     if (type == ACH_ETH_ARP)
         return answer_arp(skb, &at, eth, sender.port);
+    __u32 service = service_of(at, type, sender.port);
+    if (service)
+        bpf_tail_call(skb, &services, service);
     if (type != ACH_ETH_IPV4)
         return -ACH_DROP_UNSUPPORTED_ETHERTYPE;
     if (eth->h_dest[0] & 1)
@@ -202,6 +206,8 @@ static __always_inline int finish(int verdict, __u32 slot) {
         counted->drops[reason]++;
     return ACH_TC_DROP;
 }
+
+#include "answers.h"
 
 SEC("tc")
 int from_guest(struct __sk_buff *skb) {

@@ -218,9 +218,13 @@ def test_a_vnic_runs_with_either_family_or_both() -> None:
         ({"prefix_len6": 129}, "prefix length is 129, should be 1..128"),
         ({"ip6": b""}, "router's address of a vNIC without IPv6"),
         ({"ip6": ip_bytes("fd00::1")}, "address fd00::1 of VNI 7 is vNIC"),
+        ({"dns": (b"short",)}, "at most 4 addresses of 16 bytes"),
+        ({"dns": (bytes(16),) * 5}, "at most 4 addresses of 16 bytes"),
+        ({"lease_s": 59}, "lease is 59 s, should be 60..604800"),
+        ({"hostname": "n" * 64}, "host name has 64 bytes, should be at most 63"),
     ],
 )
-def test_a_vnic_with_wrong_ipv6_values_fails_alone(changes: dict[str, object], why: str) -> None:
+def test_a_vnic_with_wrong_values_fails_alone(changes: dict[str, object], why: str) -> None:
     desired = resolved(dual(1), dual(2, **changes))
     assert [want.vnic_id for want in desired.ports.values()] == [UUID(int=1)]
     assert why in desired.failed[UUID(int=2)]

@@ -10,6 +10,7 @@ from vswitch_memory import MemoryTable, memory_dataplane
 from achelous_shared.names import port_ifname
 from achelous_shared.routes import ip_bytes
 from achelous_vswitch.dataplane import Dataplane, vni_ip
+from achelous_vswitch.lease import Lease
 from achelous_vswitch.plan import ALLOW_ALL, ALLOW_NONE, DesiredPort, Link, PortConfig, Rule, Rules
 from achelous_vswitch.ports import PortTable
 from achelous_vswitch.rules import RuleSets
@@ -228,3 +229,18 @@ def test_a_new_agent_finds_both_addresses_and_repairs_them(
     assert again.ports.bound[link(2).name].config == want(2).config
     assert again.slot(1, "fd00::") == again.slot(1)
     assert dataplane.endpoints.lookup(stray) is None
+
+
+# ---- what guests are told ------------------------------------------------------------------------
+
+
+def test_a_new_agent_finds_what_guests_are_told(agent: Agent, dataplane: Dataplane) -> None:
+    told = Lease(600, b"four", b"six", b"advertisement")
+    base = dual(1)
+    leased = replace(base, config=replace(base.config, lease=told))
+    agent.ports.bind(leased, link(1), now=0)
+    again = Agent(dataplane, link(1))
+    assert again.ports.bound[link(1).name].config == leased.config
+    shorter = replace(base.config, lease=Lease(600, b"4", b"", b""))
+    again.ports.update(replace(base, config=shorter), now=0)
+    assert Agent(dataplane, link(1)).ports.bound[link(1).name].config == shorter
