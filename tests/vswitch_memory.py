@@ -123,6 +123,7 @@ def memory_dataplane(
     return Dataplane(
         config=np.zeros(1, layout("ach_vswitch_config")),
         ports=np.zeros(ports + 1, layout("ach_port")),
+        leases=np.zeros(ports + 1, layout("ach_lease")),
         fc=np.zeros(fc + 1, layout("ach_fc_entry")),
         gateways=np.zeros(1024, ">u4"),
         port_by_ifindex=MemoryTable(U32, U32),

@@ -257,6 +257,7 @@ class PortView(Value, frozen=True, kw_only=True):
     device: str
     vni: int
     ip: str
+    ip6: str = ""
     mac: str
     state: str
     """active, waiting (no device yet) or failed."""

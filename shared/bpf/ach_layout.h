@@ -65,6 +65,20 @@ struct ach_port {
     __u32 session_limit; /* sessions that it may open; 0: no limit */
 };
 
+/* leases[port slot], mmapped: what DHCP and router advertisements tell the guest. The agent
+ * prepares it as bytes of these messages, so that the packet path only puts them in their place; a
+ * reply made while it writes may be garbled, and the guest asks again. Lengths are those in use. */
+struct ach_lease {
+    __u32 lease_s;
+    __u16 dhcp4_len;
+    __u16 dhcp6_len;
+    __u16 advert_len;
+    __u16 ready;      /* 1: it is filled in */
+    __u8 dhcp4[192];  /* options: 54, 51, 58, 59, and then any without 53, 61 and the end */
+    __u8 dhcp6[96];   /* options: server identifier (a DUID-LL), and then any but IAs */
+    __u8 advert[144]; /* ICMPv6 with checksum 0; none: the vNIC has no IPv6 */
+};
+
 /* fc[slot], mmapped; slot 0 means none. An entry in use is never rewritten but for last_used_ns and
  * revision: a changed route gets a fresh slot, then the index, then the old slot's generation moves
  * on and with it every session that named it takes the slow path. */

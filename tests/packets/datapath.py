@@ -24,6 +24,7 @@ SECOND: Final = 10**9
 SMALL: Final = {
     "ports": 16,
     "counters": 16,
+    "leases": 16,
     "port_by_ifindex": 16,
     "endpoints": 16,
     "vnis": 16,

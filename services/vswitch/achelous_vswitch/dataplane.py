@@ -97,6 +97,7 @@ class Dataplane:
 
     config: Array
     ports: Array
+    leases: Array
     fc: Array
     gateways: Array
     acl_words: Array

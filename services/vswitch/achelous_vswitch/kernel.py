@@ -91,6 +91,7 @@ def open_dataplane(settings: VswitchSettings, netns: NetNs) -> Iterator[Dataplan
             yield Dataplane(
                 config=maps["config"].mmap(),
                 ports=maps["ports"].mmap(),
+                leases=maps["leases"].mmap(),
                 fc=maps["fc"].mmap(),
                 gateways=maps["gateways"].mmap(),
                 port_by_ifindex=maps["port_by_ifindex"],
@@ -132,8 +133,9 @@ def _capacities(settings: VswitchSettings) -> dict[str, int]:
     return {
         "ports": ports,
         "counters": ports,
+        "leases": ports,
         "port_by_ifindex": ports,
-        "endpoints": ports,
+        "endpoints": 2 * ports,  # an IPv4 and an IPv6 address each
         "vnis": ports,
         "acl_sets": 4 * ports,  # two directions, and as many that were replaced a moment ago
         "acl_words": settings.max_rule_words,

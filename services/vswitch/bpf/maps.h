@@ -28,6 +28,14 @@ struct {
 } ports SEC(".maps");
 
 struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(map_flags, BPF_F_MMAPABLE);
+    __uint(max_entries, PORTS);
+    __type(key, __u32);
+    __type(value, struct ach_lease);
+} leases SEC(".maps");
+
+struct {
     __uint(type, BPF_MAP_TYPE_HASH);
     __uint(max_entries, PORTS);
     __type(key, __u32);

@@ -11,6 +11,7 @@
 #include "deliver.h"
 #include "arp.h"
 #include "sample.h"
+#include "services.h"
 
 #define GUEST_HEADERS    94  /* Ethernet, IPv4 with options, TCP without */
 #define UNDERLAY_HEADERS 144 /* and 50 of the underlay before them */
@@ -131,6 +132,9 @@ static __always_inline int guest_frame(struct __sk_buff *skb, __u32 *slot) {
         return -ACH_DROP_UNSUPPORTED_ETHERTYPE;
     if (type == ACH_ETH_ARP)
         return answer_arp(skb, &at, eth, sender.port);
+    __u32 service = asked_service(at, type, sender.port);
+    if (service)
+        bpf_tail_call(skb, &services, service);
     if (type != ACH_ETH_IPV4)
         return -ACH_DROP_UNSUPPORTED_ETHERTYPE;
     if (eth->h_dest[0] & 1)
@@ -213,6 +217,8 @@ static __always_inline int finish(struct __sk_buff *skb, int verdict, __u32 slot
         sample_drop(skb, slot, reason);
     return ACH_TC_DROP;
 }
+
+#include "answers.h"
 
 SEC("tc")
 int from_guest(struct __sk_buff *skb) {
