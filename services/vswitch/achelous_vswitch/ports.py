@@ -12,8 +12,9 @@ from typing import Any, Final
 import numpy as np
 
 from achelous_vswitch import lease
+from achelous_vswitch.classifier import ADOPTED
 from achelous_vswitch.dataplane import Array, Dataplane, Table, vni_ip
-from achelous_vswitch.plan import ALLOW_NONE, BoundPort, DesiredPort, Link, PortConfig
+from achelous_vswitch.plan import BoundPort, DesiredPort, Link, PortConfig
 from achelous_vswitch.rules import NO_RULES, RuleSets
 from achelous_vswitch.slots import SlotPool
 
@@ -127,19 +128,16 @@ class PortTable:
     def _adopt(self, links: Mapping[int, Link]) -> None:
         for slot in np.flatnonzero(self._dataplane.ports["generation"] % 2).tolist():
             entry = self._dataplane.ports[slot]
-            known = [self._rules.content(int(entry[side])) for side in ("acl_in", "acl_out")]
-            for side, rules in zip(("acl_in", "acl_out"), known, strict=True):
-                if rules is None:
+            for side in ("acl_in", "acl_out"):
+                if int(entry[side]) not in self._rules:
                     entry[side] = NO_RULES  # it allowed nothing already
-                else:
-                    self._rules.hold_again(int(entry[side]))
+                self._rules.hold_again(int(entry[side]))
             ifindex = int(entry["ifindex"])
             link = links.get(ifindex)
             if link is None or link.name in self.bound:
                 link = Link(ifindex, f"no device, slot {slot}", 0, False)
             link = replace(link, peer=bool(entry["flags"] & PORT_PEER))
-            config = _config(entry, known[0] or ALLOW_NONE, known[1] or ALLOW_NONE)
-            config = replace(config, lease=lease.read(self._dataplane.leases[slot]))
+            config = replace(_config(entry), lease=lease.read(self._dataplane.leases[slot]))
             self.bound[link.name] = BoundPort(slot, link, config)
             self._vni_ports[config.vni] += 1
 
@@ -163,6 +161,7 @@ class PortTable:
         entry["router"] = np.frombuffer(config.router, np.uint8)
         entry["prefix_len"] = config.prefix_len
         entry["mtu"] = config.mtu
+        entry["identity"] = config.identity
         entry["acl_in"], entry["acl_out"] = rules_in, rules_out
         if before != (rules_in, rules_out):
             entry["acl_gen"] = _following(int(entry["acl_gen"]))
@@ -192,7 +191,8 @@ def _following(acl_gen: int) -> int:
     return acl_gen % (_GENERATIONS - 1) + 1
 
 
-def _config(entry: Any, rules_in: Any, rules_out: Any) -> PortConfig:
+def _config(entry: Any) -> PortConfig:
+    """What a slot runs; of its rules only their digests are there to be compared with."""
     return PortConfig(
         int(entry["vni"]),
         entry["ip"].tobytes(),
@@ -200,8 +200,9 @@ def _config(entry: Any, rules_in: Any, rules_out: Any) -> PortConfig:
         entry["router"].tobytes(),
         int(entry["prefix_len"]),
         int(entry["mtu"]),
-        rules_in,
-        rules_out,
+        ADOPTED,
+        ADOPTED,
+        int(entry["identity"]),
         _address6(entry["ip6"]),
         _address6(entry["router6"]),
         int(entry["prefix_len6"]),

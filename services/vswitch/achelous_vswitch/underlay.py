@@ -13,6 +13,7 @@ async def bind(dataplane: Dataplane, underlay: Underlay, settings: VswitchSettin
     config["underlay_mtu"] = underlay.mtu
     config["learn_interval_ns"] = int(settings.learn_interval_s * 1e9)
     config["learn_per_window"] = settings.learn_per_window
+    config["samples_per_window"] = settings.samples_per_window
     config["tcp_established_ns"] = timeouts.tcp_established_ns
     config["tcp_opening_ns"] = timeouts.tcp_opening_ns
     config["udp_ns"] = timeouts.udp_ns

@@ -10,21 +10,21 @@ SEC("tc")
 int answer_dhcp4(struct __sk_buff *skb) {
     struct reply reply = {};
     int error = reply_open(skb, &reply);
-    return finish(error ? error : dhcp4_answer(&reply), reply.slot);
+    return finish(skb, error ? error : dhcp4_answer(&reply), reply.slot);
 }
 
 SEC("tc")
 int answer_dhcp6(struct __sk_buff *skb) {
     struct reply reply = {};
     int error = reply_open(skb, &reply);
-    return finish(error ? error : dhcp6_answer(&reply), reply.slot);
+    return finish(skb, error ? error : dhcp6_answer(&reply), reply.slot);
 }
 
 SEC("tc")
 int answer_router(struct __sk_buff *skb) {
     struct reply reply = {};
     int error = reply_open(skb, &reply);
-    return finish(error ? error : router_answer(&reply), reply.slot);
+    return finish(skb, error ? error : router_answer(&reply), reply.slot);
 }
 
 #endif

@@ -5,10 +5,11 @@
 
 #include "ach_layout.h"
 
-#define PORTS     1024
-#define FC_SLOTS  65536
-#define VTEPS     65536
-#define RULE_SETS 4096
+#define PORTS      1024
+#define FC_SLOTS   65536
+#define VTEPS      65536
+#define RULE_SETS  4096
+#define RULE_WORDS 2097152
 
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
@@ -61,7 +62,15 @@ struct {
     __uint(max_entries, RULE_SETS);
     __type(key, __u32);
     __type(value, struct ach_ruleset);
-} acl SEC(".maps");
+} acl_sets SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(map_flags, BPF_F_MMAPABLE);
+    __uint(max_entries, RULE_WORDS);
+    __type(key, __u32);
+    __type(value, __u64);
+} acl_words SEC(".maps");
 
 struct {
     __uint(type, BPF_MAP_TYPE_HASH);
@@ -113,6 +122,11 @@ struct {
     __uint(max_entries, 1 << 20);
 } learn SEC(".maps");
 
+struct {
+    __uint(type, BPF_MAP_TYPE_RINGBUF);
+    __uint(max_entries, 1 << 20);
+} samples SEC(".maps");
+
 /* Forgotten entries only mean that a destination is asked for once more. */
 struct {
     __uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -132,6 +146,8 @@ struct fragment_key {
 struct fragment_ports {
     __be16 sport;
     __be16 dport;
+    __u8 icmp_type;
+    __u8 icmp_code;
 };
 
 /* The ports of datagrams whose first fragment has passed. */
@@ -144,6 +160,7 @@ struct {
 
 /* Types that Python asks BTF for and no map names. */
 const struct ach_learn_event *ach_learn_event_btf __attribute__((unused));
+const struct ach_drop_sample *ach_drop_sample_btf __attribute__((unused));
 const enum ach_drop *ach_drop_btf __attribute__((unused));
 const enum ach_port_flags *ach_port_flags_btf __attribute__((unused));
 const enum ach_session_flags *ach_session_flags_btf __attribute__((unused));

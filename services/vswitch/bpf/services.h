@@ -69,8 +69,8 @@ static __always_inline __u32 service6(struct ach_cursor *at, const struct ach_po
 }
 
 /* The service that the frame asks, `at` being behind its Ethernet header. */
-static __always_inline __u32 service_of(struct ach_cursor at, int type,
-                                        const struct ach_port *port) {
+static __always_inline __u32 asked_service(struct ach_cursor at, int type,
+                                           const struct ach_port *port) {
     if (type == ACH_ETH_IPV4)
         return service4(&at, port);
     return type == SERVICES_IPV6 ? service6(&at, port) : SERVICE_NONE;

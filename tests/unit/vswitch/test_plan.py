@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from achelous_shared.messages import HostDocument, Port, SecurityRule
 from achelous_shared.names import port_ifname
 from achelous_shared.routes import ip_bytes
+from achelous_vswitch.classifier import ALLOW_ALL, ALLOW_NONE
 from achelous_vswitch.plan import (
-    ALLOW_ALL,
-    ALLOW_NONE,
     BoundPort,
     Desired,
     Link,
@@ -79,14 +78,14 @@ def test_a_vnic_in_no_group_may_send_anything_and_receive_only_answers() -> None
 def test_a_group_is_taken_literally() -> None:
     desired = resolved(port(1, security_groups=(GROUP,)), groups={GROUP: (rule(22),)})
     (want,) = desired.ports.values()
-    assert [found.port_min for found in want.config.rules_in] == [22]
+    assert [found.first for found in want.config.rules_in.rules] == [22]
     assert want.config.rules_out == ALLOW_NONE
 
 
 def test_rules_of_several_groups_add_up_and_equal_ones_count_once() -> None:
     groups = {UUID(int=n): (rule(0), rule(n)) for n in (1, 2, 3)}
     (want,) = resolved(port(1, security_groups=tuple(groups)), groups=groups).ports.values()
-    assert {found.port_min for found in want.config.rules_in} == {0, 1, 2, 3}
+    assert {found.first for found in want.config.rules_in.rules} == {0, 1, 2, 3}
 
 
 def test_vnics_in_the_same_groups_share_one_set_of_rules() -> None:
