@@ -289,5 +289,5 @@ async def test_rules_for_all_of_ipv6_are_none_for_ipv4(
     (document,) = await read_host_documents(controller.engine, [UUID(host["id"])])
 
     (rules,) = document.security_groups.values()
-    remotes = {f"{ip_of(rule.remote)}/{rule.remote_len}" for rule in rules}
-    assert remotes == {"0.0.0.0/96", "2000::/3", "fc00::/7"}
+    remotes = {(f"{ip_of(rule.remote)}/{rule.remote_len}", rule.v6_only) for rule in rules}
+    assert remotes == {("0.0.0.0/96", False), ("::/0", True)}

@@ -7,6 +7,7 @@ import contextlib
 import errno
 from enum import IntEnum
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
+from pathlib import Path
 from socket import AF_INET6
 from typing import Final
 
@@ -110,8 +111,12 @@ def configure6(
 ) -> None:
     """Give a device that is up an IPv6 address, and the default route when there is a router.
 
-    The address can be used at once: nobody is asked whether another has it.
+    The address can be used at once: nobody is asked whether another has it. What routers
+    advertise is not heeded.
     """
+    settings = Path("/proc/sys/net/ipv6/conf") / name
+    (settings / "accept_ra").write_text("0")
+    (settings / "disable_ipv6").write_text("0")
     index = index_of(netlink, name)
     prefix = address.network.prefixlen
     netlink.addr("add", index=index, address=str(address.ip), prefixlen=prefix, flags=_NO_DAD)

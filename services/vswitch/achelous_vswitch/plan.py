@@ -166,23 +166,23 @@ def _config(port: Port, rules: RuleBook) -> PortConfig:
     check("MAC", len(port.mac), 6, 6, "bytes")
     check("subnet's prefix length", port.prefix_len, 96, 128)
     check("MTU", port.mtu, 68, 0xFFFF)
-    _check_ipv6(port)
     check("identity", port.identity, 0, 0xFFFF)
+    _check_ipv6(port)
     rules_in, rules_out = rules.of(port.vni, frozenset(port.security_groups))
     return PortConfig(
-        port.vni,
-        port.ip,
-        port.mac,
-        port.router,
-        port.prefix_len,
-        port.mtu,
-        rules_in,
-        rules_out,
-        port.identity,
-        port.ip6,
-        port.router6,
-        port.prefix_len6,
-        lease_of(port),
+        vni=port.vni,
+        ip=port.ip,
+        mac=port.mac,
+        router=port.router,
+        prefix_len=port.prefix_len,
+        mtu=port.mtu,
+        rules_in=rules_in,
+        rules_out=rules_out,
+        identity=port.identity,
+        ip6=port.ip6,
+        router6=port.router6,
+        prefix_len6=port.prefix_len6,
+        lease=lease_of(port),
     )
 
 

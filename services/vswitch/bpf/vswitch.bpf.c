@@ -10,8 +10,8 @@
 #include "learn.h"
 #include "deliver.h"
 #include "arp.h"
-#include "sample.h"
 #include "services.h"
+#include "sample.h"
 
 #define GUEST_HEADERS    94  /* Ethernet, IPv4 with options, TCP without */
 #define UNDERLAY_HEADERS 144 /* and 50 of the underlay before them */

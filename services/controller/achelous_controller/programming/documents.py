@@ -6,11 +6,9 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 from uuid import UUID
 
-from msgspec.structs import replace
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from achelous_controller.domain.networks import UNICAST6
 from achelous_controller.programming.sql import ip16, mac6, optional, prefix_len
 from achelous_shared import names
 from achelous_shared.messages import (
@@ -20,7 +18,6 @@ from achelous_shared.messages import (
     Port,
     SecurityRule,
 )
-from achelous_shared.routes import ip_bytes
 
 _HOSTS: Final = text("""
     SELECT id, revision FROM hosts WHERE id = ANY(CAST(:hosts AS uuid[])) ORDER BY id
@@ -51,7 +48,8 @@ _PORTS: Final = text(f"""
 
 _RULES: Final = text(f"""
     SELECT security_group_id AS owner, egress, protocol, port_min, port_max,
-        {ip16("remote")} AS remote, {prefix_len("remote")} AS remote_len
+        {ip16("remote")} AS remote, {prefix_len("remote")} AS remote_len,
+        family(remote) = 6 AS v6_only
     FROM security_group_rules
     WHERE security_group_id = ANY(CAST(:groups AS uuid[]))
     ORDER BY id
@@ -74,18 +72,8 @@ async def read_host_documents(engine: AsyncEngine, hosts: Sequence[UUID]) -> lis
         }
         for row in await connection.execute(_RULES, {"groups": list(named)}):
             owner, fields = _split(row)
-            rules[owner] += _by_prefix(SecurityRule(**fields))
+            rules[owner].append(SecurityRule(**fields))
     return [host_document(host, revision, ports[host], rules) for host, revision in revisions]
-
-
-def _by_prefix(rule: SecurityRule) -> Iterable[SecurityRule]:
-    """A rule for all of IPv6 as rules for what guests can have of it: ::/0 would be IPv4, too."""
-    if rule.remote_len:
-        return [rule]
-    return [
-        replace(rule, remote=ip_bytes(part.network_address), remote_len=part.prefixlen)
-        for part in UNICAST6
-    ]
 
 
 def host_document(
