@@ -31,7 +31,7 @@ SMALL: Final = {
     "sessions": 64,
     "vteps": 16,
     "learn": 1 << 16,
-    "learn_seen": 256,
+    "relayed": 256,
     "fragments": 256,
 }
 
@@ -77,6 +77,8 @@ class Datapath:
             underlay_ifindex=UNDERLAY,
             learn_interval_ns=SECOND,
             learn_per_window=100,
+            learn_packets=1,
+            learn_pause_ns=SECOND,
             underlay_mtu=1600,
             tcp_established_ns=3600 * SECOND,
             tcp_opening_ns=60 * SECOND,

@@ -136,7 +136,7 @@ def _capacities(settings: VswitchSettings) -> dict[str, int]:
         "acl": 4 * ports,  # two directions, and as many that were replaced a moment ago
         "fc": fc,
         "fc_index": fc,
-        "learn_seen": fc,
+        "relayed": fc,
         "sessions": settings.max_sessions,
     }
 
