@@ -36,6 +36,10 @@ struct ach_vswitch_config {
     __u64 tcp_opening_ns;     /* before both sides have answered, and after FIN or RST */
     __u64 udp_ns;
     __u64 icmp_ns;
+    __u32 learn_packets;  /* a destination is worth a route after so many relayed packets, */
+    __u32 learn_bytes;    /* or so many bytes (0: packets alone decide), */
+    __u64 learn_after_ns; /* and so long after the first of them */
+    __u64 learn_pause_ns; /* after a pause so long it starts again from nothing */
 };
 
 enum ach_port_flags {

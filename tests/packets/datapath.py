@@ -36,7 +36,7 @@ SMALL: Final = {
     "vteps": 16,
     "learn": 1 << 16,
     "samples": 1 << 16,
-    "learn_seen": 256,
+    "relayed": 256,
     "fragments": 256,
 }
 
@@ -96,6 +96,8 @@ class Datapath:
             learn_interval_ns=SECOND,
             learn_per_window=100,
             samples_per_window=100,
+            learn_packets=1,
+            learn_pause_ns=SECOND,
             underlay_mtu=1600,
             tcp_established_ns=3600 * SECOND,
             tcp_opening_ns=60 * SECOND,

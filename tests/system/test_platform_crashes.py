@@ -53,7 +53,7 @@ async def world() -> AsyncIterator[World]:
     async with Lab(Size(hosts=2, gateways=2, controllers=2)) as lab:
         net = await Net.create(lab)
         a, b = await net.run(0, 1)
-        await a.guest.ping(b.guest, count=1)
+        await a.guest.ping(b.guest, count=2)
         await learned(lab, a, b)
         hypervisor = asyncio.create_task(Hypervisor(lab).run())
         yield World(lab, net, a, b)

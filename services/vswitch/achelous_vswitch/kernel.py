@@ -141,7 +141,7 @@ def _capacities(settings: VswitchSettings) -> dict[str, int]:
         "acl_words": settings.max_rule_words,
         "fc": fc,
         "fc_index": fc,
-        "learn_seen": fc,
+        "relayed": fc,
         "sessions": settings.max_sessions,
     }
 

@@ -127,13 +127,22 @@ struct {
     __uint(max_entries, 1 << 20);
 } samples SEC(".maps");
 
-/* Forgotten entries only mean that a destination is asked for once more. */
+/* What was relayed to a destination since its last pause. CPUs may lose each other's counts. */
+struct relayed_flow {
+    __u64 first_ns;
+    __u64 last_ns;
+    __u64 told_ns; /* of the last learn event, 0: none */
+    __u64 packets;
+    __u64 bytes;
+};
+
+/* Forgotten entries only mean that counting starts again, or that one event more is sent. */
 struct {
     __uint(type, BPF_MAP_TYPE_LRU_HASH);
     __uint(max_entries, FC_SLOTS);
     __type(key, struct ach_vni_ip);
-    __type(value, __u64);
-} learn_seen SEC(".maps");
+    __type(value, struct relayed_flow);
+} relayed SEC(".maps");
 
 struct fragment_key {
     struct ach_vni_ip from;

@@ -74,7 +74,8 @@ static __always_inline int forward_away(struct __sk_buff *skb, struct flow *flow
             route->last_used_ns = flow->now;
     } else {
         sender->counted->relayed++;
-        learn_destination(&packet->to, sender->slot, flow->now, sender->config, sender->counted);
+        learn_destination(&packet->to, sender->slot, flow->now, skb->len, sender->config,
+                          sender->counted);
     }
     return to_vtep(skb, &tunnel, sender->config);
 }
