@@ -95,6 +95,8 @@ class Dataplane:
     ports: Array
     fc: Array
     gateways: Array
+    session_counts: Array
+    session_hands: Array
     port_by_ifindex: Table
     endpoints: Table
     vnis: Table

@@ -56,7 +56,7 @@ static __always_inline int admit(struct flow *flow, const struct ach_packet *pac
     ach_copy_ip(query.remote, side == flow->from ? packet->to.ip : packet->from.ip);
     if (!acl_allows(outbound ? port->acl_out : port->acl_in, &query)) {
         if (!flow->fresh)
-            bpf_map_delete_elem(&sessions, &flow->key);
+            session_remove(&flow->key, flow->session);
         return outbound ? -ACH_DROP_ACL_EGRESS : -ACH_DROP_ACL_INGRESS;
     }
     session->acl_port[side] = slot;

@@ -4,6 +4,8 @@
 
 #include "maps.h"
 #include "packet.h"
+#include "tcp.h"
+#include "reclaim.h"
 #include "session.h"
 #include "hop.h"
 #include "acl.h"
@@ -89,8 +91,9 @@ static __always_inline int guest_packet(struct __sk_buff *skb, struct ach_cursor
         return -ACH_DROP_MULTICAST;
     struct flow flow;
     struct next_hop next;
-    flow_open(&flow, &packet, sender->config);
-    error = admit(&flow, &packet, flow.from, sender->slot, port);
+    error = flow_open(&flow, &packet, sender->config, sender->slot, 0);
+    if (!error)
+        error = admit(&flow, &packet, flow.from, sender->slot, port);
     if (error)
         return error;
     hop_resolve(&flow, &packet, &next);
@@ -139,8 +142,9 @@ static __always_inline int arrived_packet(struct __sk_buff *skb, struct ach_pack
     if (bpf_map_lookup_elem(&endpoints, &packet->from))
         return -ACH_DROP_SPOOFED_IP; /* what this host's own vNICs send does not come from others */
     struct flow flow;
-    flow_open(&flow, packet, config);
-    int error = admit(&flow, packet, flow.from ^ 1, slot, port);
+    int error = flow_open(&flow, packet, config, slot, ACH_SESSION_ARRIVED);
+    if (!error)
+        error = admit(&flow, packet, flow.from ^ 1, slot, port);
     if (!error)
         error = flow_commit(&flow, packet, skb->len - ACH_ENCAP_LEN);
     struct ach_port_counters *counted = counters_of(slot);
