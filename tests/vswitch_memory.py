@@ -87,8 +87,9 @@ class MemoryEvents:
 
     fd = -1
 
-    def __init__(self) -> None:
-        self.queue = np.zeros(0, layout("ach_learn_event"))
+    def __init__(self, struct: str) -> None:
+        self.dtype = layout(struct)
+        self.queue = np.zeros(0, self.dtype)
 
     def read(self, limit: int) -> Array:
         taken, self.queue = self.queue[:limit], self.queue[limit:]
@@ -132,7 +133,8 @@ def memory_dataplane(*, ports: int = 8, fc: int = 16, rule_sets: int = 64) -> Da
         sessions=MemoryTable(layout("ach_session_key"), layout("ach_session")),
         vteps=MemoryTable(np.dtype(">u4"), np.dtype("u1")),
         counters=MemoryCounters(ports + 1),
-        learn=MemoryEvents(),
+        learn=MemoryEvents("ach_learn_event"),
+        samples=MemoryEvents("ach_drop_sample"),
         hooks=MemoryHooks(),
         drop_reasons=tuple(
             name.removeprefix("ACH_DROP_").lower()

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from achelous_cli import instances, platform, tables
+from achelous_cli import instances, platform, tables, watching
 from achelous_cli.commands import add_commands, example_text
 from achelous_cli.failures import ExitCode, Failure
 from achelous_cli.failures import usage as usage_failure
@@ -58,6 +58,8 @@ def build() -> typer.Typer:
         parent = groups[resource.owner] if resource.owner else app
         parent.add_typer(group, name=resource.noun)
     app.command("status", epilog=example_text("status"))(status)
+    app.command("drops", epilog=example_text("drops h1 --follow"))(watching.drops)
+    app.command("flows", epilog=example_text("flows h1"))(watching.flows)
     app.command("up", epilog=example_text("up --hosts 4 --gateways 2"))(platform.up)
     app.command("demo", epilog=example_text("demo"))(platform.demo)
     app.command("version")(_version)

@@ -13,6 +13,7 @@
 #define ACH_PROBE_MAGIC   0x41434850 /* "ACHP" */
 #define ACH_ENCAP_LEN     50         /* outer IPv4 20, UDP 8, VXLAN 8, inner Ethernet 14 */
 #define ACH_MAX_RULES     256        /* of one direction of one vNIC */
+#define ACH_SAMPLE_BYTES  128        /* of a dropped frame: its headers */
 #define ACH_GATEWAY_SLOTS 1024       /* rendezvous table: (vni, destination) hashes to a slot */
 
 struct ach_vni_ip {
@@ -40,15 +41,15 @@ enum ach_session_state {
 struct ach_vswitch_config {
     __be32 vtep; /* own underlay address */
     __u32 underlay_ifindex;
-    __u64 learn_interval_ns; /* at most one learn event per destination in this time */
-    __u32 learn_per_window;  /* at most so many learn events per vNIC, CPU and 100 ms */
-    __u32 underlay_mtu;      /* of the underlay device: inner packets fit in it less the encap */
+    __u64 learn_interval_ns;  /* at most one learn event per destination in this time */
+    __u32 learn_per_window;   /* at most so many learn events per vNIC, CPU and 100 ms */
+    __u32 samples_per_window; /* likewise of dropped packets that are sampled */
+    __u32 refuse_midstream;   /* 1: only a SYN opens a TCP session */
+    __u32 underlay_mtu;       /* of the underlay device: inner packets fit in it less the encap */
     /* By enum ach_session_state: idle for longer, a session is as good as gone. */
     __u64 session_timeout_ns[ACH_SESSION_STATES];
-    __u32 session_limit;    /* of a vNIC that has none of its own: see ach_port */
-    __u32 session_ring;     /* entries of the map of that name */
-    __u32 refuse_midstream; /* 1: only a SYN opens a TCP session */
-    __u32 reserved;
+    __u32 session_limit; /* of a vNIC that has none of its own: see ach_port */
+    __u32 session_ring;  /* entries of the map of that name */
 };
 
 enum ach_port_flags {
@@ -186,6 +187,9 @@ struct ach_port_counters {
     __u64 learn_events;
     __u64 learn_window; /* the 100 ms window that learn_in_window counts */
     __u64 learn_in_window;
+    __u64 sample_window; /* likewise */
+    __u64 samples_in_window;
+    __u64 samples_lost; /* dropped packets that were counted but not sampled */
     __u64 drops[ACH_DROP_SLOTS];
 };
 
@@ -195,6 +199,21 @@ struct ach_learn_event {
     __u8 ip[16];
     __u32 port; /* slot of the sender */
     __u64 at_ns;
+};
+
+/* samples ring: a dropped packet, as far as it is kept. */
+struct ach_drop_sample {
+    __u64 at_ns;
+    __u32 slot;       /* of the vNIC that the drop was counted for; 0: the host */
+    __u32 generation; /* of that slot */
+    __u32 reason;     /* enum ach_drop */
+    __u32 rule_set;   /* of acl, if a rule of it decided; else 0 */
+    __u32 rule;       /* its place in the set */
+    __u32 length;     /* of the frame */
+    __u16 kept;       /* bytes of `frame` */
+    __u16 underlay;   /* 1: the frame came from the underlay, outer headers included */
+    __u32 reserved;
+    __u8 frame[ACH_SAMPLE_BYTES];
 };
 
 enum ach_vtep_kind {

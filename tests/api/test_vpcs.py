@@ -32,7 +32,7 @@ async def test_a_name_is_used_once_per_project(operator: Api, tenant: Api) -> No
 
     error = only_error(await tenant.post("/vpcs", {"name": vpc["name"]}), 409)
 
-    assert error["field"] == "name"
+    assert (error["field"], error["value"]) == ("name", vpc["name"])
     assert (await other.post("/vpcs", {"name": vpc["name"]})).status_code == 201
 
 

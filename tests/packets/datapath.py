@@ -33,6 +33,7 @@ SMALL: Final = {
     "session_counts": 16,
     "vteps": 16,
     "learn": 1 << 16,
+    "samples": 1 << 16,
     "learn_seen": 256,
     "fragments": 256,
 }
@@ -91,6 +92,7 @@ class Datapath:
             underlay_ifindex=UNDERLAY,
             learn_interval_ns=SECOND,
             learn_per_window=100,
+            samples_per_window=100,
             underlay_mtu=1600,
             session_timeout_ns=[seconds * SECOND for seconds in SESSION_TIMEOUTS.values()],
             session_ring=self.loaded.maps["session_ring"].max_entries,
@@ -258,6 +260,11 @@ class Datapath:
             (int(event["vni"]), str(IPv4Address(event["ip"][12:].tobytes())), int(event["port"]))
             for event in ring.read(10_000)
         ]
+
+    def samples(self) -> np.ndarray[Any, Any]:
+        """Dropped packets sampled since the last call."""
+        ring = RingBuffer(self.table("samples"), dtype_of(self.loaded, "ach_drop_sample"))
+        return ring.read(10_000)
 
     def counters(self) -> Counters:
         """All counters by slot, summed over the CPUs; drops by the name of their reason."""

@@ -67,6 +67,10 @@ class Events(Protocol):
     def fd(self) -> int:
         """Readable when there is something to read."""
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of an event."""
+
     def read(self, limit: int) -> Array:
         """Up to ``limit`` events (n,), at once."""
 
@@ -106,6 +110,7 @@ class Dataplane:
     vteps: Table
     counters: Counters
     learn: Events
+    samples: Events
     hooks: Hooks
     drop_reasons: tuple[str, ...]
     """Names by number."""

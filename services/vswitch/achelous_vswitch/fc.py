@@ -13,10 +13,11 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from achelous_shared.rsp_hash import destination_hashes
 from achelous_vswitch.dataplane import Array, Table, vni_ip
+from achelous_vswitch.fc_hashes import HashChains, Slots
 from achelous_vswitch.slots import SlotPool
-
-Slots = npt.NDArray[np.intp]
+from achelous_vswitch.views import Views
 
 UNUSED: Final = np.iinfo(np.int64).max
 _SPARE: Final = 16
@@ -31,6 +32,10 @@ class Route:
     mac: bytes
     mtu: int
     revision: int
+    identity: int = 0
+    """Of the destination's security groups, 0: none that matters."""
+    as_of: int = 0
+    """Revision of the VPC that the gateway which said so had reached at least; 0: unknown."""
 
 
 class ForwardingCache:
@@ -41,6 +46,8 @@ class ForwardingCache:
         self.entries = entries
         self._index = index
         self._checked = np.full(len(entries), UNUSED, np.int64)
+        self._hashes = HashChains(len(entries))
+        self.views = Views()
         self.evicted = 0
         """Entries that had to go because the cache was full."""
         self._adopt()
@@ -64,8 +71,22 @@ class ForwardingCache:
         return used[self.entries["last_used_ns"][used] <= np.uint64(max(since_ns, 0))]
 
     def checked_ns(self, slots: Slots) -> npt.NDArray[np.int64]:
-        """When entries were last confirmed; 0: not yet by this agent."""
-        return self._checked[slots]
+        """When entries were last confirmed, alone or with all of their VPC; 0: not yet."""
+        views = [self.views.get(vni) for vni in self.entries["vni"][slots].tolist()]
+        together = [view.confirmed_ns if view else 0 for view in views]
+        return np.maximum(self._checked[slots], np.array(together, np.int64))
+
+    def of_vpc(self, vni: int) -> Slots:
+        """Slots of one VPC's entries, in order."""
+        used = self.used()
+        ours: Slots = used[self.entries["vni"][used] == vni]
+        return ours
+
+    def changed(self, vni: int, hashes: npt.NDArray[np.uint32]) -> tuple[Slots, Slots]:
+        """Slots whose destinations may be among those of ``hashes`` (n,), with their places."""
+        slots, places = self._hashes.find(hashes)
+        ours = self.entries["vni"][slots] == vni
+        return slots[ours], places[ours]
 
     def slot_of(self, vni: int, ip: bytes) -> int | None:
         """The slot of a destination, or None."""
@@ -89,6 +110,7 @@ class ForwardingCache:
         if slot is None:
             return False
         self._write(slot, vni, ip, route)
+        self._enter(vni, np.array([slot]), route.as_of)
         self._index.update(self._key(vni, ip), slot)
         self._checked[slot] = asked_ns
         if old is not None:
@@ -133,8 +155,9 @@ class ForwardingCache:
 
     def _holds(self, slot: int, route: Route) -> bool:
         entry = self.entries[slot]
-        held = (entry["vtep"].tobytes(), entry["mac"].tobytes(), int(entry["mtu"]))
-        return held == (route.vtep, route.mac, route.mtu)
+        held = (entry["vtep"].tobytes(), entry["mac"].tobytes())
+        numbers = (int(entry["mtu"]), int(entry["identity"]))
+        return held == (route.vtep, route.mac) and numbers == (route.mtu, route.identity)
 
     def _write(self, slot: int, vni: int, ip: bytes, route: Route) -> None:
         entry = self.entries[slot]
@@ -143,12 +166,19 @@ class ForwardingCache:
         entry["vtep"] = int.from_bytes(route.vtep)
         entry["mac"] = np.frombuffer(route.mac, np.uint8)
         entry["mtu"] = route.mtu
+        entry["identity"] = route.identity
         entry["revision"] = route.revision
         entry["last_used_ns"] = time.monotonic_ns()
         entry["generation"] = (int(entry["generation"]) + 1) % (1 << 32)  # odd: in use
 
+    def _enter(self, vni: int, slots: Slots, as_of: int) -> None:
+        self._hashes.add(slots, destination_hashes(vni, self.entries["ip"][slots]))
+        self.views.enter(vni, as_of, len(slots))
+
     def _retire(self, slot: int) -> None:
         entry = self.entries[slot]
+        self._hashes.remove(slot)
+        self.views.leave(int(entry["vni"]))
         entry["generation"] = (int(entry["generation"]) + 1) % (1 << 32)  # even: free
         self._checked[slot] = UNUSED
         self._pool.give_back(slot, time.monotonic())
@@ -166,5 +196,7 @@ class ForwardingCache:
         if not sound.all():
             self._index.delete_batch(keys[~sound])
         self._checked[slots[sound]] = 0
+        for vni in np.unique(held["vni"][sound]).tolist():
+            self._enter(vni, self.of_vpc(vni), 0)
         strays = np.flatnonzero((self.entries["generation"] % 2 == 1) & (self._checked == UNUSED))
         self.entries["generation"][strays] += np.uint32(1)

@@ -104,6 +104,7 @@ def open_dataplane(settings: VswitchSettings, netns: NetNs) -> Iterator[Dataplan
                 vteps=maps["vteps"],
                 counters=maps["counters"],
                 learn=RingBuffer(maps["learn"], dtype_of(opened, "ach_learn_event")),
+                samples=RingBuffer(maps["samples"], dtype_of(opened, "ach_drop_sample")),
                 hooks=hooks,
                 drop_reasons=_drop_reasons(enum_of(opened, "ach_drop")),
             )

@@ -61,7 +61,7 @@ def timeouts_ns(settings: VswitchSettings) -> npt.NDArray[np.int64]:
 
 
 def _tcp_state(flags: int) -> State:
-    if flags & (RST_0 | RST_1) or flags & FIN_0 and flags & FIN_1:
+    if flags & (RST_0 | RST_1) or (flags & FIN_0 and flags & FIN_1):
         return State.CLOSED
     if flags & (FIN_0 | FIN_1):
         return State.CLOSING
@@ -85,9 +85,7 @@ def states(keys: Array, sessions: Array) -> npt.NDArray[np.uint8]:
     return found
 
 
-def expired(
-    keys: Array, sessions: Array, timeouts: npt.NDArray[np.int64], now_ns: int
-) -> Mask:
+def expired(keys: Array, sessions: Array, timeouts: npt.NDArray[np.int64], now_ns: int) -> Mask:
     """Which sessions (n,) were idle for longer than their timeout and the margin."""
     idle = now_ns - sessions["last_seen_ns"].astype(np.int64)
     return np.asarray(idle > timeouts[states(keys, sessions)] + int(MARGIN_S * 1e9))

@@ -1,5 +1,6 @@
 """Settings of the vSwitch agent, read from the environment (`ACHELOUS_HOST_ID` and so on)."""
 
+from typing import Literal
 from uuid import UUID
 
 from achelous_shared.settings import DataplaneSettings
@@ -16,9 +17,12 @@ class VswitchSettings(DataplaneSettings):
     """Destinations on other hosts known at once."""
     max_sessions: int = 262_144
 
+    reconcile: Literal["delta", "per_entry"] = "delta"
+    """How entries are kept true: by asking what changed in their VPCs, or each one again."""
     fc_scan_s: float = 0.05
+    """So often, either way."""
     fc_lifetime_s: float = 0.1
-    """An entry that no gateway confirmed for so long is asked about (paper, section 4.3)."""
+    """per_entry: what no gateway confirmed for so long is asked about (paper, section 4.3)."""
     fc_idle_s: float = 30.0
     """An entry that no packet used for so long is dropped."""
     rsp_timeout_s: float = 0.3
@@ -29,6 +33,10 @@ class VswitchSettings(DataplaneSettings):
     """At most one learn event per destination in this time."""
     learn_per_window: int = 64
     """At most so many learn events per vNIC, CPU and 100 ms."""
+    samples_per_window: int = 16
+    """At most so many dropped packets are sampled per vNIC, CPU and 100 ms; all are counted."""
+    samples_kept: int = 4096
+    """The last samples that can be asked for."""
 
     probe_s: float = 0.1
     report_s: float = 1.0

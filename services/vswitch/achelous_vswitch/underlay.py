@@ -12,6 +12,7 @@ async def bind(dataplane: Dataplane, underlay: Underlay, settings: VswitchSettin
     config["underlay_mtu"] = underlay.mtu
     config["learn_interval_ns"] = int(settings.learn_interval_s * 1e9)
     config["learn_per_window"] = settings.learn_per_window
+    config["samples_per_window"] = settings.samples_per_window
     config["session_timeout_ns"] = timeouts_ns(settings)
     config["session_limit"] = settings.session_limit
     config["session_ring"] = settings.max_sessions

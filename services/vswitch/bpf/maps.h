@@ -96,6 +96,7 @@ struct {
 
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(map_flags, BPF_F_MMAPABLE);
     __uint(max_entries, SESSIONS);
     __type(key, __u32);
     __type(value, struct ach_session_key);
@@ -137,6 +138,11 @@ struct {
     __uint(max_entries, 1 << 20);
 } learn SEC(".maps");
 
+struct {
+    __uint(type, BPF_MAP_TYPE_RINGBUF);
+    __uint(max_entries, 1 << 20);
+} samples SEC(".maps");
+
 /* Forgotten entries only mean that a destination is asked for once more. */
 struct {
     __uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -168,6 +174,7 @@ struct {
 
 /* Types that Python asks BTF for and no map names. */
 const struct ach_learn_event *ach_learn_event_btf __attribute__((unused));
+const struct ach_drop_sample *ach_drop_sample_btf __attribute__((unused));
 const enum ach_drop *ach_drop_btf __attribute__((unused));
 const enum ach_port_flags *ach_port_flags_btf __attribute__((unused));
 const enum ach_session_state *ach_session_state_btf __attribute__((unused));

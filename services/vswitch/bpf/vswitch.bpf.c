@@ -12,6 +12,7 @@
 #include "learn.h"
 #include "deliver.h"
 #include "arp.h"
+#include "sample.h"
 
 #define GUEST_HEADERS    94  /* Ethernet, IPv4 with options, TCP without */
 #define UNDERLAY_HEADERS 144 /* and 50 of the underlay before them */
@@ -195,7 +196,7 @@ static __always_inline int underlay_frame(struct __sk_buff *skb, __u32 *slot) {
 }
 
 /* The one exit: counts a drop for the vNIC whose packet it was, or for the host (slot 0). */
-static __always_inline int finish(int verdict, __u32 slot) {
+static __always_inline int finish(struct __sk_buff *skb, int verdict, __u32 slot) {
     if (verdict == ACH_NOT_OURS)
         return ACH_TC_NEXT;
     if (verdict > 0)
@@ -204,6 +205,8 @@ static __always_inline int finish(int verdict, __u32 slot) {
     __u32 reason = -verdict;
     if (counted && reason < ACH_DROP_SLOTS)
         counted->drops[reason]++;
+    if (verdict < 0)
+        sample_drop(skb, slot, reason);
     return ACH_TC_DROP;
 }
 
@@ -211,14 +214,14 @@ SEC("tc")
 int from_guest(struct __sk_buff *skb) {
     __u32 slot = 0;
     int verdict = guest_frame(skb, &slot);
-    return finish(verdict, slot);
+    return finish(skb, verdict, slot);
 }
 
 SEC("tc")
 int from_underlay(struct __sk_buff *skb) {
     __u32 slot = 0;
     int verdict = underlay_frame(skb, &slot);
-    return finish(verdict, slot);
+    return finish(skb, verdict, slot);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
