@@ -140,7 +140,7 @@ def _created(instance: domain.Instance, caller: Principal) -> Response:
     return replies.resource(view, 201, f"/v1/instances/{view.id}")
 
 
-def _writes(request: Request) -> InstanceWrites:
+async def _writes(request: Request) -> InstanceWrites:
     writes: InstanceWrites = request.app.state.instance_writes
     return writes
 
