@@ -3,13 +3,13 @@
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
 from typing import Any, Final
 
 import numpy as np
 from packets.frames import Guest, guest
 from packets.outcome import LOOPBACK, Counters, Outcome, read_counters, run
-from packets.tables import clear, mac_bytes, mapped, record
+from packets.tables import clear, mac_bytes, mapped, record, unmapped
 
 from achelous_shared.bpf import BpfMap, BpfObject, RingBuffer, dtype_of
 
@@ -22,6 +22,7 @@ SECOND: Final = 10**9
 SMALL: Final = {
     "ports": 16,
     "counters": 16,
+    "icmp_budgets": 16,
     "port_by_ifindex": 16,
     "endpoints": 16,
     "vnis": 16,
@@ -45,7 +46,7 @@ class Rule:
     ports: tuple[int, int] = (0, 65535)
 
 
-ANYTHING: Final = (Rule(),)
+ANYTHING: Final = (Rule(), Rule("::/0"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,8 @@ class Datapath:
         *,
         vni: int = VNI,
         subnet: str = "10.0.0.0/24",
+        ip6: str | None = None,
+        subnet6: str = "fd00::/64",
         allow_in: Iterable[Rule] = ANYTHING,
         allow_out: Iterable[Rule] = ANYTHING,
         **fields: Any,
@@ -124,9 +127,12 @@ class Datapath:
                 "flags": 1,
                 "mtu": 1500,
             }
+            | (_ipv6(ip6, IPv6Network(subnet6)) if ip6 else {})
             | fields,
         )
-        self.table("endpoints").update(self.address(ip, vni), made.slot)
+        for address in (ip, ip6):
+            if address is not None:
+                self.table("endpoints").update(self.address(address, vni), made.slot)
         self.table("vnis").update(vni, 1)
         self.ports.append(made)
         return made
@@ -138,9 +144,9 @@ class Datapath:
         value = np.zeros((), acl.value_dtype)
         value["count"] = len(rules)
         for entry, rule in zip(value["rules"], rules, strict=False):
-            network = IPv4Network(rule.remote)
+            network = ip_network(rule.remote)
             entry["remote"] = np.frombuffer(mapped(str(network.network_address)), np.uint8)
-            entry["remote_len"] = 96 + network.prefixlen
+            entry["remote_len"] = network.prefixlen + (96 if network.version == 4 else 0)
             entry["proto"] = rule.proto
             entry["port_min"], entry["port_max"] = rule.ports
         self.rule_sets += 1
@@ -243,10 +249,16 @@ class Datapath:
         """(vni, address, slot of the sender) of the learn events since the last call."""
         ring = RingBuffer(self.table("learn"), dtype_of(self.loaded, "ach_learn_event"))
         return [
-            (int(event["vni"]), str(IPv4Address(event["ip"][12:].tobytes())), int(event["port"]))
+            (int(event["vni"]), str(unmapped(event["ip"].tobytes())), int(event["port"]))
             for event in ring.read(10_000)
         ]
 
     def counters(self) -> Counters:
         """All counters by slot, summed over the CPUs; drops by the name of their reason."""
         return read_counters(self.loaded)
+
+
+def _ipv6(ip: str, network: IPv6Network) -> dict[str, Any]:
+    """Fields of ach_port."""
+    router = str(network[1])
+    return {"ip6": mapped(ip), "router6": mapped(router), "prefix_len6": network.prefixlen}

@@ -130,6 +130,7 @@ def _capacities(settings: VswitchSettings) -> dict[str, int]:
     return {
         "ports": ports,
         "counters": ports,
+        "icmp_budgets": ports,
         "port_by_ifindex": ports,
         "endpoints": ports,
         "vnis": ports,

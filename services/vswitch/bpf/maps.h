@@ -4,6 +4,7 @@
 #define VSWITCH_MAPS_H
 
 #include "ach_layout.h"
+#include "ach_parse.h"
 
 #define PORTS     1024
 #define FC_SLOTS  65536
@@ -116,23 +117,58 @@ struct {
 struct fragment_key {
     struct ach_vni_ip from;
     __u8 to[16];
-    __be16 id;
-    __u8 proto;
-    __u8 reserved;
+    __u32 id;
+    __u8 proto; /* IPv6: next header of the fragment header */
+    __u8 family;
+    __u16 reserved;
 };
 
 struct fragment_ports {
     __be16 sport;
     __be16 dport;
+    __u16 headers; /* bytes of the first fragment that later ones may not overwrite */
+    __u8 proto;    /* of the transport */
+    __u8 icmp_type;
+    __u8 icmp_code;
+    __u8 reserved;
 };
 
-/* The ports of datagrams whose first fragment has passed. */
+/* The ports of datagrams whose first fragment was seen; whether it passed is its session's matter.
+ */
 struct {
     __uint(type, BPF_MAP_TYPE_LRU_HASH);
     __uint(max_entries, 16384);
     __type(key, struct fragment_key);
     __type(value, struct fragment_ports);
 } fragments SEC(".maps");
+
+/* What does not fit on the stack. A program runs on its CPU to its end before the next one does. */
+struct scratch {
+    struct ach_packet packet;
+    struct fragment_key fragment;
+    struct fragment_ports ports;
+    __u8 quoted[2][16]; /* addresses of the packet that an ICMP error quotes: from, to */
+};
+
+struct {
+    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, struct scratch);
+} scratches SEC(".maps");
+
+/* ICMP errors made for a vNIC on this CPU in this 100 ms. Indexed by slot, as the counters are. */
+struct icmp_budget {
+    __u64 window;
+    __u64 made;
+};
+
+struct {
+    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+    __uint(max_entries, PORTS);
+    __type(key, __u32);
+    __type(value, struct icmp_budget);
+} icmp_budgets SEC(".maps");
 
 /* Types that Python asks BTF for and no map names. */
 const struct ach_learn_event *ach_learn_event_btf __attribute__((unused));
@@ -144,6 +180,11 @@ const enum ach_vtep_kind *ach_vtep_kind_btf __attribute__((unused));
 static __always_inline struct ach_vswitch_config *vswitch_config(void) {
     __u32 only = 0;
     return bpf_map_lookup_elem(&config, &only);
+}
+
+static __always_inline struct scratch *scratch(void) {
+    __u32 only = 0;
+    return bpf_map_lookup_elem(&scratches, &only);
 }
 
 static __always_inline struct ach_port_counters *counters_of(__u32 slot) {

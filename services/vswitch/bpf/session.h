@@ -42,7 +42,7 @@ static __always_inline __u32 session_key(const struct ach_packet *packet,
 
 static __always_inline __u64 session_lifetime(const struct ach_vswitch_config *config, __u8 proto,
                                               __u32 flags) {
-    if (proto == IPPROTO_ICMP)
+    if (proto == IPPROTO_ICMP || proto == ACH_PROTO_ICMP6)
         return config->icmp_ns;
     if (proto != IPPROTO_TCP)
         return config->udp_ns;
