@@ -56,7 +56,7 @@ TRAFFIC: dict[str, tuple[Any, ...]] = {
 
 @pytest.mark.parametrize("layers", TRAFFIC.values(), ids=TRAFFIC)
 def test_a_neighbour_gets_it(datapath: Datapath, me: Port, layers: tuple[Any, ...]) -> None:
-    sent = frame(ME, NEIGHBOUR.ip, *layers, nh=59) if not layers else frame(ME, "fd00::6", *layers)
+    sent = frame(ME, NEIGHBOUR.ip, *layers)
     outcome = datapath.send(me, sent)
     assert outcome.verdict is Verdict.REDIRECT
     assert outcome.frame == delivered(sent, NEIGHBOUR)
@@ -67,7 +67,7 @@ def test_another_host_gets_it_in_ipv4(
     datapath: Datapath, me: Port, layers: tuple[Any, ...]
 ) -> None:
     datapath.route(PEER.ip)
-    sent = frame(ME, PEER.ip, *layers, tc=0xB9, **({} if layers else {"nh": 59}))
+    sent = frame(ME, PEER.ip, *layers, tc=0xB9)
     outcome = datapath.send(me, sent)
     assert outcome.frame == on_the_wire(
         sent,
@@ -95,7 +95,7 @@ def test_an_unknown_destination_is_relayed_and_learned(datapath: Datapath, me: P
 def test_what_arrives_is_delivered_bare(
     datapath: Datapath, me: Port, layers: tuple[Any, ...]
 ) -> None:
-    sent = frame(PEER, ME.ip, *layers, **({} if layers else {"nh": 59}))
+    sent = frame(PEER, ME.ip, *layers)
     outcome = datapath.receive(vxlan(sent, vteps=HERE, vni=VNI, dmac=ME.mac))
     assert outcome.verdict is Verdict.REDIRECT
     assert outcome.frame == delivered(sent, ME)
