@@ -175,7 +175,15 @@ class Datapath:
         self.table("endpoints").delete(self.address(port.guest.ip, port.vni))
         self.table("ports").mmap()[port.slot]["generation"] += 1
 
-    def route(self, ip: str, vtep: str = PEER_VTEP, *, vni: int = VNI, revision: int = 1) -> int:
+    def route(
+        self,
+        ip: str,
+        vtep: str = PEER_VTEP,
+        *,
+        vni: int = VNI,
+        revision: int = 1,
+        mac: str | None = None,
+    ) -> int:
         """Learn or change a route as the agent does; returns the FC slot."""
         index, slots = self.table("fc_index"), self.table("fc").mmap()
         old = index.lookup(self.address(ip, vni))
@@ -186,7 +194,7 @@ class Datapath:
             vni=vni,
             ip=mapped(ip),
             vtep=int(IPv4Address(vtep)),
-            mac=mac_bytes(guest(ip).mac),
+            mac=mac_bytes(mac or guest(ip).mac),
             mtu=1500,
             revision=revision,
         )

@@ -1,4 +1,4 @@
-"""Fragments follow the first one of their datagram, which alone has ports, and cannot change them."""
+"""Fragments follow the first one of their datagram, whose ports they have and cannot change."""
 
 from typing import Any
 

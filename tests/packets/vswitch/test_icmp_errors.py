@@ -67,7 +67,7 @@ def test_an_error_about_a_session_passes_whatever_rules_say(
     outcome = datapath.send(datapath.ports[0], sent)
     assert outcome.verdict is Verdict.REDIRECT
     assert outcome.frame == delivered(sent, ME)
-    assert datapath.sessions().tolist() == before.tolist()
+    assert datapath.sessions().tobytes() == before.tobytes()
 
 
 @pytest.mark.parametrize("error", ERRORS6, ids=lambda error: f"type {error.type}")
