@@ -31,6 +31,9 @@
     X(BAD_PROBE, "a malformed gateway probe")                                                      \
     X(BAD_ARP, "a malformed ARP message or one for an address off the subnet")                     \
     X(PORT_NOT_READY, "the device has no vNIC bound to it yet")                                    \
+    X(IDENTITY_UNKNOWN, "the receiver's groups, by which a rule decides, are not known yet")       \
+    X(BAD_DHCP, "a malformed DHCP or DHCPv6 message (RFC 2131, RFC 8415)")                         \
+    X(BAD_RS, "a malformed router solicitation (RFC 4861)")                                        \
     X(EXTENSION_HEADERS, "IPv6 extension headers that are too many, out of order or deprecated")   \
     X(BAD_ADDRESS, "an IPv6 address that no packet between guests carries")                        \
     X(LINK_LOCAL, "link-local IPv6 traffic other than with the router")                            \

@@ -89,6 +89,7 @@ class Shower:
             device=want.device,
             vni=want.config.vni,
             ip=str(ip_of(want.config.ip)),
+            ip6=str(ip_of(want.config.ip6)) if want.config.ip6 else "",
             mac=mac_of(want.config.mac),
             state=state,
             rules_in=len(want.config.rules_in),
@@ -124,7 +125,7 @@ class Shower:
         keys, values, _ = self._state.dataplane.sessions.scan(None, limit)
         now_ns = time.monotonic_ns()
         pairs = zip(keys[:limit], values[:limit], strict=True)
-        return tuple(_session(key, value, now_ns) for key, value in pairs)
+        return tuple(session_view(key, value, now_ns) for key, value in pairs)
 
     def _gateways(self) -> tuple[GatewayView, ...]:
         gateways = self._state.gateways
@@ -141,9 +142,14 @@ class Shower:
         )
 
 
-def _session(key: Any, value: Any, now_ns: int) -> SessionView:
-    first = 1 if value["flags"] & INITIATOR_1 else 0
-    sides = (first, 1 - first)
+def initiator_first(session: Any) -> tuple[int, int]:
+    """The sides of a session: that of the initiator, and the other one."""
+    return (1, 0) if session["flags"] & INITIATOR_1 else (0, 1)
+
+
+def session_view(key: Any, value: Any, now_ns: int) -> SessionView:
+    """A session of the table as an operator sees it."""
+    sides = initiator_first(value)
     source, destination = (_end(key, side) for side in sides)
     protocol = int(key["proto"])
     return SessionView(

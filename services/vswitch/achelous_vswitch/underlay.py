@@ -13,6 +13,11 @@ async def bind(dataplane: Dataplane, underlay: Underlay, settings: VswitchSettin
     config["underlay_mtu"] = underlay.mtu
     config["learn_interval_ns"] = int(settings.learn_interval_s * 1e9)
     config["learn_per_window"] = settings.learn_per_window
+    config["samples_per_window"] = settings.samples_per_window
+    config["learn_packets"] = settings.learn_packets
+    config["learn_bytes"] = settings.learn_bytes
+    config["learn_after_ns"] = int(settings.learn_after_s * 1e9)
+    config["learn_pause_ns"] = int(settings.learn_pause_s * 1e9)
     config["tcp_established_ns"] = timeouts.tcp_established_ns
     config["tcp_opening_ns"] = timeouts.tcp_opening_ns
     config["udp_ns"] = timeouts.udp_ns

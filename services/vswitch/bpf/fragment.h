@@ -6,11 +6,10 @@
 #ifndef VSWITCH_FRAGMENT_H
 #define VSWITCH_FRAGMENT_H
 
-#include "ach_parse.h"
-#include "maps.h"
+#include "scratch.h"
 
 /* The packet is a later fragment: takes the ports of the first. packet->proto is the key's. */
-static __always_inline int fragment_recall(struct scratch *scratch) {
+static __always_inline int fragment_recall(struct packet_scratch *scratch) {
     struct ach_packet *packet = &scratch->packet;
     struct fragment_ports *known = bpf_map_lookup_elem(&fragments, &scratch->fragment);
     if (!known || packet->offset * 8u < known->headers)
@@ -24,7 +23,7 @@ static __always_inline int fragment_recall(struct scratch *scratch) {
 }
 
 /* The packet is the first fragment. `headers`: of the datagram's fragmentable part. */
-static __always_inline void fragment_remember(struct scratch *scratch, __u16 headers) {
+static __always_inline void fragment_remember(struct packet_scratch *scratch, __u16 headers) {
     const struct ach_packet *packet = &scratch->packet;
     struct fragment_ports *found = &scratch->ports;
     found->sport = packet->sport;
@@ -38,7 +37,7 @@ static __always_inline void fragment_remember(struct scratch *scratch, __u16 hea
 }
 
 /* Which datagram the packet is part of. */
-static __always_inline void fragment_key(struct scratch *scratch) {
+static __always_inline void fragment_key(struct packet_scratch *scratch) {
     const struct ach_packet *packet = &scratch->packet;
     struct fragment_key *key = &scratch->fragment;
     key->from = packet->from;

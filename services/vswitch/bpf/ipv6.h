@@ -113,7 +113,7 @@ static __always_inline int ipv6_transport(struct __sk_buff *skb, const struct ip
 /* Reads the packet in `scratch` on from `at` in the frame, behind the fixed header; `left` bytes of
  * payload follow. A global function: the verifier walks it once, by itself. */
 __noinline int parse_ipv6_rest(struct __sk_buff *skb, __u32 at, __u32 left) {
-    struct scratch *kept = scratch();
+    struct packet_scratch *kept = packet_scratch();
     if (!kept)
         return -ACH_DROP_TRUNCATED;
     struct ach_packet *packet = &kept->packet;

@@ -4,12 +4,12 @@
 #define VSWITCH_MAPS_H
 
 #include "ach_layout.h"
-#include "ach_parse.h"
 
-#define PORTS     1024
-#define FC_SLOTS  65536
-#define VTEPS     65536
-#define RULE_SETS 4096
+#define PORTS      1024
+#define FC_SLOTS   65536
+#define VTEPS      65536
+#define RULE_SETS  4096
+#define RULE_WORDS 2097152
 
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
@@ -26,6 +26,14 @@ struct {
     __type(key, __u32);
     __type(value, struct ach_port);
 } ports SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(map_flags, BPF_F_MMAPABLE);
+    __uint(max_entries, PORTS);
+    __type(key, __u32);
+    __type(value, struct ach_lease);
+} leases SEC(".maps");
 
 struct {
     __uint(type, BPF_MAP_TYPE_HASH);
@@ -54,7 +62,15 @@ struct {
     __uint(max_entries, RULE_SETS);
     __type(key, __u32);
     __type(value, struct ach_ruleset);
-} acl SEC(".maps");
+} acl_sets SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(map_flags, BPF_F_MMAPABLE);
+    __uint(max_entries, RULE_WORDS);
+    __type(key, __u32);
+    __type(value, __u64);
+} acl_words SEC(".maps");
 
 struct {
     __uint(type, BPF_MAP_TYPE_HASH);
@@ -106,13 +122,27 @@ struct {
     __uint(max_entries, 1 << 20);
 } learn SEC(".maps");
 
-/* Forgotten entries only mean that a destination is asked for once more. */
+struct {
+    __uint(type, BPF_MAP_TYPE_RINGBUF);
+    __uint(max_entries, 1 << 20);
+} samples SEC(".maps");
+
+/* What was relayed to a destination since its last pause. CPUs may lose each other's counts. */
+struct relayed_flow {
+    __u64 first_ns;
+    __u64 last_ns;
+    __u64 told_ns; /* of the last learn event, 0: none */
+    __u64 packets;
+    __u64 bytes;
+};
+
+/* Forgotten entries only mean that counting starts again, or that one event more is sent. */
 struct {
     __uint(type, BPF_MAP_TYPE_LRU_HASH);
     __uint(max_entries, FC_SLOTS);
     __type(key, struct ach_vni_ip);
-    __type(value, __u64);
-} learn_seen SEC(".maps");
+    __type(value, struct relayed_flow);
+} relayed SEC(".maps");
 
 struct fragment_key {
     struct ach_vni_ip from;
@@ -142,21 +172,6 @@ struct {
     __type(value, struct fragment_ports);
 } fragments SEC(".maps");
 
-/* What does not fit on the stack. A program runs on its CPU to its end before the next one does. */
-struct scratch {
-    struct ach_packet packet;
-    struct fragment_key fragment;
-    struct fragment_ports ports;
-    __u8 quoted[2][16]; /* addresses of the packet that an ICMP error quotes: from, to */
-};
-
-struct {
-    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-    __uint(max_entries, 1);
-    __type(key, __u32);
-    __type(value, struct scratch);
-} scratches SEC(".maps");
-
 /* ICMP errors made for a vNIC on this CPU in this 100 ms. Indexed by slot, as the counters are. */
 struct icmp_budget {
     __u64 window;
@@ -172,6 +187,7 @@ struct {
 
 /* Types that Python asks BTF for and no map names. */
 const struct ach_learn_event *ach_learn_event_btf __attribute__((unused));
+const struct ach_drop_sample *ach_drop_sample_btf __attribute__((unused));
 const enum ach_drop *ach_drop_btf __attribute__((unused));
 const enum ach_port_flags *ach_port_flags_btf __attribute__((unused));
 const enum ach_session_flags *ach_session_flags_btf __attribute__((unused));
@@ -180,11 +196,6 @@ const enum ach_vtep_kind *ach_vtep_kind_btf __attribute__((unused));
 static __always_inline struct ach_vswitch_config *vswitch_config(void) {
     __u32 only = 0;
     return bpf_map_lookup_elem(&config, &only);
-}
-
-static __always_inline struct scratch *scratch(void) {
-    __u32 only = 0;
-    return bpf_map_lookup_elem(&scratches, &only);
 }
 
 static __always_inline struct ach_port_counters *counters_of(__u32 slot) {

@@ -4,6 +4,7 @@
 #define VSWITCH_ND_H
 
 #include "icmp.h"
+#include "reply.h"
 
 #define MLD_QUERY           130
 #define MLD_DONE            132
@@ -46,7 +47,8 @@ static __always_inline bool is_link_scope(const struct ach_packet *packet) {
  * its routers'. */
 static __always_inline bool nd_is_ours(const __u8 *target, const struct ach_port *port,
                                        bool *router) {
-    *router = ach_same_ip(target, port->router6) || ach_same_ip(target, router_link_local);
+    *router =
+        ach_same_ip(target, port->router6) || ach_same_ip(target, router_link_local.in6_u.u6_addr8);
     return *router ||
            (!ach_is_reserved6(port->ip6) && ach_in_prefix(target, port->ip6, port->prefix_len6));
 }
@@ -170,7 +172,7 @@ __noinline int link_packet(struct __sk_buff *skb, __u32 slot) {
         if (message->type > ND_ROUTER_SOLICITATION && message->type <= ND_REDIRECT)
             return (void *)message + ND_BARE > end ? -ACH_DROP_TRUNCATED
                                                    : nd_message(skb, message, end, port);
-        if (message->type == ICMP6_ECHO && ach_same_ip(to, router_link_local))
+        if (message->type == ICMP6_ECHO && ach_same_ip(to, router_link_local.in6_u.u6_addr8))
             return answer_ping(skb, slot);
     }
     return group ? -ACH_DROP_MULTICAST : -ACH_DROP_LINK_LOCAL;

@@ -67,7 +67,7 @@ static __always_inline int parse_addresses(struct ach_cursor *at, int type, __u3
 /* Reads the packet in `scratch` on from the end of its IP header, which is at `from` in the frame.
  */
 static __always_inline int parse_rest(struct __sk_buff *skb, struct ach_cursor *at, __u32 from,
-                                      struct scratch *scratch) {
+                                      struct packet_scratch *scratch) {
     struct ach_packet *packet = &scratch->packet;
     if (packet->family == 6)
         return parse_ipv6_rest(skb, from, at->left);

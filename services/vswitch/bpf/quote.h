@@ -90,7 +90,7 @@ static __always_inline int quote_transport(struct __sk_buff *skb, const struct q
 /* Reads the packet that the ICMP error in `skb` quotes from `at` in the frame on; the packet in
  * `scratch` is then what an answer to it would be. Only its sender may be told. */
 __noinline int read_quote(struct __sk_buff *skb, __u32 at) {
-    struct scratch *kept = scratch();
+    struct packet_scratch *kept = packet_scratch();
     if (!kept)
         return -ACH_DROP_TRUNCATED;
     struct ach_packet *packet = &kept->packet;

@@ -4,10 +4,6 @@
 
 #include "hop.h"
 
-/* fe80::/10 address of the router: of its MAC, as RFC 4291 (appendix A) makes one. */
-static const __u8 router_link_local[16] __attribute__((aligned(4))) = {
-    0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0x0c, 0xac, 0xe1, 0xff, 0xfe, 0x00, 0x00, 0x01};
-
 static __always_inline const __u8 *own_address(const struct ach_packet *packet,
                                                const struct ach_port *port) {
     return packet->family == 6 ? port->ip6 : port->ip;

@@ -14,6 +14,8 @@
 #include "router.h"
 #include "icmp.h"
 #include "nd.h"
+#include "services.h"
+#include "sample.h"
 
 #define GUEST_HEADERS    94  /* Ethernet, IPv4 with options, TCP without; enough for IPv6 */
 #define UNDERLAY_HEADERS 144 /* and 50 of the underlay before them */
@@ -25,6 +27,7 @@ struct sender {
     const struct ach_port *port;
     struct ach_port_counters *counted;
     const struct ach_vswitch_config *config;
+    struct packet_scratch *kept;
 };
 
 static __always_inline void count_sent(struct ach_port_counters *counted, struct __sk_buff *skb) {
@@ -42,7 +45,8 @@ static __always_inline int forward_here(struct __sk_buff *skb, struct flow *flow
                                         const struct ach_packet *packet,
                                         const struct sender *sender, const struct next_hop *next,
                                         bool routed) {
-    int error = admit(flow, packet, flow->from ^ 1, next->slot, next->port);
+    int error = admit(flow, packet, flow->from ^ 1, next->slot, next->port,
+                      ask(sender->kept, sender->port->identity));
     if (!error)
         error = commit(flow, packet, skb->len);
     if (!error && routed)
@@ -67,6 +71,7 @@ static __always_inline int forward_away(struct __sk_buff *skb, struct flow *flow
         .smac = sender->port->mac,
         .dmac = route ? route->mac : router_mac,
         .type = packet->family == 6 ? ACH_ETH_IPV6 : ACH_ETH_IPV4,
+        .identity = sender->port->identity,
         .tos = packet->tos,
     };
     if (!tunnel.to)
@@ -86,7 +91,8 @@ static __always_inline int forward_away(struct __sk_buff *skb, struct flow *flow
             route->last_used_ns = flow->now;
     } else {
         sender->counted->relayed++;
-        learn_destination(&packet->to, sender->slot, flow->now, sender->config, sender->counted);
+        learn_destination(&packet->to, sender->slot, flow->now, skb->len, sender->config,
+                          sender->counted);
     }
     return to_vtep(skb, &tunnel, sender->config);
 }
@@ -130,25 +136,21 @@ static __always_inline int refuse_packet(struct __sk_buff *skb, const struct ach
 /* An admitted packet on its way to the next hop. `length`: of the IP packet, padding left out. */
 static __always_inline int forward(struct __sk_buff *skb, struct flow *flow,
                                    const struct ach_packet *packet, const struct sender *sender,
-                                   __u32 length) {
-    struct next_hop next;
-    hop_resolve(flow, packet, &next);
+                                   const struct next_hop *next, __u32 length) {
     bool routed = !is_on_link(packet, sender->port);
     if (routed && packet->ttl <= 1)
         return refuse_packet(skb, packet, sender->slot, ACH_DROP_TTL_EXPIRED, 0, length);
-    __u32 mtu = path_mtu(sender->port, &next, sender->config);
+    __u32 mtu = path_mtu(sender->port, next, sender->config);
     if (ip_size(skb, packet) > mtu)
         return refuse_packet(skb, packet, sender->slot, ACH_DROP_TOO_BIG, mtu, length);
-    return next.port ? forward_here(skb, flow, packet, sender, &next, routed)
-                     : forward_away(skb, flow, packet, sender, &next, routed);
+    return next->port ? forward_here(skb, flow, packet, sender, next, routed)
+                      : forward_away(skb, flow, packet, sender, next, routed);
 }
 
 static __always_inline int guest_packet(struct __sk_buff *skb, struct ach_cursor *at, int type,
                                         bool group, const struct sender *sender) {
     const struct ach_port *port = sender->port;
-    struct scratch *kept = scratch();
-    if (!kept)
-        return -ACH_DROP_PORT_NOT_READY;
+    struct packet_scratch *kept = sender->kept;
     struct ach_packet *packet = &kept->packet;
     int error = parse_addresses(at, type, port->vni, packet);
     if (error)
@@ -176,20 +178,26 @@ static __always_inline int guest_packet(struct __sk_buff *skb, struct ach_cursor
         if (packet->error)
             return -ACH_DROP_UNRELATED_ICMP;
     }
-    error = admit(&flow, packet, flow.from, sender->slot, port);
+    struct next_hop next;
+    hop_resolve(&flow, packet, &next);
+    error = admit(&flow, packet, flow.from, sender->slot, port,
+                  ask(kept, identity_of_next(&flow, &next)));
+    if (error == -ACH_DROP_IDENTITY_UNKNOWN) /* so that it is known when the guest tries again */
+        learn_destination(&packet->to, sender->slot, flow.now, skb->len, sender->config,
+                          sender->counted);
     if (error)
         return error;
-    int verdict = forward(skb, &flow, packet, sender, length);
+    int verdict = forward(skb, &flow, packet, sender, &next, length);
     sender->counted->slow_path += flow.slow;
     return verdict;
 }
 
 /* A frame from the guest on this device. */
 static __always_inline int guest_frame(struct __sk_buff *skb, __u32 *slot) {
-    struct sender sender = {.config = vswitch_config()};
+    struct sender sender = {.config = vswitch_config(), .kept = packet_scratch()};
     __u32 ifindex = skb->ifindex;
     __u32 *bound = bpf_map_lookup_elem(&port_by_ifindex, &ifindex);
-    if (!bound || !sender.config)
+    if (!bound || !sender.config || !sender.kept)
         return -ACH_DROP_PORT_NOT_READY;
     sender.slot = *bound;
     sender.port = port_in(sender.slot);
@@ -209,6 +217,9 @@ static __always_inline int guest_frame(struct __sk_buff *skb, __u32 *slot) {
         return -ACH_DROP_UNSUPPORTED_ETHERTYPE;
     if (type == ACH_ETH_ARP)
         return answer_arp(skb, &at, eth, sender.port);
+    __u32 service = asked_service(at, type, sender.port);
+    if (service)
+        bpf_tail_call(skb, &services, service);
     return guest_packet(skb, &at, type, eth->h_dest[0] & 1, &sender);
 }
 
@@ -228,9 +239,10 @@ static __always_inline int parse_arrived(struct __sk_buff *skb, struct ach_curso
 
 /* A packet from another host for the vNIC `port`, still in its outer headers. */
 static __always_inline int arrived_packet(struct __sk_buff *skb, struct ach_cursor *at,
-                                          struct scratch *kept, __u32 slot,
+                                          struct packet_scratch *kept, __u32 slot,
                                           const struct ach_port *port,
-                                          const struct ach_vswitch_config *config, __u8 outer_tos) {
+                                          const struct ach_vswitch_config *config, __u8 outer_tos,
+                                          __u16 identity) {
     struct ach_packet *packet = &kept->packet;
     if (bpf_map_lookup_elem(&endpoints, &packet->from))
         return -ACH_DROP_SPOOFED_IP; /* what this host's own vNICs send does not come from others */
@@ -243,7 +255,8 @@ static __always_inline int arrived_packet(struct __sk_buff *skb, struct ach_curs
     flow_open(&flow, packet, config);
     if (flow.fresh && packet->error)
         return -ACH_DROP_UNRELATED_ICMP;
-    error = admit(&flow, packet, flow.from ^ 1, slot, port);
+    error = admit(&flow, packet, flow.from ^ 1, slot, port,
+                  ask(kept, identity_of_sender(&flow, identity)));
     if (!error)
         error = commit(&flow, packet, skb->len - ACH_ENCAP_LEN);
     struct ach_port_counters *counted = counters_of(slot);
@@ -269,7 +282,8 @@ static __always_inline int underlay_frame(struct __sk_buff *skb, __u32 *slot) {
     __be32 from = ip->saddr;
     if (!bpf_map_lookup_elem(&vteps, &from))
         return -ACH_DROP_UNKNOWN_VTEP;
-    int vni = ach_parse_vxlan(&at);
+    __u16 identity;
+    int vni = ach_parse_vxlan(&at, &identity);
     if (vni < 0)
         return vni;
     __u32 local = vni;
@@ -277,7 +291,7 @@ static __always_inline int underlay_frame(struct __sk_buff *skb, __u32 *slot) {
         return -ACH_DROP_UNKNOWN_VNI;
 
     struct ethhdr *inner;
-    struct scratch *kept = scratch();
+    struct packet_scratch *kept = packet_scratch();
     int type = kept ? ach_parse_eth(&at, &inner) : -ACH_DROP_TRUNCATED;
     int error = type < 0 ? type : parse_arrived(skb, &at, type, vni, &kept->packet);
     if (error)
@@ -289,11 +303,11 @@ static __always_inline int underlay_frame(struct __sk_buff *skb, __u32 *slot) {
     *slot = *endpoint;
     if (!ach_same_mac(inner->h_dest, port->mac))
         return -ACH_DROP_FOREIGN_MAC;
-    return arrived_packet(skb, &at, kept, *endpoint, port, config, ip->tos);
+    return arrived_packet(skb, &at, kept, *endpoint, port, config, ip->tos, identity);
 }
 
 /* The one exit: counts a drop for the vNIC whose packet it was, or for the host (slot 0). */
-static __always_inline int finish(int verdict, __u32 slot) {
+static __always_inline int finish(struct __sk_buff *skb, int verdict, __u32 slot) {
     if (verdict == ACH_NOT_OURS)
         return ACH_TC_NEXT;
     if (verdict > 0)
@@ -302,21 +316,25 @@ static __always_inline int finish(int verdict, __u32 slot) {
     __u32 reason = -verdict;
     if (counted && reason < ACH_DROP_SLOTS)
         counted->drops[reason]++;
+    if (verdict < 0)
+        sample_drop(skb, slot, reason);
     return ACH_TC_DROP;
 }
+
+#include "answers.h"
 
 SEC("tc")
 int from_guest(struct __sk_buff *skb) {
     __u32 slot = 0;
     int verdict = guest_frame(skb, &slot);
-    return finish(verdict, slot);
+    return finish(skb, verdict, slot);
 }
 
 SEC("tc")
 int from_underlay(struct __sk_buff *skb) {
     __u32 slot = 0;
     int verdict = underlay_frame(skb, &slot);
-    return finish(verdict, slot);
+    return finish(skb, verdict, slot);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

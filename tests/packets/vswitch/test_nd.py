@@ -110,8 +110,6 @@ def test_duplicate_address_detection_finds_that_any_other_is_taken(
 @pytest.mark.parametrize(
     "sent",
     [
-        frame(LOCAL, "ff02::2", ICMPv6ND_RS(), with_mac(), hlim=255, dst="33:33:00:00:00:02"),
-        frame(NOBODY, "ff02::2", ICMPv6ND_RS(), hlim=255, dst="33:33:00:00:00:02"),
         frame(ME, ALL_NODES, ICMPv6ND_NA(tgt=ME.ip), hlim=255, dst="33:33:00:00:00:01"),
         frame(LOCAL, ROUTER_LOCAL, ICMPv6ND_NA(tgt=LOCAL.ip), hlim=255),
         frame(
@@ -123,12 +121,19 @@ def test_duplicate_address_detection_finds_that_any_other_is_taken(
             dst="33:33:00:00:00:16",
         ),
     ],
-    ids=["router solicitation", "from nobody", "announcement", "defence", "multicast report"],
+    ids=["announcement", "defence", "multicast report"],
 )
 def test_what_needs_no_answer_gets_none_and_is_no_error(
     datapath: Datapath, me: Port, sent: bytes
 ) -> None:
     outcome = datapath.send(me, sent)
+    assert (outcome.verdict, outcome.counted) == (Verdict.DROP, {})
+
+
+def test_a_vnic_without_ipv6_asks_for_a_router_in_vain(datapath: Datapath) -> None:
+    other = datapath.port("10.0.0.5")
+    sent = frame(LOCAL, "ff02::2", ICMPv6ND_RS(), with_mac(), hlim=255, dst="33:33:00:00:00:02")
+    outcome = datapath.send(other, sent)
     assert (outcome.verdict, outcome.counted) == (Verdict.DROP, {})
 
 
