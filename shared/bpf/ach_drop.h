@@ -34,6 +34,8 @@
     X(IDENTITY_UNKNOWN, "the receiver's groups, by which a rule decides, are not known yet")       \
     X(BAD_DHCP, "a malformed DHCP or DHCPv6 message (RFC 2131, RFC 8415)")                         \
     X(BAD_RS, "a malformed router solicitation (RFC 4861)")                                        \
+    X(SESSION_LIMIT, "the vNIC has as many sessions as it may have")                               \
+    X(TCP_MIDSTREAM, "a TCP packet of no session, and not the first of one")                       \
     X(EXTENSION_HEADERS, "IPv6 extension headers that are too many, out of order or deprecated")   \
     X(BAD_ADDRESS, "an IPv6 address that no packet between guests carries")                        \
     X(LINK_LOCAL, "link-local IPv6 traffic other than with the router")                            \

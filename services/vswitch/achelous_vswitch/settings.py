@@ -56,11 +56,24 @@ class VswitchSettings(DataplaneSettings):
     probe_s: float = 0.1
     report_s: float = 1.0
 
-    tcp_established_s: float = 3600.0
     tcp_opening_s: float = 30.0
-    """Before both sides have answered, and after FIN or RST."""
+    """Idle time after which a session is over: SYN sent; the others by their states."""
+    tcp_answered_s: float = 30.0
+    """SYN answered, and the answer not yet acknowledged."""
+    tcp_established_s: float = 3600.0
+    tcp_closing_s: float = 120.0
+    """One side has sent FIN: the other may go on sending."""
+    tcp_closed_s: float = 10.0
+    """Both have, or one has sent RST."""
+    udp_opening_s: float = 30.0
+    """Not answered."""
     udp_s: float = 60.0
     icmp_s: float = 30.0
+    other_s: float = 60.0
+    refuse_midstream: bool = False
+    """Only a SYN opens a TCP session; else any packet that the rules allow does."""
+    session_limit: int = 32_768
+    """Sessions that a vNIC may open, and as many that others may open to it."""
     session_scan_s: float = 0.1
     session_slice: int = 8192
     """Sessions looked at in one scan: all of them are seen every max_sessions / slice scans."""

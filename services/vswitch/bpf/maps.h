@@ -10,6 +10,7 @@
 #define VTEPS      65536
 #define RULE_SETS  4096
 #define RULE_WORDS 2097152
+#define SESSIONS   262144
 
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
@@ -89,10 +90,42 @@ struct {
 
 struct {
     __uint(type, BPF_MAP_TYPE_HASH);
-    __uint(max_entries, 262144);
+    __uint(max_entries, SESSIONS);
     __type(key, struct ach_session_key);
     __type(value, struct ach_session);
 } sessions SEC(".maps");
+
+/* A session before it enters the map: the stack is too small for it. */
+struct {
+    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, struct ach_session);
+} session_blank SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(map_flags, BPF_F_MMAPABLE);
+    __uint(max_entries, PORTS);
+    __type(key, __u32);
+    __type(value, struct ach_session_counts);
+} session_counts SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(map_flags, BPF_F_MMAPABLE);
+    __uint(max_entries, SESSIONS);
+    __type(key, __u32);
+    __type(value, struct ach_session_key);
+} session_ring SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(map_flags, BPF_F_MMAPABLE);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, struct ach_session_hands);
+} session_hands SEC(".maps");
 
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
@@ -190,6 +223,7 @@ const struct ach_learn_event *ach_learn_event_btf __attribute__((unused));
 const struct ach_drop_sample *ach_drop_sample_btf __attribute__((unused));
 const enum ach_drop *ach_drop_btf __attribute__((unused));
 const enum ach_port_flags *ach_port_flags_btf __attribute__((unused));
+const enum ach_session_state *ach_session_state_btf __attribute__((unused));
 const enum ach_session_flags *ach_session_flags_btf __attribute__((unused));
 const enum ach_vtep_kind *ach_vtep_kind_btf __attribute__((unused));
 

@@ -4,6 +4,8 @@
 
 #include "maps.h"
 #include "packet.h"
+#include "tcp.h"
+#include "reclaim.h"
 #include "session.h"
 #include "hop.h"
 #include "acl.h"
@@ -171,7 +173,9 @@ static __always_inline int guest_packet(struct __sk_buff *skb, struct ach_cursor
     if (packet->error && !ach_same_ip(packet->from.ip, own_address(packet, port)))
         return -ACH_DROP_UNRELATED_ICMP; /* it tells of what was never sent to it */
     struct flow flow;
-    flow_open(&flow, packet, sender->config);
+    error = flow_open(&flow, packet, sender->config, sender->slot, 0);
+    if (error)
+        return error;
     if (flow.fresh) {
         if (is_for_router(packet, port))
             return answer_as_router(skb, packet, sender->slot, length);
@@ -252,7 +256,9 @@ static __always_inline int arrived_packet(struct __sk_buff *skb, struct ach_curs
     if (error)
         return error;
     struct flow flow;
-    flow_open(&flow, packet, config);
+    error = flow_open(&flow, packet, config, slot, ACH_SESSION_ARRIVED);
+    if (error)
+        return error;
     if (flow.fresh && packet->error)
         return -ACH_DROP_UNRELATED_ICMP;
     error = admit(&flow, packet, flow.from ^ 1, slot, port,
