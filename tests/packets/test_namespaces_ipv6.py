@@ -92,8 +92,13 @@ async def add_ipv6(made: Guest, ip: str) -> None:
 
 
 async def ping6(made: Guest, target: str, *options: str) -> str:
+    """What ping says, by IPv6."""
+    return await ping(made, target, "-6", *options)
+
+
+async def ping(made: Guest, target: str, *options: str) -> str:
     """What ping says."""
-    argv = ["ping", "-6", "-n", "-c", "3", "-i", "0.05", "-W", "1", *options, target]
+    argv = ["ping", "-n", "-c", "3", "-i", "0.05", "-W", "1", *options, target]
     return (await run(argv, netns=made.name, timeout=15, check=False)).stdout.decode()
 
 
@@ -135,6 +140,29 @@ async def test_ipv6_in_small_segments(world: World) -> None:
     await add_ipv6(b, B)
     assert await throughput(a, b, ip6_of(B), "-M", "500") > 1e7
     assert world.drops() == {}
+
+
+@pytest.mark.parametrize("family", [4, 6])
+async def test_guests_learn_the_mtu_of_the_path(world: World, family: int) -> None:
+    """A ping that may not be fragmented, TCP with its segments of 64 KB, UDP that is too long."""
+    a, port = await world.left.guest("a", A)
+    b, _ = await world.right.guest("b", B)
+    learn(world.left, B, PEER_VTEP)
+    learn(world.right, A, OWN_VTEP)
+    world.left.datapath.configure(underlay_mtu=1450)
+    target = B
+    if family == 6:
+        await add_ipv6(a, A)
+        await add_ipv6(b, B)
+        target = ip6_of(B)
+    said = await ping(a, target, f"-{family}", "-M", "do", "-s", "1420")
+    assert "mtu" in said.lower()
+    assert "1400" in said
+    assert await throughput(a, b, target) > 5e8
+    assert set(world.drops()) <= {"TOO_BIG"}
+    dropped = world.left.datapath.counters()[port.slot]["TOO_BIG"]
+    assert 0 < dropped < 20
+    assert "3 received" in await ping(a, target, f"-{family}", "-M", "dont", "-s", "1420")
 
 
 def forwards(netlink: IPRoute) -> None:
