@@ -6,29 +6,42 @@
 #include "ach_vxlan.h"
 #include "probe.h"
 
-#define UNDERLAY_HEADERS 124 /* Ethernet, 50 of the underlay, inner IPv4 with options */
+#define UNDERLAY_HEADERS 124 /* Ethernet, 50 of the underlay, inner IPv4 with options, or IPv6 */
 #define INNER_MAC_AT     50  /* the inner destination MAC, behind 14 + 20 + 8 + 8 */
+
+/* Reads the inner packet's destination. */
+static __always_inline int receiver_of(struct ach_cursor *at, int type, __u8 *to) {
+    if (type == ACH_ETH_IPV4) {
+        struct iphdr *ip;
+        int proto = ach_parse_ipv4(at, &ip);
+        int error = proto < 0 ? proto : ach_limit_ipv4(at, ip);
+        if (!error)
+            ach_map_ipv4(to, ip->daddr);
+        return error;
+    }
+    if (type != ACH_ETH_IPV6)
+        return -ACH_DROP_UNSUPPORTED_ETHERTYPE;
+    struct ipv6hdr *ip;
+    int next = ach_parse_ipv6(at, &ip);
+    if (next < 0)
+        return next;
+    ach_copy_ip(to, (const __u8 *)&ip->daddr);
+    return ach_is_reserved6(to) ? -ACH_DROP_BAD_ADDRESS : 0;
+}
 
 /* Where the inner packet goes, or NULL with the reason in `verdict`. */
 static __always_inline struct ach_route *route_of(struct ach_cursor *at, int *verdict) {
     struct ach_vni_ip to;
     struct ethhdr *eth;
-    struct iphdr *ip;
     __u16 identity; /* the sender's: it is the receiver's host that asks, and the header stays */
     *verdict = ach_parse_vxlan(at, &identity);
     if (*verdict < 0)
         return NULL;
     to.vni = *verdict;
     int type = ach_parse_eth(at, &eth);
-    *verdict = type < 0 ? type : -ACH_DROP_UNSUPPORTED_ETHERTYPE;
-    if (type != ACH_ETH_IPV4)
-        return NULL;
-    *verdict = ach_parse_ipv4(at, &ip);
-    if (*verdict >= 0)
-        *verdict = ach_limit_ipv4(at, ip);
+    *verdict = type < 0 ? type : receiver_of(at, type, to.ip);
     if (*verdict < 0)
         return NULL;
-    ach_map_ipv4(to.ip, ip->daddr);
     *verdict = -ACH_DROP_NO_ROUTE;
     return bpf_map_lookup_elem(&routes, &to);
 }

@@ -135,6 +135,7 @@ def _capacities(settings: VswitchSettings) -> dict[str, int]:
     return {
         "ports": ports,
         "counters": ports,
+        "icmp_budgets": ports,
         "leases": ports,
         "port_by_ifindex": ports,
         "endpoints": 2 * ports,  # an IPv4 and an IPv6 address each
