@@ -126,6 +126,8 @@ def memory_dataplane(
         leases=np.zeros(ports + 1, layout("ach_lease")),
         fc=np.zeros(fc + 1, layout("ach_fc_entry")),
         gateways=np.zeros(1024, ">u4"),
+        session_counts=np.zeros(ports + 1, layout("ach_session_counts")),
+        session_hands=np.zeros(1, layout("ach_session_hands")),
         port_by_ifindex=MemoryTable(U32, U32),
         endpoints=MemoryTable(vni_ip, U32),
         vnis=MemoryTable(U32, U32),

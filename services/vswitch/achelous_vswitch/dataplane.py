@@ -101,6 +101,8 @@ class Dataplane:
     fc: Array
     gateways: Array
     acl_words: Array
+    session_counts: Array
+    session_hands: Array
     port_by_ifindex: Table
     endpoints: Table
     vnis: Table

@@ -94,6 +94,8 @@ def open_dataplane(settings: VswitchSettings, netns: NetNs) -> Iterator[Dataplan
                 leases=maps["leases"].mmap(),
                 fc=maps["fc"].mmap(),
                 gateways=maps["gateways"].mmap(),
+                session_counts=maps["session_counts"].mmap(),
+                session_hands=maps["session_hands"].mmap(),
                 port_by_ifindex=maps["port_by_ifindex"],
                 endpoints=maps["endpoints"],
                 vnis=maps["vnis"],
@@ -141,8 +143,10 @@ def _capacities(settings: VswitchSettings) -> dict[str, int]:
         "acl_words": settings.max_rule_words,
         "fc": fc,
         "fc_index": fc,
-        "learn_seen": fc,
+        "relayed": fc,
         "sessions": settings.max_sessions,
+        "session_ring": settings.max_sessions,
+        "session_counts": ports,
     }
 
 

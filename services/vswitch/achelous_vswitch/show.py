@@ -24,9 +24,15 @@ from achelous_shared.routes import ip_of, mac_of
 from achelous_vswitch.agent_state import AgentState
 from achelous_vswitch.dataplane import Array
 from achelous_vswitch.plan import DesiredPort
-from achelous_vswitch.sessions import CLOSING, ICMP, INITIATOR_1, REPLIED, TCP, UDP
+from achelous_vswitch.sessions import ICMP, ICMPV6, INITIATOR_1, TCP, UDP, State, states
 
-_PROTOCOLS: Final[Mapping[int, str]] = {ICMP: "icmp", TCP: "tcp", UDP: "udp"}
+_PROTOCOLS: Final[Mapping[int, str]] = {ICMP: "icmp", TCP: "tcp", UDP: "udp", ICMPV6: "icmpv6"}
+_STATES: Final[Mapping[State, str]] = {
+    State.UDP_SENT: "unanswered",
+    State.UDP_REPLIED: "answered",
+    State.ICMP: "open",
+    State.OTHER: "open",
+}
 
 
 class Shower:
@@ -157,7 +163,7 @@ def session_view(key: Any, value: Any, now_ns: int) -> SessionView:
         protocol=_PROTOCOLS.get(protocol, str(protocol)),
         source=source,
         destination=destination,
-        state=_state(int(value["flags"])),
+        state=_state(key, value),
         packets=_both(value["packets"], sides),
         bytes=_both(value["bytes"], sides),
         age_s=(now_ns - int(value["created_ns"])) / 1e9,
@@ -173,7 +179,7 @@ def _both(counted: Array, sides: tuple[int, int]) -> tuple[int, int]:
     return int(counted[sides[0]]), int(counted[sides[1]])
 
 
-def _state(flags: int) -> str:
-    if flags & CLOSING:
-        return "closing"
-    return "established" if flags & REPLIED else "opening"
+def _state(key: Any, value: Any) -> str:
+    (found,) = states(np.atleast_1d(key), np.atleast_1d(value))
+    state = State(found)
+    return _STATES.get(state, state.name.lower().replace("_", " "))

@@ -4,6 +4,8 @@
 
 #include "maps.h"
 #include "packet.h"
+#include "tcp.h"
+#include "reclaim.h"
 #include "session.h"
 #include "hop.h"
 #include "acl.h"
@@ -74,7 +76,8 @@ static __always_inline int forward_away(struct __sk_buff *skb, struct flow *flow
             route->last_used_ns = flow->now;
     } else {
         sender->counted->relayed++;
-        learn_destination(&packet->to, sender->slot, flow->now, sender->config, sender->counted);
+        learn_destination(&packet->to, sender->slot, flow->now, skb->len, sender->config,
+                          sender->counted);
     }
     return to_vtep(skb, &tunnel, sender->config);
 }
@@ -93,12 +96,15 @@ static __always_inline int guest_packet(struct __sk_buff *skb, struct ach_cursor
         return -ACH_DROP_MULTICAST;
     struct flow flow;
     struct next_hop next;
-    flow_open(&flow, &packet, sender->config);
+    error = flow_open(&flow, &packet, sender->config, sender->slot, 0);
+    if (error)
+        return error;
     hop_resolve(&flow, &packet, &next);
     struct acl_query query = {.identity = identity_of_next(&flow, &next)};
     error = admit(&flow, &packet, flow.from, sender->slot, port, &query);
     if (error == -ACH_DROP_IDENTITY_UNKNOWN) /* so that it is known when the guest tries again */
-        learn_destination(&packet.to, sender->slot, flow.now, sender->config, sender->counted);
+        learn_destination(&packet.to, sender->slot, flow.now, skb->len, sender->config,
+                          sender->counted);
     if (error)
         return error;
     int verdict = next.port ? forward_here(skb, &flow, &packet, sender, &next)
@@ -150,9 +156,11 @@ static __always_inline int arrived_packet(struct __sk_buff *skb, struct ach_pack
     if (bpf_map_lookup_elem(&endpoints, &packet->from))
         return -ACH_DROP_SPOOFED_IP; /* what this host's own vNICs send does not come from others */
     struct flow flow;
-    flow_open(&flow, packet, config);
+    int error = flow_open(&flow, packet, config, slot, ACH_SESSION_ARRIVED);
+    if (error)
+        return error;
     struct acl_query query = {.identity = identity_of_sender(&flow, identity)};
-    int error = admit(&flow, packet, flow.from ^ 1, slot, port, &query);
+    error = admit(&flow, packet, flow.from ^ 1, slot, port, &query);
     if (!error)
         error = flow_commit(&flow, packet, skb->len - ACH_ENCAP_LEN);
     struct ach_port_counters *counted = counters_of(slot);
