@@ -44,7 +44,7 @@ async def measure(pairs: int) -> Result:
         "relayed_packets_median": statistics.median(sent),
         "relayed_packets_max": max(sent),
         "direct_after_ms_median": round((statistics.median(sent)) * _INTERVAL_S * 1e3, 1),
-        "learned": {name: after[name] - before[name] for name in after},
+        "learned": {name: after[name] - before.get(name, 0) for name in after},
     }
 
 
