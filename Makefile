@@ -9,7 +9,7 @@ CLANG  ?= clang-16
 SRCS   := $(wildcard services/*/bpf/*.bpf.c)
 OBJS   := $(patsubst %.bpf.c,$(BPF)/%.bpf.o,$(notdir $(SRCS)))
 CFLAGS := -O2 -g -Wall -Wextra -Werror -Wno-unused-parameter -Wno-missing-declarations \
-          -target bpf -D__TARGET_ARCH_x86 -Ishared/bpf -I$(BPF)
+          -target bpf -mcpu=v3 -D__TARGET_ARCH_x86 -Ishared/bpf -I$(BPF)
 CFILES := $(wildcard shared/bpf/*.h services/*/bpf/*.[ch] tests/packets/*/*.[ch])
 export PATH := $(PATH):/usr/sbin
 export ACHELOUS_BPF_DIR := $(CURDIR)/$(BPF)

@@ -7,7 +7,12 @@ import numpy as np
 
 from achelous_shared.bpf import BpfObject, MapType, RingBuffer, dtype_of
 
-_EVENTS: Final = {"learn": "ach_learn_event", "relayed_for": "ach_relayed_event"}
+EVENTS: Final = {
+    "learn": "ach_learn_event",
+    "samples": "ach_drop_sample",
+    "relayed_for": "ach_relayed_event",
+}
+"""What each ring holds."""
 
 
 def mapped(ip: str) -> bytes:
@@ -39,4 +44,4 @@ def clear(loaded: BpfObject) -> None:
                 keys, values = table.lookup_batch_all()
                 table.update_batch(keys, np.zeros_like(values))
             case MapType.RINGBUF:
-                RingBuffer(table, dtype_of(loaded, _EVENTS[name])).read(1 << 16)
+                RingBuffer(table, dtype_of(loaded, EVENTS[name])).read(1 << 16)

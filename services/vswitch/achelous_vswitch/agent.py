@@ -20,7 +20,9 @@ from achelous_vswitch.agent_state import AgentState
 from achelous_vswitch.applier import Applier
 from achelous_vswitch.dataplane import Dataplane
 from achelous_vswitch.devices import Devices
+from achelous_vswitch.drops import DropWatch
 from achelous_vswitch.fc import ForwardingCache
+from achelous_vswitch.flows import FlowMeter
 from achelous_vswitch.gateways import Gateways
 from achelous_vswitch.gauges import Gauges
 from achelous_vswitch.learner import Learner
@@ -73,6 +75,8 @@ class Agent:
             settings.host_id, dataplane, self._applier, self._cache, self._gateways, self._sessions
         )
         Gauges(self.state, metrics.registry)
+        self._drops = DropWatch(self.state, settings.samples_kept)
+        self._flows = FlowMeter(dataplane.sessions)
 
     async def run(self) -> None:
         """Run until cancelled."""
@@ -95,6 +99,9 @@ class Agent:
                 bus.follow(subjects.HOSTS_STREAM, fleet, self.on_fleet, last=True),
                 bus.listen(subjects.REPORT, self._reporter.on_command),
                 bus.serve(subjects.show("vswitch", host_id), shower.answer, concurrency=1),
+                self._drops.run(),
+                bus.serve(subjects.drops(host_id), self._drops.answer, concurrency=1),
+                bus.serve(subjects.flows(host_id), self._flows.answer, concurrency=4),
                 serve_http(app, self._settings.http, address_file),
             ):
                 tasks.create_task(task)
