@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeAlias
 
+import asyncpg
 from sqlalchemy import Executable, Row, event, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError, DisconnectionError
@@ -64,6 +65,9 @@ def _ping_rested(engine: AsyncEngine) -> None:
     def _wake(
         connection: DBAPIConnection, record: ConnectionPoolEntry, _: PoolProxiedConnection
     ) -> None:
+        driver: asyncpg.Connection | None = record.driver_connection
+        if driver is None or driver.is_closed():  # the socket told that already
+            raise DisconnectionError("the server closed the connection")
         if time.monotonic() - record.info.get(_RESTS_SINCE, float("inf")) < _FRESH_S:
             return
         try:
