@@ -19,7 +19,7 @@ from achelous_shared.telemetry import Check, health_app, serve_http
 from achelous_vswitch.agent_state import AgentState
 from achelous_vswitch.applier import Applier
 from achelous_vswitch.dataplane import Dataplane
-from achelous_vswitch.devices import Devices
+from achelous_vswitch.devices import HostDevices
 from achelous_vswitch.fc import ForwardingCache
 from achelous_vswitch.gateways import Gateways
 from achelous_vswitch.gauges import Gauges
@@ -43,7 +43,7 @@ class Agent:
         self,
         settings: VswitchSettings,
         dataplane: Dataplane,
-        devices: Devices,
+        devices: HostDevices,
         netns: NetNs,
         bus: Bus,
     ) -> None:
@@ -71,10 +71,20 @@ class Agent:
 
     async def run(self) -> None:
         """Run until cancelled."""
+        address_file = self._settings.run_dir / f"vswitch-{self._settings.host_id}.http"
+        app = health_app(self._checks(), self._metrics.registry)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.decide())
+            tasks.create_task(self._prober.run())
+            tasks.create_task(serve_http(app, self._settings.http, address_file))
+
+    async def decide(self) -> None:
+        """All that needs no more than the packet path's seam, devices and bus, until cancelled.
+
+        A simulated host runs this alone: it has no underlay to probe gateways over.
+        """
         host_id, bus = self._settings.host_id, self._bus
         shower = Shower(self.state)
-        address_file = self._settings.run_dir / f"vswitch-{host_id}.http"
-        app = health_app(self._checks(), self._metrics.registry)
         host, fleet = subjects.host(host_id), subjects.FLEET
         async with asyncio.TaskGroup() as tasks:
             for task in (
@@ -82,14 +92,12 @@ class Agent:
                 self._applier.run(),
                 self._learner.run(),
                 self._reconciler.run(),
-                self._prober.run(),
                 self._sessions.run(),
                 self._reporter.run(),
                 bus.follow(subjects.HOSTS_STREAM, host, self.on_document, last=True),
                 bus.follow(subjects.HOSTS_STREAM, fleet, self.on_fleet, last=True),
                 bus.listen(subjects.REPORT, self._reporter.on_command),
                 bus.serve(subjects.show("vswitch", host_id), shower.answer, concurrency=1),
-                serve_http(app, self._settings.http, address_file),
             ):
                 tasks.create_task(task)
 
