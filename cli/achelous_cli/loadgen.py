@@ -27,6 +27,9 @@ The exit code is 0 only if everything could be measured.
 _SCENARIOS: Final = {
     "programming-time": "Time until one more instance can be reached, in VPCs of growing size.",
     "burst": "Many containers in one call, and when the last of them can be reached.",
+    "churn": "Creations and deletions at a steady rate, and how late they take effect.",
+    "learning": "What hosts learn when their guests talk to a few of very many.",
+    "reconcile": "What it costs a host to keep what it has learned true.",
     "services": "What controllers and one gateway manage alone.",
     "full": "All of it.",
 }

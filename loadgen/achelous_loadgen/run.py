@@ -19,7 +19,14 @@ from achelous_lab.process import ProcessFailed
 from achelous_loadgen import results
 from achelous_loadgen.http import ApiGone
 from achelous_loadgen.options import Options
-from achelous_loadgen.scenarios import burst, programming_time, services
+from achelous_loadgen.scenarios import (
+    burst,
+    churn,
+    learning,
+    programming_time,
+    reconcile,
+    services,
+)
 from achelous_loadgen.tenant import Vpc
 from achelous_loadgen.world import World, world
 from achelous_shared.bus import BusError
@@ -62,6 +69,28 @@ async def _burst(run: Running) -> None:
     run.found.burst = await burst.measure(run.world, await run.vpc(), run.options.sizes.burst)
 
 
+async def _churn(run: Running) -> None:
+    sizes = run.options.sizes
+    run.found.churn = await churn.measure(
+        run.world, await run.vpc(), sizes.churn_rate, sizes.churn_s
+    )
+
+
+async def _learning(run: Running) -> None:
+    vpc, sizes = await run.vpc(), run.options.sizes
+    run.found.learning = await learning.measure(
+        run.world, vpc, sizes.learning_hosts, sizes.mean_peers, sizes.learning_s
+    )
+    run.found.host_state_saved = learning.state_saved(run.found.learning, vpc.filled)
+
+
+async def _reconcile(run: Running) -> None:
+    vpc, sizes = await run.vpc(), run.options.sizes
+    run.found.reconcile = await reconcile.measure(
+        run.world, vpc, sizes.reconcile_entries, sizes.reconcile_s
+    )
+
+
 async def _services(run: Running) -> None:
     vpc, sizes = await run.vpc(), run.options.sizes
     run.found.controller = await services.controller(run.world, vpc, sizes.single_s)
@@ -71,7 +100,10 @@ async def _services(run: Running) -> None:
 SCENARIOS: Final[dict[str, Callable[[Running], Awaitable[None]]]] = {
     "programming-time": _programming_time,
     "burst": _burst,
+    "churn": _churn,
     "services": _services,
+    "reconcile": _reconcile,
+    "learning": _learning,
 }
 """In the order of a full run."""
 

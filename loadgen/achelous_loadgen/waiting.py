@@ -1,4 +1,4 @@
-"""Waiting on simulated hosts, which live in this process: by looking, each millisecond."""
+"""Waiting on simulated hosts, which live in this process: by looking again and again."""
 
 import asyncio
 import time
@@ -11,13 +11,15 @@ from achelous_loadgen.sim.host import SimulatedHost
 _LOOK_S: Final = 0.001
 
 
-async def until(condition: Callable[[], bool], what: str, timeout: float) -> float:
+async def until(
+    condition: Callable[[], bool], what: str, timeout: float, *, look_s: float = _LOOK_S
+) -> float:
     """`time.perf_counter()` when it held. Raises TimeoutError."""
     deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError(f"after {timeout:g} s: {what}")
-        await asyncio.sleep(_LOOK_S)
+        await asyncio.sleep(look_s)
     return time.perf_counter()
 
 

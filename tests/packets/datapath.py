@@ -12,6 +12,8 @@ from packets.outcome import LOOPBACK, Counters, Outcome, read_counters, run
 from packets.tables import clear, mac_bytes, mapped, record
 
 from achelous_shared.bpf import BpfMap, BpfObject, RingBuffer, dtype_of
+from achelous_vswitch import classifier
+from achelous_vswitch.rules import record as ruleset_record
 
 VNI: Final = 0x64C8
 OWN_VTEP: Final = "198.18.0.1"
@@ -22,27 +24,56 @@ SECOND: Final = 10**9
 SMALL: Final = {
     "ports": 16,
     "counters": 16,
+    "leases": 16,
     "port_by_ifindex": 16,
     "endpoints": 16,
     "vnis": 16,
-    "acl": 64,
+    "acl_sets": 64,
+    "acl_words": 1 << 18,
     "fc": 16,
     "fc_index": 16,
     "sessions": 64,
+    "session_ring": 64,
+    "session_counts": 16,
     "vteps": 16,
     "learn": 1 << 16,
-    "learn_seen": 256,
+    "samples": 1 << 16,
+    "relayed": 256,
     "fragments": 256,
 }
+SESSION_TIMEOUTS: Final = {
+    "SYN_SENT": 60,
+    "SYN_RECEIVED": 50,
+    "ESTABLISHED": 3600,
+    "CLOSING": 40,
+    "CLOSED": 20,
+    "UDP_SENT": 60,
+    "UDP_REPLIED": 90,
+    "ICMP": 60,
+    "OTHER": 70,
+}
+"""Seconds by C's enum ach_session_state, in its order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One allow rule."""
+    """One rule. `ports` of ICMP: type << 8 | code. `identities`: of the group that it names."""
 
     remote: str = "0.0.0.0/0"
     proto: int = 0
     ports: tuple[int, int] = (0, 65535)
+    allow: bool = True
+    priority: int = 1000
+    identities: tuple[int, ...] | None = None
+
+    def compiled(self) -> classifier.Rule:
+        """As the agent has it."""
+        network = IPv4Network(self.remote)
+        return classifier.Rule(
+            self.priority, self.allow, self.proto, *self.ports,
+            mapped(str(network.network_address)), 96 + network.prefixlen,
+            identities=self.identities,
+        )  # fmt: skip
 
 
 ANYTHING: Final = (Rule(),)
@@ -68,6 +99,7 @@ class Datapath:
     loaded: BpfObject
     ports: list[Port] = field(default_factory=list)
     rule_sets: int = 0
+    rule_words: int = 0
     routes: int = 0
 
     def __post_init__(self) -> None:
@@ -77,11 +109,12 @@ class Datapath:
             underlay_ifindex=UNDERLAY,
             learn_interval_ns=SECOND,
             learn_per_window=100,
+            samples_per_window=100,
+            learn_packets=1,
+            learn_pause_ns=SECOND,
             underlay_mtu=1600,
-            tcp_established_ns=3600 * SECOND,
-            tcp_opening_ns=60 * SECOND,
-            udp_ns=60 * SECOND,
-            icmp_ns=60 * SECOND,
+            session_timeout_ns=[seconds * SECOND for seconds in SESSION_TIMEOUTS.values()],
+            session_ring=self.loaded.maps["session_ring"].max_entries,
         )
         self.vtep(PEER_VTEP, 1)
         self.vtep(GATEWAY_VTEP, 2)
@@ -89,7 +122,7 @@ class Datapath:
 
     # ---- tables ------------------------------------------------------------------------------
 
-    def configure(self, **fields: int) -> None:
+    def configure(self, **fields: Any) -> None:
         """Change fields of config[0]."""
         view = self.table("config").mmap()
         for name, value in fields.items():
@@ -133,18 +166,18 @@ class Datapath:
 
     def rule_set(self, rules: Iterable[Rule]) -> int:
         """The id of a new rule set."""
-        acl = self.table("acl")
-        rules = tuple(rules)
-        value = np.zeros((), acl.value_dtype)
-        value["count"] = len(rules)
-        for entry, rule in zip(value["rules"], rules, strict=False):
-            network = IPv4Network(rule.remote)
-            entry["remote"] = np.frombuffer(mapped(str(network.network_address)), np.uint8)
-            entry["remote_len"] = 96 + network.prefixlen
-            entry["proto"] = rule.proto
-            entry["port_min"], entry["port_max"] = rule.ports
+        return self.rule_set_of(classifier.Rules.of((rule.compiled(), None) for rule in rules))
+
+    def rule_set_of(self, rules: classifier.Rules) -> int:
+        """The id of a new rule set of rules as the agent has them; 0 for none."""
+        if not rules:
+            return 0
+        compiled = classifier.compile_rules(rules)
+        acl, at = self.table("acl_sets"), self.rule_words
+        self.table("acl_words").mmap()[at : at + len(compiled.words)] = compiled.words
+        self.rule_words += len(compiled.words)
         self.rule_sets += 1
-        acl.update(self.rule_sets, value)
+        acl.update(self.rule_sets, ruleset_record(acl.value_dtype, at, compiled))
         return self.rule_sets
 
     def allow(
@@ -164,12 +197,31 @@ class Datapath:
         if out is not None:
             view["acl_out"] = self.rule_set(out)
 
+    def start_over(self) -> None:
+        """No vNICs, no rules, no sessions; for tests that try many cases."""
+        self.ports.clear()
+        self.rule_sets = self.rule_words = 0
+        self.forget_sessions()
+
+    def forget_sessions(self) -> None:
+        """Every packet is a flow's first again."""
+        sessions = self.table("sessions")
+        sessions.delete_batch(sessions.lookup_batch_all()[0])
+
     def release(self, port: Port) -> None:
         """Unbind a vNIC."""
         self.table("endpoints").delete(self.address(port.guest.ip, port.vni))
         self.table("ports").mmap()[port.slot]["generation"] += 1
 
-    def route(self, ip: str, vtep: str = PEER_VTEP, *, vni: int = VNI, revision: int = 1) -> int:
+    def route(
+        self,
+        ip: str,
+        vtep: str = PEER_VTEP,
+        *,
+        vni: int = VNI,
+        revision: int = 1,
+        identity: int = 0,
+    ) -> int:
         """Learn or change a route as the agent does; returns the FC slot."""
         index, slots = self.table("fc_index"), self.table("fc").mmap()
         old = index.lookup(self.address(ip, vni))
@@ -183,6 +235,7 @@ class Datapath:
             mac=mac_bytes(guest(ip).mac),
             mtu=1500,
             revision=revision,
+            identity=identity,
         )
         index.update(self.address(ip, vni), self.routes)
         if old is not None:
@@ -246,6 +299,11 @@ class Datapath:
             (int(event["vni"]), str(IPv4Address(event["ip"][12:].tobytes())), int(event["port"]))
             for event in ring.read(10_000)
         ]
+
+    def samples(self) -> np.ndarray[Any, Any]:
+        """Dropped packets sampled since the last call."""
+        ring = RingBuffer(self.table("samples"), dtype_of(self.loaded, "ach_drop_sample"))
+        return ring.read(10_000)
 
     def counters(self) -> Counters:
         """All counters by slot, summed over the CPUs; drops by the name of their reason."""

@@ -86,7 +86,9 @@ async def simulated_host(
         run_dir=Path(tempfile.gettempdir()),
         **({"session_scan_s": 3600.0} | settings),
     )
-    dataplane = memory_dataplane(ports=known.max_ports, fc=known.max_fc, rule_sets=8192)
+    dataplane = memory_dataplane(
+        ports=known.max_ports, fc=known.max_fc, rule_sets=8192, rule_words=1 << 18
+    )
     devices = SimulatedDevices(place.vtep)
     name = f"simulated vswitch {place.id}"
     async with MeteredBus.connect(nats_url, role=Role.VSWITCH, name=name) as bus:

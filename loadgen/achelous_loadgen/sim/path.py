@@ -1,8 +1,9 @@
 """What the packet path would do with a packet of a guest, as far as learning is concerned.
 
 The rules of `vswitch.bpf.c`: a vNIC of this host, else the forwarding cache, else a relay by a
-gateway and a learn event, of which there is at most one for each destination in an interval and so
-many for each vNIC in 100 ms.
+gateway and, from the packet on that makes a destination worth it, a learn event: at most one for
+each destination in an interval, and so many for each vNIC in 100 ms. Bytes are not counted, and
+pauses not looked for.
 """
 
 import time
@@ -24,7 +25,8 @@ class GuestPath:
     def __init__(self, dataplane: Dataplane) -> None:
         self._dataplane = dataplane
         self._events = cast(MemoryEvents, dataplane.learn)
-        self._seen: dict[bytes, int] = {}
+        self._seen: dict[bytes, tuple[int, int]] = {}
+        """Packets relayed to a destination, and when the last event was."""
         self._window = 0
         self._of_port: Counter[int] = Counter()
         self.direct = 0
@@ -54,7 +56,7 @@ class GuestPath:
             return True
         self.relayed += 1
         if self._worth_an_event(self._key(vni, ip).tobytes(), port, now):
-            event = np.zeros(1, self._events.queue.dtype)
+            event = np.zeros(1, self._events.dtype)
             event["vni"], event["port"], event["at_ns"] = vni, port, now
             event["ip"] = np.frombuffer(ip, np.uint8)
             self._events.push(event)
@@ -62,7 +64,12 @@ class GuestPath:
 
     def _worth_an_event(self, key: bytes, port: int, now: int) -> bool:
         config = self._dataplane.config[0]
-        if now - self._seen.get(key, -_WINDOW_NS) < int(config["learn_interval_ns"]):
+        if len(self._seen) >= _SEEN_MAX:
+            self._seen.clear()  # as an LRU map would let go of some
+        packets, last = self._seen.get(key, (0, -_WINDOW_NS))
+        packets += 1
+        self._seen[key] = packets, last
+        if packets < int(config["learn_packets"]) or now - last < int(config["learn_interval_ns"]):
             return False
         window = now // _WINDOW_NS
         if window != self._window:
@@ -70,9 +77,7 @@ class GuestPath:
         if self._of_port[port] >= int(config["learn_per_window"]):
             return False
         self._of_port[port] += 1
-        if len(self._seen) >= _SEEN_MAX:
-            self._seen.clear()  # as an LRU map would let go of some
-        self._seen[key] = now
+        self._seen[key] = packets, now
         return True
 
     def _key(self, vni: int, ip: bytes) -> Array:

@@ -50,6 +50,7 @@ def judge(held: Array, replies: rsp.Entries, own_vtep: int) -> Verdict:
         (held["vtep"] == vteps_of(replies))
         & (held["mac"] == replies["mac"]).all(axis=1)
         & (held["mtu"] == replies["mtu"])
+        & (held["identity"] == replies["identity"])
     )
     return Verdict(
         same=routed & alike & ~late, changed=routed & ~alike & ~late, gone=~routed & ~late
@@ -70,5 +71,7 @@ def routes(replies: rsp.Entries) -> Iterator[tuple[int, bytes, Route]]:
             reply["mac"].tobytes(),
             int(reply["mtu"]),
             int(reply["revision"]),
+            int(reply["identity"]),
+            int(reply["as_of"]),
         )
         yield int(reply["vni"]), reply["key"].tobytes(), route
