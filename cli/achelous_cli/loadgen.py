@@ -39,6 +39,9 @@ Quick = Annotated[bool, typer.Option("--quick", help="Small sizes: done within t
 Json = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Write the figures here.")
 ]
+Html = Annotated[
+    Path | None, typer.Option("--html", metavar="FILE", help="Write a report with plots here.")
+]
 Attach = Annotated[
     bool,
     typer.Option(
@@ -71,6 +74,7 @@ def _command(name: str) -> Callable[..., None]:
         context: typer.Context,
         quick: Quick = False,
         as_json: Json = None,
+        html: Html = None,
         largest: Largest = None,
         attach: Attach = False,
         nats: Nats = None,
@@ -81,7 +85,7 @@ def _command(name: str) -> Callable[..., None]:
         if largest is not None:
             sizes = options.no_larger(sizes, largest)
         names = tuple(run.SCENARIOS) if name == "full" else (name,)
-        wanted = options.Options(names, sizes, json=as_json)
+        wanted = options.Options(names, sizes, json=as_json, html=html)
         if attach:
             if nats is None:
                 raise usage("--attach needs the bus: give --nats, or set ACHELOUS_NATS_URL")

@@ -19,6 +19,7 @@ from achelous_lab.process import ProcessFailed
 from achelous_loadgen import results
 from achelous_loadgen.http import ApiGone
 from achelous_loadgen.options import Options
+from achelous_loadgen.report import page
 from achelous_loadgen.scenarios import (
     burst,
     churn,
@@ -124,6 +125,8 @@ def main(options: Options) -> int:
         return 1
     if options.json:
         options.json.write_bytes(results.encode(found) + b"\n")
+    if options.html:
+        options.html.write_text(page.render(found))
     for failure in found.run.failures:
         console.print(f"Missed: {failure}", markup=False)
     return 1 if found.run.failures else 0
