@@ -10,7 +10,7 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Final
+from typing import Final, Self
 from urllib.parse import urlsplit
 
 import nats
@@ -54,7 +54,7 @@ class Bus:
 
     @classmethod
     @asynccontextmanager
-    async def connect(cls, url: str, *, role: str, name: str) -> AsyncIterator["Bus"]:
+    async def connect(cls, url: str, *, role: str, name: str) -> AsyncIterator[Self]:
         """Connect, waiting for a server as long as it takes; closed on exit.
 
         ``role`` selects the prefix of the inboxes, which must be the role of the URL's user.

@@ -133,7 +133,7 @@ async def test_nothing_is_passed_over_to_reach_a_page(filled: AsyncEngine) -> No
 
 
 async def test_a_free_address_is_found_by_a_walk_that_ends_at_it(filled: AsyncEngine) -> None:
-    """However many addresses of the subnet are taken before the place where the last search ended."""
+    """However many addresses are taken before the place where the last search ended."""
     last_taken = ip_address("10.0.0.0") + ROWS
     bounds = {
         "low": last_taken - 10,
