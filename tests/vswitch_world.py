@@ -252,6 +252,11 @@ class Host:
             env=self._environment,
         )
 
+    def upgrade(self, objects: Path) -> None:
+        """The next agent to be started loads its programs from `objects`."""
+        self._environment["ACHELOUS_BPF_DIR"] = str(objects)
+        self.agent = self.process("agent")
+
     async def start_again(self) -> None:
         """Start the agent, and wait until it runs the document as it is now."""
         self._world.reports.pop(self.host_id, None)
