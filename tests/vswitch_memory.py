@@ -115,12 +115,15 @@ class MemoryHooks:
         return set(self.devices)
 
 
-def memory_dataplane(*, ports: int = 8, fc: int = 16, rule_sets: int = 64) -> Dataplane:
+def memory_dataplane(
+    *, ports: int = 8, fc: int = 16, rule_sets: int = 64, rule_words: int = 4096
+) -> Dataplane:
     """A packet path with so many slots that can be used."""
     vni_ip = layout("ach_vni_ip")
     return Dataplane(
         config=np.zeros(1, layout("ach_vswitch_config")),
         ports=np.zeros(ports + 1, layout("ach_port")),
+        leases=np.zeros(ports + 1, layout("ach_lease")),
         fc=np.zeros(fc + 1, layout("ach_fc_entry")),
         gateways=np.zeros(1024, ">u4"),
         session_counts=np.zeros(ports + 1, layout("ach_session_counts")),
@@ -128,7 +131,8 @@ def memory_dataplane(*, ports: int = 8, fc: int = 16, rule_sets: int = 64) -> Da
         port_by_ifindex=MemoryTable(U32, U32),
         endpoints=MemoryTable(vni_ip, U32),
         vnis=MemoryTable(U32, U32),
-        acl=MemoryTable(U32, layout("ach_ruleset"), rule_sets),
+        acl_sets=MemoryTable(U32, layout("ach_ruleset"), rule_sets),
+        acl_words=np.zeros(rule_words, np.uint64),
         fc_index=MemoryTable(vni_ip, U32, fc + 1),
         sessions=MemoryTable(layout("ach_session_key"), layout("ach_session")),
         vteps=MemoryTable(np.dtype(">u4"), np.dtype("u1")),

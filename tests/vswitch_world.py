@@ -240,6 +240,7 @@ class Host:
             "ACHELOUS_RUN_DIR": str(world.run_dir.path),
             "ACHELOUS_MAX_SESSIONS": "16384",
             "ACHELOUS_MAX_FC": "4096",
+            "ACHELOUS_LEARN_PACKETS": "1",
         }
         self.agent = self.process("agent")
 

@@ -90,11 +90,14 @@ def _connect(
     context.obj = Session(url, token_file, closing)
 
 
-def _version() -> None:
+def _version(
+    as_json: Annotated[bool, typer.Option("--json", help="Print the version as JSON.")] = False,
+) -> None:
     """Say which version this is."""
     from importlib.metadata import version as version_of
 
-    write(f"achelous {version_of('achelous-cli')}\n")
+    version = version_of("achelous-cli")
+    write(json.dumps({"version": version}) + "\n" if as_json else f"achelous {version}\n")
 
 
 def main() -> None:

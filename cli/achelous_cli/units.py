@@ -47,7 +47,7 @@ def when(value: str) -> str:
 
 def addresses(vnics: Sequence[Document]) -> str:
     """The addresses of an instance's vNICs."""
-    return ",".join(plain(vnic["ip"]) for vnic in vnics)
+    return ",".join(plain(vnic[ip]) for vnic in vnics for ip in ("ip", "ip6") if vnic.get(ip))
 
 
 def both(values: Sequence[Any]) -> str:

@@ -127,9 +127,11 @@ class RevisionsReply(Message, frozen=True, kw_only=True):
 
 
 class SecurityRule(Value, frozen=True, kw_only=True):
-    """An allow rule. ``remote``: 16 bytes, ``remote_len`` 0..128 (an IPv4 /n is 96 + n).
+    """A rule. ``remote``: 16 bytes, ``remote_len`` 0..128 (an IPv4 /n is 96 + n).
 
-    ``protocol`` 0 is any. Ports are the destination's and 0..65535 where ports do not apply.
+    ``protocol`` 0 is any. Ports are the destination's and 0..65535 where ports do not apply; of
+    ICMP and ICMPv6 they are type << 8 | code. Of the rules that match the one with the lowest
+    ``priority`` decides, of equal ones a denial; what none matches is denied.
     """
 
     egress: bool
@@ -138,6 +140,14 @@ class SecurityRule(Value, frozen=True, kw_only=True):
     port_max: int
     remote: bytes
     remote_len: int
+    v6_only: bool = False
+    """The prefix does not cover IPv4-mapped addresses."""
+    remote_group: UUID | None = None
+    """Only remote ends in this security group; which these are, `HostDocument.identities` says."""
+    allow: bool = True
+    priority: int = 1000
+    """0..65535."""
+    rule_id: UUID | None = None
 
 
 class Port(Value, frozen=True, kw_only=True):
@@ -164,7 +174,7 @@ class Port(Value, frozen=True, kw_only=True):
     """Of addresses given by DHCP."""
     hostname: str = ""
     identity: int = 0
-    """Number of its set of security groups within the VPC; 0: no rule of the VPC names a group."""
+    """Number of its set of security groups within the VPC; 0: no rule names any of them."""
 
 
 class HostDocument(Message, frozen=True, kw_only=True):
@@ -174,6 +184,9 @@ class HostDocument(Message, frozen=True, kw_only=True):
     revision: int
     ports: tuple[Port, ...]
     security_groups: dict[UUID, tuple[SecurityRule, ...]]
+    identities: dict[int, dict[int, tuple[UUID, ...]]] = {}
+    """Of each VNI: number of a set of security groups -> those of them that rules in this document
+    name."""
 
 
 class GatewayAddress(Value, frozen=True, kw_only=True):
@@ -244,6 +257,7 @@ class PortView(Value, frozen=True, kw_only=True):
     device: str
     vni: int
     ip: str
+    ip6: str = ""
     mac: str
     state: str
     """active, waiting (no device yet) or failed."""

@@ -12,7 +12,7 @@
 #define ACH_PROBE_PORT    4798       /* UDP: is the gateway alive, are its tables fresh */
 #define ACH_PROBE_MAGIC   0x41434850 /* "ACHP" */
 #define ACH_ENCAP_LEN     50         /* outer IPv4 20, UDP 8, VXLAN 8, inner Ethernet 14 */
-#define ACH_MAX_RULES     256        /* of one direction of one vNIC */
+#define ACH_MAX_RULES     512        /* of one direction of one vNIC */
 #define ACH_SAMPLE_BYTES  128        /* of a dropped frame: its headers */
 #define ACH_GATEWAY_SLOTS 1024       /* rendezvous table: (vni, destination) hashes to a slot */
 
@@ -46,6 +46,10 @@ struct ach_vswitch_config {
     __u32 samples_per_window; /* likewise of dropped packets that are sampled */
     __u32 refuse_midstream;   /* 1: only a SYN opens a TCP session */
     __u32 underlay_mtu;       /* of the underlay device: inner packets fit in it less the encap */
+    __u32 learn_packets;      /* a destination is worth a route after so many relayed packets, */
+    __u32 learn_bytes;        /* or so many bytes (0: packets alone decide), */
+    __u64 learn_after_ns;     /* and so long after the first of them */
+    __u64 learn_pause_ns;     /* after a pause so long it starts again from nothing */
     /* By enum ach_session_state: idle for longer, a session is as good as gone. */
     __u64 session_timeout_ns[ACH_SESSION_STATES];
     __u32 session_limit; /* of a vNIC that has none of its own: see ach_port */
@@ -78,6 +82,20 @@ struct ach_port {
     __u8 reserved[3];
     /* Sessions that it may open, and as many that others may open to it; 0: the host's default. */
     __u32 session_limit;
+};
+
+/* leases[port slot], mmapped: what DHCP and router advertisements tell the guest. The agent
+ * prepares it as bytes of these messages, so that the packet path only puts them in their place; a
+ * reply made while it writes may be garbled, and the guest asks again. Lengths are those in use. */
+struct ach_lease {
+    __u32 lease_s;
+    __u16 dhcp4_len;
+    __u16 dhcp6_len;
+    __u16 advert_len;
+    __u16 ready;      /* 1: it is filled in */
+    __u8 dhcp4[192];  /* options: 54, 51, 58, 59, and then any without 53, 61 and the end */
+    __u8 dhcp6[96];   /* options: server identifier (a DUID-LL), and then any but IAs */
+    __u8 advert[144]; /* ICMPv6 with checksum 0; none: the vNIC has no IPv6 */
 };
 
 /* fc[slot], mmapped; slot 0 means none. An entry in use is never rewritten but for last_used_ns and
@@ -136,7 +154,8 @@ struct ach_session {
     __u32 owner;           /* slot of the local vNIC that it is charged to; 0: nobody */
     __u64 packets[2];      /* sent by side 0, by side 1 */
     __u64 bytes[2];
-    __u64 reserved; /* with the kernel's own words an entry is 192 bytes: three cache lines */
+    __u16 identity[2]; /* of each side, when the other was admitted; 0: none or not known */
+    __u32 reserved;    /* with the kernel's own words an entry is 192 bytes: three cache lines */
 };
 
 /* session_counts[port slot], mmapped: of sessions that the vNIC has opened [0], and that others
@@ -156,22 +175,28 @@ struct ach_session_hands {
     __u64 reclaimed; /* sessions that the packet path removed for want of room */
 };
 
-/* acl: rule set id -> allow rules of one direction. Rule sets are immutable; a change makes a new
- * id. */
-struct ach_rule {
-    __u8 remote[16];
-    __u8 remote_len; /* 0..128 */
-    __u8 proto;      /* 0: any */
-    __u16 port_min;  /* destination port; for ICMP and any protocol 0..65535 */
-    __u16 port_max;
-    __u16 reserved;
+/* acl_sets: rule set id -> where its classifier lies in acl_words. A rule set is immutable; a
+ * change makes a new id. Its rules stand in the order of evaluation, lower priority numbers first
+ * and deny before allow; bit i of a vector, of (rules + 63) / 64 words, is the rule in place i.
+ * From word `at` on, one after the other: services starts of intervals of the service key,
+ * ascending from 0 prefixes starts of intervals of addresses, ascending from 0, two words each, the
+ * upper first identities numbers, ascending the vector of the rules that allow a vector for each
+ * service interval, and for each prefix interval: the rules that cover it a vector for identities
+ * that are not listed: the rules that name no group one for when the identity is not known, as if
+ * all allow rules that name a group matched it and none that denies; one for the opposite a vector
+ * for each listed identity */
+struct ach_ruleset {
+    __u32 at;
+    __u32 rules;
+    __u32 services;
+    __u32 prefixes;
+    __u32 identities;
+    __u32 groups;    /* rules that name a security group */
+    __u8 digest[16]; /* of the rules: by it an agent knows its predecessor's sets again */
 };
 
-struct ach_ruleset {
-    __u32 count;
-    __u32 reserved;
-    struct ach_rule rules[ACH_MAX_RULES];
-};
+/* The service key: protocol, then the destination port or ICMP type and code, else 0. */
+#define ACH_SERVICE(proto, detail) ((__u32)(proto) << 16 | (detail))
 
 /* counters[port slot], per CPU. tx and rx count what was forwarded, in the guest's bytes with its
  * Ethernet header; a GSO frame counts once. tx_packets = local + direct + relayed. */

@@ -34,6 +34,8 @@ struct ach_packet {
     __u8 proto;
     __u8 tos;
     __u8 tcp_flags;
+    __u8 icmp_type; /* of ICMP and ICMPv6, else 0 */
+    __u8 icmp_code;
 };
 
 /* A cursor at the start of the frame, with its first `want` bytes made linear. */
@@ -112,6 +114,8 @@ static __always_inline int ach_parse_icmp(struct ach_cursor *at, struct ach_pack
     struct icmphdr *icmp = ach_take(at, sizeof(*icmp));
     if (!icmp)
         return -ACH_DROP_TRUNCATED;
+    packet->icmp_type = icmp->type;
+    packet->icmp_code = icmp->code;
     if (icmp->type == ACH_ICMP_ECHO || icmp->type == ACH_ICMP_ECHO_REPLY) {
         packet->sport = icmp->un.echo.id;
         packet->dport = icmp->un.echo.id;

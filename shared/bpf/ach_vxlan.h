@@ -8,7 +8,9 @@
 #include "ach_parse.h"
 #include "ach_verdict.h"
 
-#define ACH_VXLAN_VNI  0x08000000 /* flag I, the only one that we send or ask for */
+#define ACH_VXLAN_VNI  0x08000000 /* flag I, the only one that we ask for */
+#define ACH_VXLAN_GBP  0x80000000 /* flag G: a group policy ID in the lower 16 bits of the word */
+#define ACH_VXLAN_ID   0x0000ffff
 #define ACH_OUTER_TTL  64
 #define ACH_DF         0x4000
 #define ACH_ECN_CE     3
@@ -39,6 +41,7 @@ struct ach_tunnel {
     __u32 vni;
     const __u8 *smac; /* of the inner frame */
     const __u8 *dmac;
+    __u16 identity; /* of the sender; sent only when it is not 0 */
     __u8 tos;
 };
 
@@ -81,13 +84,16 @@ static __always_inline int ach_parse_underlay(struct ach_cursor *at, __be32 vtep
     return error ? error : port;
 }
 
-/* Returns the VNI. Bits other than I are ignored on receipt (RFC 7348, section 5). */
-static __always_inline int ach_parse_vxlan(struct ach_cursor *at) {
+/* Returns the VNI. Bits other than I and G are ignored on receipt (RFC 7348, section 5).
+ * `identity`: the group policy ID (draft-smith-vxlan-group-policy), 0 without. */
+static __always_inline int ach_parse_vxlan(struct ach_cursor *at, __u16 *identity) {
     struct ach_vxlan *vxlan = ach_take(at, sizeof(*vxlan));
     if (!vxlan)
         return -ACH_DROP_TRUNCATED;
     if (!(vxlan->flags & bpf_htonl(ACH_VXLAN_VNI)))
         return -ACH_DROP_BAD_VXLAN;
+    __u32 flags = bpf_ntohl(vxlan->flags);
+    *identity = flags & ACH_VXLAN_GBP ? flags & ACH_VXLAN_ID : 0;
     return bpf_ntohl(vxlan->vni) >> 8;
 }
 
@@ -121,7 +127,8 @@ static __always_inline int ach_encap(struct __sk_buff *skb, const struct ach_tun
     outer->udp.dest = bpf_htons(ACH_VXLAN_PORT);
     outer->udp.len = bpf_htons(length - sizeof(outer->ip));
     outer->udp.check = 0; /* as RFC 7348 has it: the guest's own checksums protect its data */
-    outer->vxlan.flags = bpf_htonl(ACH_VXLAN_VNI);
+    __u32 policy = tunnel->identity ? ACH_VXLAN_GBP | tunnel->identity : 0;
+    outer->vxlan.flags = bpf_htonl(ACH_VXLAN_VNI | policy);
     outer->vxlan.vni = bpf_htonl(tunnel->vni << 8);
     ach_copy_mac(outer->eth.h_dest, tunnel->dmac);
     ach_copy_mac(outer->eth.h_source, tunnel->smac);

@@ -12,6 +12,8 @@ from packets.outcome import LOOPBACK, Counters, Outcome, read_counters, run
 from packets.tables import clear, mac_bytes, mapped, record
 
 from achelous_shared.bpf import BpfMap, BpfObject, RingBuffer, dtype_of
+from achelous_vswitch import classifier
+from achelous_vswitch.rules import record as ruleset_record
 
 VNI: Final = 0x64C8
 OWN_VTEP: Final = "198.18.0.1"
@@ -22,10 +24,12 @@ SECOND: Final = 10**9
 SMALL: Final = {
     "ports": 16,
     "counters": 16,
+    "leases": 16,
     "port_by_ifindex": 16,
     "endpoints": 16,
     "vnis": 16,
-    "acl": 64,
+    "acl_sets": 64,
+    "acl_words": 1 << 18,
     "fc": 16,
     "fc_index": 16,
     "sessions": 64,
@@ -34,7 +38,7 @@ SMALL: Final = {
     "vteps": 16,
     "learn": 1 << 16,
     "samples": 1 << 16,
-    "learn_seen": 256,
+    "relayed": 256,
     "fragments": 256,
 }
 SESSION_TIMEOUTS: Final = {
@@ -53,11 +57,23 @@ SESSION_TIMEOUTS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One allow rule."""
+    """One rule. `ports` of ICMP: type << 8 | code. `identities`: of the group that it names."""
 
     remote: str = "0.0.0.0/0"
     proto: int = 0
     ports: tuple[int, int] = (0, 65535)
+    allow: bool = True
+    priority: int = 1000
+    identities: tuple[int, ...] | None = None
+
+    def compiled(self) -> classifier.Rule:
+        """As the agent has it."""
+        network = IPv4Network(self.remote)
+        return classifier.Rule(
+            self.priority, self.allow, self.proto, *self.ports,
+            mapped(str(network.network_address)), 96 + network.prefixlen,
+            identities=self.identities,
+        )  # fmt: skip
 
 
 ANYTHING: Final = (Rule(),)
@@ -83,6 +99,7 @@ class Datapath:
     loaded: BpfObject
     ports: list[Port] = field(default_factory=list)
     rule_sets: int = 0
+    rule_words: int = 0
     routes: int = 0
 
     def __post_init__(self) -> None:
@@ -93,6 +110,8 @@ class Datapath:
             learn_interval_ns=SECOND,
             learn_per_window=100,
             samples_per_window=100,
+            learn_packets=1,
+            learn_pause_ns=SECOND,
             underlay_mtu=1600,
             session_timeout_ns=[seconds * SECOND for seconds in SESSION_TIMEOUTS.values()],
             session_ring=self.loaded.maps["session_ring"].max_entries,
@@ -147,18 +166,18 @@ class Datapath:
 
     def rule_set(self, rules: Iterable[Rule]) -> int:
         """The id of a new rule set."""
-        acl = self.table("acl")
-        rules = tuple(rules)
-        value = np.zeros((), acl.value_dtype)
-        value["count"] = len(rules)
-        for entry, rule in zip(value["rules"], rules, strict=False):
-            network = IPv4Network(rule.remote)
-            entry["remote"] = np.frombuffer(mapped(str(network.network_address)), np.uint8)
-            entry["remote_len"] = 96 + network.prefixlen
-            entry["proto"] = rule.proto
-            entry["port_min"], entry["port_max"] = rule.ports
+        return self.rule_set_of(classifier.Rules.of((rule.compiled(), None) for rule in rules))
+
+    def rule_set_of(self, rules: classifier.Rules) -> int:
+        """The id of a new rule set of rules as the agent has them; 0 for none."""
+        if not rules:
+            return 0
+        compiled = classifier.compile_rules(rules)
+        acl, at = self.table("acl_sets"), self.rule_words
+        self.table("acl_words").mmap()[at : at + len(compiled.words)] = compiled.words
+        self.rule_words += len(compiled.words)
         self.rule_sets += 1
-        acl.update(self.rule_sets, value)
+        acl.update(self.rule_sets, ruleset_record(acl.value_dtype, at, compiled))
         return self.rule_sets
 
     def allow(
@@ -178,12 +197,31 @@ class Datapath:
         if out is not None:
             view["acl_out"] = self.rule_set(out)
 
+    def start_over(self) -> None:
+        """No vNICs, no rules, no sessions; for tests that try many cases."""
+        self.ports.clear()
+        self.rule_sets = self.rule_words = 0
+        self.forget_sessions()
+
+    def forget_sessions(self) -> None:
+        """Every packet is a flow's first again."""
+        sessions = self.table("sessions")
+        sessions.delete_batch(sessions.lookup_batch_all()[0])
+
     def release(self, port: Port) -> None:
         """Unbind a vNIC."""
         self.table("endpoints").delete(self.address(port.guest.ip, port.vni))
         self.table("ports").mmap()[port.slot]["generation"] += 1
 
-    def route(self, ip: str, vtep: str = PEER_VTEP, *, vni: int = VNI, revision: int = 1) -> int:
+    def route(
+        self,
+        ip: str,
+        vtep: str = PEER_VTEP,
+        *,
+        vni: int = VNI,
+        revision: int = 1,
+        identity: int = 0,
+    ) -> int:
         """Learn or change a route as the agent does; returns the FC slot."""
         index, slots = self.table("fc_index"), self.table("fc").mmap()
         old = index.lookup(self.address(ip, vni))
@@ -197,6 +235,7 @@ class Datapath:
             mac=mac_bytes(guest(ip).mac),
             mtu=1500,
             revision=revision,
+            identity=identity,
         )
         index.update(self.address(ip, vni), self.routes)
         if old is not None:

@@ -84,12 +84,16 @@ def vxlan(
     vni: int,
     dmac: str,
     flags: int = 0x08,
+    identity: int = 0,
     **outer: Any,
 ) -> bytes:
-    """A frame of the underlay that carries `inner` to `dmac`. `outer`: fields of its IPv4."""
+    """A frame of the underlay that carries `inner` to `dmac`. `outer`: fields of its IPv4.
+
+    `identity`: in the group policy field, whose flag G is only set when it is not 0."""
     ether = Ether(dst=UNDERLAY_MACS[0], src=UNDERLAY_MACS[1])
     header = IP(src=vteps[0], dst=vteps[1], id=0, flags="DF", **{"ttl": 64} | outer)
-    tunnel = UDP(sport=50_000, dport=4789, chksum=0) / VXLAN(flags=flags, vni=vni)
+    policy = {"flags": flags | 0x80, "gpid": identity} if identity else {"flags": flags}
+    tunnel = UDP(sport=50_000, dport=4789, chksum=0) / VXLAN(vni=vni, **policy)
     return bytes(ether / header / tunnel / (bytes.fromhex(dmac.replace(":", "")) + inner[6:]))
 
 

@@ -7,6 +7,7 @@ Many flows are run by one test-run: a small program gives each repetition anothe
 import statistics
 import struct
 import subprocess
+from ipaddress import IPv4Address
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -20,6 +21,7 @@ from packets.tables import mac_bytes
 from achelous_shared.bpf import BpfObject, object_path
 
 FLOWS: Final = 400_000
+RULES: Final = (10, 100, 500)
 _SAMPLES: Final = 3000
 _REPEAT: Final = 200_000
 _ROUNDS: Final = 5
@@ -56,11 +58,16 @@ def _nanoseconds(vswitch: BpfObject) -> dict[str, float]:
     harness = statistics.median(_harness(vswitch, repeat=1) for _ in range(_SAMPLES))
     _preload(datapath)
     many = [_random_flows(vswitch, bytes(sent)) for _ in range(_ROUNDS)]
-    slow = statistics.median(_run(vswitch, one, repeat=1) for one in _new(datapath, sent, receiver))
+    slow = {
+        count: statistics.median(
+            _run(vswitch, one, repeat=1) for one in _new(datapath, sent, receiver, count, start)
+        )
+        for start, count in enumerate(RULES)
+    }
     return {
         "session_hit_hot": hot,
         "session_hit_400k": statistics.median(many),
-        "slow_path_100_rules": slow - harness,
+        **{f"slow_path_{count}_rules": ns - harness for count, ns in slow.items()},
         "harness": harness,
     }
 
@@ -117,8 +124,14 @@ def _preload(datapath: Datapath) -> None:
     table.update_batch(many, np.repeat(values[:1], FLOWS))
 
 
-def _new(datapath: Datapath, sent: bytearray, receiver: Port) -> list[bytes]:
-    """Frames of flows that have no session, which the last of 100 rules admits."""
-    others = [Rule(proto=6, ports=(port, port)) for port in range(1, 100)]
+def _new(
+    datapath: Datapath, sent: bytearray, receiver: Port, count: int, start: int
+) -> list[bytes]:
+    """Frames of flows that have no session, which the last of `count` rules admits; no two of the
+    rules are alike in port or address."""
+    first = int(IPv4Address("10.0.1.0"))
+    others = [
+        Rule(f"{IPv4Address(first + number)}/32", 6, (number, number)) for number in range(1, count)
+    ]
     datapath.allow(receiver, into=[*others, Rule(proto=17, ports=(5000, 9000))])
-    return [_with_ports(sent, 1024 + number, 6000) for number in range(_SAMPLES)]
+    return [_with_ports(sent, 1024 + number, 6000 + start) for number in range(_SAMPLES)]

@@ -11,7 +11,6 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
 
 import httpx
 import pytest
@@ -19,6 +18,7 @@ from platform_world import Net, leader, learned, metric, wait_for_equal_tables
 
 from achelous_lab.api import ApiRefused, Object
 from achelous_lab.hypervisor import Hypervisor, all_instances
+from achelous_lab.netns.guest import Guest
 from achelous_lab.platform import Instance, Lab, Size, vnic_body
 from achelous_lab.waiting import wait_until
 
@@ -53,7 +53,7 @@ async def world() -> AsyncIterator[World]:
     async with Lab(Size(hosts=2, gateways=2, controllers=2)) as lab:
         net = await Net.create(lab)
         a, b = await net.run(0, 1)
-        await a.guest.ping(b.guest, count=1)
+        await a.guest.ping(b.guest, count=2)
         await learned(lab, a, b)
         hypervisor = asyncio.create_task(Hypervisor(lab).run())
         yield World(lab, net, a, b)
@@ -100,22 +100,24 @@ async def come_and_go(world: World, accepted: Accepted) -> None:
 
 
 async def active_means_reachable(world: World, seen: set[str]) -> None:
-    """Ping each instance as soon as the API says that it is ACTIVE, until cancelled."""
+    """Ping each instance as soon as it is ACTIVE and its guest has its cable, until cancelled."""
     while True:
         with suppress(httpx.HTTPError, ApiRefused):
-            for key, one in (await all_instances(world.lab.api)).items():
-                if key not in seen and one["state"] == "ACTIVE":
-                    seen.add(key)
-                    await answers_at_once(world, one)
+            found = await all_instances(world.lab.api)
+            active = {key for key, one in found.items() if one["state"] == "ACTIVE"}
+            plugged_in = {str(one.id): one.guest for one in world.lab.instances}
+            for key in (active & plugged_in.keys()) - seen:
+                seen.add(key)
+                await answers_at_once(world, key, plugged_in[key])
         await asyncio.sleep(0.02)
 
 
-async def answers_at_once(world: World, one: Object) -> None:
-    (ip,) = [IPv4Address(vnic["ip"]) for vnic in one["vnics"]]
-    if (await world.a.guest.ping(ip, count=1)).received:
+async def answers_at_once(world: World, instance_id: str, guest: Guest) -> None:
+    """Its first packet is answered, unless it is being deleted meanwhile."""
+    if (await world.a.guest.ping(guest.ip, count=1)).received:
         return
-    now = await insist(lambda: world.lab.api.get(f"/instances/{one['id']}"))
-    assert now["state"] == "DELETING", f"{one['name']} was ACTIVE and did not answer"
+    now = await insist(lambda: world.lab.api.get(f"/instances/{instance_id}"))
+    assert now["state"] == "DELETING", f"{now['name']} was ACTIVE and did not answer"
 
 
 @asynccontextmanager

@@ -14,7 +14,8 @@ static __always_inline struct ach_route *route_of(struct ach_cursor *at, int *ve
     struct ach_vni_ip to;
     struct ethhdr *eth;
     struct iphdr *ip;
-    *verdict = ach_parse_vxlan(at);
+    __u16 identity; /* the sender's: it is the receiver's host that asks, and the header stays */
+    *verdict = ach_parse_vxlan(at, &identity);
     if (*verdict < 0)
         return NULL;
     to.vni = *verdict;

@@ -49,7 +49,7 @@ class Applier:
         self._on_applied = on_applied
         self._on_underlay = on_underlay
         self._wake = asyncio.Event()
-        self._rules = RuleSets(dataplane.acl)
+        self._rules = RuleSets(dataplane.acl_sets, dataplane.acl_words)
         self._offered: Desired | None = None
         self._attached: dict[str, int] = {}
         self.ports: PortTable | None = None
@@ -70,9 +70,7 @@ class Applier:
         """Run this document from now on; False if a newer one was offered before."""
         if self._offered is not None and document.revision < self._offered.revision:
             return False
-        self._offered = resolve(
-            document, max_ports=self._settings.max_ports, max_rules=self._rules.max_rules
-        )
+        self._offered = resolve(document, max_ports=self._settings.max_ports)
         self.wake()
         return True
 
@@ -144,7 +142,8 @@ class Applier:
             failed[want.vnic_id] = str(error)
         else:
             # It may have been learned as another host's: here it is nearer.
-            self._cache.forget(want.config.vni, want.config.ip)
+            for ip in want.config.addresses:
+                self._cache.forget(want.config.vni, ip)
 
     async def _attach(
         self,

@@ -97,14 +97,16 @@ class Dataplane:
 
     config: Array
     ports: Array
+    leases: Array
     fc: Array
     gateways: Array
+    acl_words: Array
     session_counts: Array
     session_hands: Array
     port_by_ifindex: Table
     endpoints: Table
     vnis: Table
-    acl: Table
+    acl_sets: Table
     fc_index: Table
     sessions: Table
     vteps: Table

@@ -7,13 +7,14 @@ confirmation, is a column here.
 """
 
 import time
+from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from achelous_shared.rsp_hash import destination_hashes
+from achelous_shared.rsp_hash import destination_hash, destination_hashes
 from achelous_vswitch.dataplane import Array, Table, vni_ip
 from achelous_vswitch.fc_hashes import HashChains, Slots
 from achelous_vswitch.slots import SlotPool
@@ -47,6 +48,8 @@ class ForwardingCache:
         self._index = index
         self._checked = np.full(len(entries), UNUSED, np.int64)
         self._hashes = HashChains(len(entries))
+        self._owner = np.zeros(len(entries), np.int32)
+        self._owned: Counter[int] = Counter()
         self.views = Views()
         self.evicted = 0
         """Entries that had to go because the cache was full."""
@@ -93,11 +96,16 @@ class ForwardingCache:
         slot = self._index.lookup(self._key(vni, ip))
         return None if slot is None else int(slot)
 
-    def put(self, vni: int, ip: bytes, route: Route, asked_ns: int) -> bool:
+    def owned_by(self, port: int) -> int:
+        """Entries that were learned for the vNIC in this slot of ports."""
+        return self._owned[port]
+
+    def put(self, vni: int, ip: bytes, route: Route, asked_ns: int, port: int = 0) -> bool:
         """Make this the route of a destination, as a gateway knew it no earlier than ``asked_ns``.
 
         An answer older than what is held, by its revision, changes nothing. False: no slot is free,
-        and the destination stays with the gateways for now.
+        and the destination stays with the gateways for now. ``port``: slot of the vNIC that it is
+        learned for; one that is held stays with its first.
         """
         old = self.slot_of(vni, ip)
         if old is not None:
@@ -110,9 +118,12 @@ class ForwardingCache:
         if slot is None:
             return False
         self._write(slot, vni, ip, route)
-        self._enter(vni, np.array([slot]), route.as_of)
+        self._hashes.add(slot, destination_hash(vni, ip))
+        self.views.enter(vni, route.as_of)
         self._index.update(self._key(vni, ip), slot)
         self._checked[slot] = asked_ns
+        self._owner[slot] = port if old is None else self._owner[old]
+        self._owned[int(self._owner[slot])] += 1
         if old is not None:
             self._retire(old)
         return True
@@ -171,17 +182,19 @@ class ForwardingCache:
         entry["last_used_ns"] = time.monotonic_ns()
         entry["generation"] = (int(entry["generation"]) + 1) % (1 << 32)  # odd: in use
 
-    def _enter(self, vni: int, slots: Slots, as_of: int) -> None:
-        self._hashes.add(slots, destination_hashes(vni, self.entries["ip"][slots]))
-        self.views.enter(vni, as_of, len(slots))
-
     def _retire(self, slot: int) -> None:
         entry = self.entries[slot]
         self._hashes.remove(slot)
+        self._disown(int(self._owner[slot]))
         self.views.leave(int(entry["vni"]))
         entry["generation"] = (int(entry["generation"]) + 1) % (1 << 32)  # even: free
         self._checked[slot] = UNUSED
         self._pool.give_back(slot, time.monotonic())
+
+    def _disown(self, port: int) -> None:
+        self._owned[port] -= 1
+        if self._owned[port] <= 0:
+            del self._owned[port]
 
     def _key(self, vni: int, ip: bytes) -> Array:
         return vni_ip(self._index.key_dtype, vni, ip)
@@ -196,7 +209,10 @@ class ForwardingCache:
         if not sound.all():
             self._index.delete_batch(keys[~sound])
         self._checked[slots[sound]] = 0
-        for vni in np.unique(held["vni"][sound]).tolist():
-            self._enter(vni, self.of_vpc(vni), 0)
+        kept = slots[sound]
+        hashes = destination_hashes(self.entries["vni"][kept], self.entries["ip"][kept])
+        for slot, value in zip(kept.tolist(), hashes.tolist(), strict=True):
+            self._hashes.add(slot, value)
+            self.views.enter(int(self.entries["vni"][slot]), 0)
         strays = np.flatnonzero((self.entries["generation"] % 2 == 1) & (self._checked == UNUSED))
         self.entries["generation"][strays] += np.uint32(1)

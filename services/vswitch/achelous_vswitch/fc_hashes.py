@@ -21,12 +21,12 @@ class HashChains:
         self._next = np.zeros(slots, np.int32)
         self._hashes: Hashes = np.zeros(slots, np.uint32)
 
-    def add(self, slots: Slots, hashes: Hashes) -> None:
-        """Enter slots that are not here; one step for each."""
-        self._hashes[slots] = hashes
-        for slot, bucket in zip(slots.tolist(), (hashes & self._mask).tolist(), strict=True):
-            self._next[slot] = self._first[bucket]
-            self._first[bucket] = slot
+    def add(self, slot: int, value: int) -> None:
+        """Enter a slot that is not here with the hash of its destination."""
+        self._hashes[slot] = value
+        bucket = value & self._mask
+        self._next[slot] = self._first[bucket]
+        self._first[bucket] = slot
 
     def remove(self, slot: int) -> None:
         """Take out a slot that is here."""

@@ -104,6 +104,7 @@ def open_dataplane(settings: VswitchSettings, netns: NetNs) -> Iterator[Dataplan
             yield Dataplane(
                 config=maps["config"].mmap(),
                 ports=maps["ports"].mmap(),
+                leases=maps["leases"].mmap(),
                 fc=maps["fc"].mmap(),
                 gateways=maps["gateways"].mmap(),
                 session_counts=maps["session_counts"].mmap(),
@@ -111,7 +112,8 @@ def open_dataplane(settings: VswitchSettings, netns: NetNs) -> Iterator[Dataplan
                 port_by_ifindex=maps["port_by_ifindex"],
                 endpoints=maps["endpoints"],
                 vnis=maps["vnis"],
-                acl=maps["acl"],
+                acl_sets=maps["acl_sets"],
+                acl_words=maps["acl_words"].mmap(),
                 fc_index=maps["fc_index"],
                 sessions=maps["sessions"],
                 vteps=maps["vteps"],
@@ -146,13 +148,15 @@ def _capacities(settings: VswitchSettings) -> dict[str, int]:
     return {
         "ports": ports,
         "counters": ports,
+        "leases": ports,
         "port_by_ifindex": ports,
-        "endpoints": ports,
+        "endpoints": 2 * ports,  # an IPv4 and an IPv6 address each
         "vnis": ports,
-        "acl": 4 * ports,  # two directions, and as many that were replaced a moment ago
+        "acl_sets": 4 * ports,  # two directions, and as many that were replaced a moment ago
+        "acl_words": settings.max_rule_words,
         "fc": fc,
         "fc_index": fc,
-        "learn_seen": fc,
+        "relayed": fc,
         "sessions": settings.max_sessions,
         "session_ring": settings.max_sessions,
         "session_counts": ports,

@@ -6,29 +6,15 @@ denied. A vNIC in no group at all may send anything and receive only answers.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from ipaddress import IPv4Address
 from uuid import UUID
 
-from achelous_shared.messages import HostDocument, Port, SecurityRule
+from achelous_shared.messages import HostDocument, Port
 from achelous_shared.names import VNI_MAX, VNI_MIN, port_ifname
 from achelous_shared.routes import ip_of
-
-
-class Rule(NamedTuple):
-    """An allow rule of one direction; the fields of C's ``ach_rule``."""
-
-    remote: bytes
-    remote_len: int
-    protocol: int
-    port_min: int
-    port_max: int
-
-
-Rules = frozenset[Rule]
-"""All rules of one direction. Order means nothing: they only allow."""
-
-ALLOW_ALL: Final[Rules] = frozenset({Rule(bytes(16), 0, 0, 0, 0xFFFF)})
-ALLOW_NONE: Final[Rules] = frozenset()
+from achelous_vswitch.classifier import MAX_RULES, Rules
+from achelous_vswitch.lease import NO_LEASE, Lease, lease_of
+from achelous_vswitch.rule_book import RuleBook, check
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +29,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class PortConfig:
-    """What the packet path knows of a vNIC. Addresses as bytes, 16 and 6."""
+    """What the packet path knows of a vNIC. Addresses as bytes, 16 and 6; no ``ip6``: none."""
 
     vni: int
     ip: bytes
@@ -53,11 +39,22 @@ class PortConfig:
     mtu: int
     rules_in: Rules
     rules_out: Rules
+    identity: int = 0
+    """Number of its set of security groups; 0: none that matters."""
+    ip6: bytes = b""
+    router6: bytes = b""
+    prefix_len6: int = 0
+    lease: Lease = NO_LEASE
 
     @property
-    def identity(self) -> tuple[int, bytes, bytes]:
+    def key(self) -> tuple[int, bytes, bytes, bytes]:
         """With another one of these it is another vNIC: sessions do not survive the change."""
-        return self.vni, self.ip, self.mac
+        return self.vni, self.ip, self.ip6, self.mac
+
+    @property
+    def addresses(self) -> tuple[bytes, ...]:
+        """Of both families; each is an endpoint of its own."""
+        return (self.ip, self.ip6) if self.ip6 else (self.ip,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +95,9 @@ class Plan:
     """vNICs whose device is not there."""
 
 
-def resolve(document: HostDocument, *, max_ports: int, max_rules: int) -> Desired:
+def resolve(document: HostDocument, *, max_ports: int, max_rules: int = MAX_RULES) -> Desired:
     """Check every port of the document on its own: one that cannot run fails alone."""
-    rules = _RuleBook(document.security_groups, max_rules)
+    rules = RuleBook(document.security_groups, document.identities, max_rules)
     ports: dict[str, DesiredPort] = {}
     failed: dict[UUID, str] = {}
     taken: dict[tuple[int, bytes], UUID] = {}
@@ -111,7 +108,7 @@ def resolve(document: HostDocument, *, max_ports: int, max_rules: int) -> Desire
         except ValueError as error:
             failed[port.vnic_id] = str(error)
         else:
-            taken[port.vni, port.ip] = port.vnic_id
+            taken.update({(port.vni, ip): port.vnic_id for ip in want.config.addresses})
             ports[want.device] = want
     return Desired(document.revision, ports, failed)
 
@@ -120,7 +117,7 @@ def plan(desired: Desired, bound: Mapping[str, BoundPort], links: Mapping[str, L
     """The difference between what shall run and what runs, given the devices that are there.
 
     ``bound`` and ``links`` are by device name. A device that came back as another one (a new
-    ifindex), and a vNIC with another identity, is unbound and bound again.
+    ifindex), and a vNIC with another key, is unbound and bound again.
     """
     unbind, update, bind, waiting = [], [], [], []
     for device, port in bound.items():
@@ -142,7 +139,7 @@ def _same_vnic(port: BoundPort, want: DesiredPort, link: Link | None) -> bool:
     return (
         link is not None
         and (port.link.ifindex, port.link.peer) == (link.ifindex, link.peer)
-        and port.config.identity == want.config.identity
+        and port.config.key == want.config.key
     )
 
 
@@ -152,75 +149,50 @@ def _check_room(
     taken: Mapping[tuple[int, bytes], UUID],
     max_ports: int,
 ) -> None:
-    vni, ip, _ = want.config.identity
-    if (vni, ip) in taken:
-        raise ValueError(f"address {ip_of(ip)} of VNI {vni} is vNIC {taken[vni, ip]}'s")
+    vni = want.config.vni
+    for ip in want.config.addresses:
+        if (vni, ip) in taken:
+            raise ValueError(f"address {ip_of(ip)} of VNI {vni} is vNIC {taken[vni, ip]}'s")
     if want.device in ports:
         raise ValueError(f"device {want.device} is vNIC {ports[want.device].vnic_id}'s")
     if len(ports) >= max_ports:
         raise ValueError(f"the host runs at most {max_ports} vNICs")
 
 
-class _RuleBook:
-    """Rules of sets of groups; vNICs in the same groups share one result."""
-
-    def __init__(self, groups: Mapping[UUID, tuple[SecurityRule, ...]], max_rules: int) -> None:
-        self._groups = groups
-        self._max = max_rules
-        self._known: dict[frozenset[UUID], tuple[Rules, Rules]] = {}
-
-    def of(self, groups: frozenset[UUID]) -> tuple[Rules, Rules]:
-        """(in, out). Raises ValueError with what is wrong with them."""
-        if groups not in self._known:
-            self._known[groups] = self._merge(groups)
-        return self._known[groups]
-
-    def _merge(self, groups: frozenset[UUID]) -> tuple[Rules, Rules]:
-        if not groups:
-            return ALLOW_NONE, ALLOW_ALL
-        for group in groups:
-            if group not in self._groups:
-                raise ValueError(f"security group {group} is not in the document")
-        rules = [rule for group in groups for rule in self._groups[group]]
-        for rule in rules:
-            _check_rule(rule)
-        inward = self._limited("inbound", [rule for rule in rules if not rule.egress])
-        return inward, self._limited("outbound", [rule for rule in rules if rule.egress])
-
-    def _limited(self, direction: str, rules: list[SecurityRule]) -> Rules:
-        found = frozenset(
-            Rule(r.remote, r.remote_len, r.protocol, r.port_min, r.port_max) for r in rules
-        )
-        if len(found) > self._max:
-            raise ValueError(
-                f"its security groups have {len(found)} {direction} rules, at most {self._max}"
-                " are possible"
-            )
-        return found
-
-
-def _check_rule(rule: SecurityRule) -> None:
-    _check("remote address of a rule", len(rule.remote), 16, 16, "bytes")
-    _check("prefix length of a rule's remote", rule.remote_len, 0, 128)
-    _check("protocol of a rule", rule.protocol, 0, 255)
-    _check("first port of a rule", rule.port_min, 0, rule.port_max)
-    _check("last port of a rule", rule.port_max, 0, 0xFFFF)
-
-
-def _config(port: Port, rules: _RuleBook) -> PortConfig:
-    _check("VNI", port.vni, VNI_MIN, VNI_MAX)
-    _check("address", len(port.ip), 16, 16, "bytes")
-    _check("router's address", len(port.router), 16, 16, "bytes")
-    _check("MAC", len(port.mac), 6, 6, "bytes")
-    _check("subnet's prefix length", port.prefix_len, 96, 128)
-    _check("MTU", port.mtu, 68, 0xFFFF)
-    rules_in, rules_out = rules.of(frozenset(port.security_groups))
+def _config(port: Port, rules: RuleBook) -> PortConfig:
+    check("VNI", port.vni, VNI_MIN, VNI_MAX)
+    check("address", len(port.ip), 16, 16, "bytes")
+    check("router's address", len(port.router), 16, 16, "bytes")
+    check("MAC", len(port.mac), 6, 6, "bytes")
+    check("subnet's prefix length", port.prefix_len, 96, 128)
+    check("MTU", port.mtu, 68, 0xFFFF)
+    check("identity", port.identity, 0, 0xFFFF)
+    _check_ipv6(port)
+    rules_in, rules_out = rules.of(port.vni, frozenset(port.security_groups))
     return PortConfig(
-        port.vni, port.ip, port.mac, port.router, port.prefix_len, port.mtu, rules_in, rules_out
+        vni=port.vni,
+        ip=port.ip,
+        mac=port.mac,
+        router=port.router,
+        prefix_len=port.prefix_len,
+        mtu=port.mtu,
+        rules_in=rules_in,
+        rules_out=rules_out,
+        identity=port.identity,
+        ip6=port.ip6,
+        router6=port.router6,
+        prefix_len6=port.prefix_len6,
+        lease=lease_of(port),
     )
 
 
-def _check(what: str, value: int, least: int, most: int, unit: str = "") -> None:
-    if not least <= value <= most:
-        wanted = f"{least}" if least == most else f"{least}..{most}"
-        raise ValueError(f"{what} is {value} {unit}".rstrip() + f", should be {wanted}")
+def _check_ipv6(port: Port) -> None:
+    if not port.ip6:
+        check("IPv6 router's address of a vNIC without IPv6", len(port.router6), 0, 0, "bytes")
+        check("IPv6 prefix length of a vNIC without IPv6", port.prefix_len6, 0, 0)
+        return
+    check("IPv6 address", len(port.ip6), 16, 16, "bytes")
+    check("IPv6 router's address", len(port.router6), 16, 16, "bytes")
+    check("IPv6 subnet's prefix length", port.prefix_len6, 1, 128)
+    if isinstance(ip_of(port.ip6), IPv4Address) or port.ip6 == bytes(16):
+        raise ValueError(f"IPv6 address is {ip_of(port.ip6)}, should be a unicast one of IPv6")

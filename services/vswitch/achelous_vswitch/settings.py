@@ -3,6 +3,8 @@
 from typing import Literal
 from uuid import UUID
 
+from pydantic import Field
+
 from achelous_shared.settings import DataplaneSettings
 
 
@@ -12,10 +14,15 @@ class VswitchSettings(DataplaneSettings):
     host_id: UUID
 
     max_ports: int = 1024
-    """vNICs at once. This and the next two size maps: pins of another size are not adopted."""
+    """vNICs at once. This and the next three size maps: pins of another size are not adopted."""
     max_fc: int = 65_536
     """Destinations on other hosts known at once."""
+    max_fc_per_vnic: int = 16_384
+    """Of these learned for one vNIC: its further destinations stay with the gateways."""
     max_sessions: int = 262_144
+    max_rule_words: int = 2_097_152
+    """Of 8 bytes, for the rules of all vNICs: about 100 for ten rules, 20,000 for 500; vNICs
+    with the same rules share them."""
 
     reconcile: Literal["delta", "per_entry"] = "delta"
     """How entries are kept true: by asking what changed in their VPCs, or each one again."""
@@ -29,6 +36,14 @@ class VswitchSettings(DataplaneSettings):
     """Then the next live gateway is asked."""
     negative_s: float = 1.0
     """So long a destination without a route is not asked for again."""
+    learn_packets: int = Field(default=2, ge=1, lt=2**32)
+    """A destination is worth a route after so many relayed packets: see docs/rsp.md."""
+    learn_bytes: int = Field(default=8192, ge=0, lt=2**32)
+    """Or after so many bytes, its first segment of a bulk transfer; 0: packets alone decide."""
+    learn_after_s: float = Field(default=0.0, ge=0)
+    """And no sooner than this after the first of them."""
+    learn_pause_s: float = Field(default=10.0, gt=0)
+    """After a pause so long, what was relayed before counts no more."""
     learn_interval_s: float = 0.1
     """At most one learn event per destination in this time."""
     learn_per_window: int = 64

@@ -95,6 +95,7 @@ class Shower:
             device=want.device,
             vni=want.config.vni,
             ip=str(ip_of(want.config.ip)),
+            ip6=str(ip_of(want.config.ip6)) if want.config.ip6 else "",
             mac=mac_of(want.config.mac),
             state=state,
             rules_in=len(want.config.rules_in),

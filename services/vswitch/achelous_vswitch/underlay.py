@@ -13,6 +13,10 @@ async def bind(dataplane: Dataplane, underlay: Underlay, settings: VswitchSettin
     config["learn_interval_ns"] = int(settings.learn_interval_s * 1e9)
     config["learn_per_window"] = settings.learn_per_window
     config["samples_per_window"] = settings.samples_per_window
+    config["learn_packets"] = settings.learn_packets
+    config["learn_bytes"] = settings.learn_bytes
+    config["learn_after_ns"] = int(settings.learn_after_s * 1e9)
+    config["learn_pause_ns"] = int(settings.learn_pause_s * 1e9)
     config["session_timeout_ns"] = timeouts_ns(settings)
     config["session_limit"] = settings.session_limit
     config["session_ring"] = settings.max_sessions

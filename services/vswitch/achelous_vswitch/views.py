@@ -35,12 +35,12 @@ class Views:
         """The view of a VPC, or None if nothing of it is held."""
         return self._views.get(vni)
 
-    def enter(self, vni: int, as_of: int, entries: int = 1) -> None:
-        """Entries of a VPC were written, true as of ``as_of``; 0: nobody knows."""
+    def enter(self, vni: int, as_of: int) -> None:
+        """An entry of a VPC was written, true as of ``as_of``; 0: nobody knows."""
         view = self._views.get(vni)
         if view is None:
             view = self._views[vni] = View(as_of)
-        view.entries += entries
+        view.entries += 1
         view.revision = min(view.revision, as_of)
         view.lowest = as_of if view.lowest is None else min(view.lowest, as_of)
 

@@ -1,66 +1,100 @@
-/* Security groups: stateful allow rules. A session asks them once per local port, in the direction
- * of its first packet, and again when the rules have changed. */
+/* Security groups: stateful rules. A session asks them once per local port, in the direction of its
+ * first packet, and again when the rules or the other end's identity have changed. */
 #ifndef VSWITCH_ACL_H
 #define VSWITCH_ACL_H
 
 #include "hop.h"
+#include "classify.h"
 
-struct acl_query {
-    __u8 remote[16];
-    const struct ach_ruleset *set;
-    __u16 port; /* the destination port of the session's first packet */
-    __u8 proto;
-    bool allowed;
-};
+#define PROTO_ICMPV6      58
+#define ICMPV6_ECHO       128
+#define ICMPV6_ECHO_REPLY 129
 
-static long acl_try_rule(__u32 index, struct acl_query *query) {
-    if (index >= ACH_MAX_RULES)
-        return 1;
-    const struct ach_rule *rule = &query->set->rules[index];
-    if (rule->proto && rule->proto != query->proto)
-        return 0;
-    if (query->port < rule->port_min || query->port > rule->port_max)
-        return 0;
-    query->allowed = ach_in_prefix(query->remote, rule->remote, rule->remote_len);
-    return query->allowed;
+static __always_inline __u32 initiator_of(const struct flow *flow) {
+    return flow->session->flags & ACH_SESSION_INITIATOR_1;
 }
 
-/* A function of its own, so that the verifier walks it once. */
-static __noinline bool acl_allows(__u32 set_id, struct acl_query *query) {
-    query->allowed = false;
-    query->set = bpf_map_lookup_elem(&acl, &set_id);
-    if (!query->set)
-        return false;
-    __u32 count = query->set->count;
-    bpf_loop(count < ACH_MAX_RULES ? count : ACH_MAX_RULES, acl_try_rule, query, 0);
-    return query->allowed;
+/* The identity of the receiver of a guest's packet, where the sender's egress rules ask for it: of
+ * the vNIC on this host, or as the FC has it. */
+static __always_inline __s32 identity_of_next(const struct flow *flow,
+                                              const struct next_hop *next) {
+    if (next->port)
+        return next->port->identity;
+    return next->route && flow->from == initiator_of(flow) ? next->route->identity : ACL_UNKNOWN;
 }
 
-/* Whether the rules of the local port on `side` allow the session. The answer is kept in the
- * session while neither the port nor its rules change; a session that they no longer allow ends. */
+/* The identity of the sender of a packet from another host, where the receiver's ingress rules ask
+ * for it. Replies keep to the FC's word: while groups change, the two may differ for a moment. */
+static __always_inline __s32 identity_of_sender(const struct flow *flow, __u16 on_the_wire) {
+    return flow->from == initiator_of(flow) ? on_the_wire : ACL_UNKNOWN;
+}
+
+/* The ICMP type of the session's first packet, when this one is a reply to it. */
+static __always_inline __u8 icmp_counterpart(__u8 type) {
+    switch (type) {
+    case ACH_ICMP_ECHO_REPLY:
+        return ACH_ICMP_ECHO;
+    case ACH_ICMP_ECHO:
+        return ACH_ICMP_ECHO_REPLY;
+    case ICMPV6_ECHO_REPLY:
+        return ICMPV6_ECHO;
+    case ICMPV6_ECHO:
+        return ICMPV6_ECHO_REPLY;
+    default:
+        return type;
+    }
+}
+
+/* What the session's first packet asked for. */
+static __always_inline __u32 service_of(const struct ach_packet *packet, bool reply) {
+    switch (packet->proto) {
+    case IPPROTO_TCP:
+    case IPPROTO_UDP:
+        return ACH_SERVICE(packet->proto, bpf_ntohs(reply ? packet->sport : packet->dport));
+    case IPPROTO_ICMP:
+    case PROTO_ICMPV6: {
+        __u8 type = reply ? icmp_counterpart(packet->icmp_type) : packet->icmp_type;
+        return ACH_SERVICE(packet->proto, (__u32)type << 8 | packet->icmp_code);
+    }
+    default:
+        return ACH_SERVICE(packet->proto, 0);
+    }
+}
+
+/* Whether the rules of the local port on `side` allow the session; query->identity is that of the
+ * other end. The answer is kept in the session while neither the port nor its rules nor the
+ * identity change; a session that they no longer allow ends. A refusal leaves the rule in `query`.
+ */
 static __always_inline int admit(struct flow *flow, const struct ach_packet *packet, __u32 side,
-                                 __u32 slot, const struct ach_port *port) {
+                                 __u32 slot, const struct ach_port *port, struct acl_query *query) {
     struct ach_session *session = flow->session;
     side &= 1;
     __u32 generation = port->generation, acl_gen = port->acl_gen;
-    if (session->acl_port[side] == slot && session->acl_gen[side] == acl_gen &&
-        hop_is(&session->hop[side], slot | ACH_HOP_LOCAL, generation))
+    __u32 initiator = initiator_of(flow);
+    bool outbound = side == initiator;
+    __u16 *known = &session->identity[side ^ 1];
+    bool asked = session->acl_port[side] == slot &&
+                 hop_is(&session->hop[side], slot | ACH_HOP_LOCAL, generation);
+    /* Every packet on the wire says who sent it; of a receiver 0 may mean that the FC was silent.
+     */
+    if (asked && query->identity == ACL_UNKNOWN && (*known || !outbound))
+        query->identity = *known;
+    bool same = query->identity == ACL_UNKNOWN || query->identity == *known;
+    if (asked && same && session->acl_gen[side] == acl_gen)
         return 0;
     flow->slow = true;
-    __u32 initiator = session->flags & ACH_SESSION_INITIATOR_1;
-    bool outbound = side == initiator;
-    struct acl_query query = {
-        .port = bpf_ntohs(flow->from == initiator ? packet->dport : packet->sport),
-        .proto = packet->proto,
-    };
-    ach_copy_ip(query.remote, side == flow->from ? packet->to.ip : packet->from.ip);
-    if (!acl_allows(outbound ? port->acl_out : port->acl_in, &query)) {
-        if (!flow->fresh)
+    query->set = outbound ? port->acl_out : port->acl_in;
+    query->service = service_of(packet, flow->from != initiator);
+    ach_copy_ip(query->remote, side == flow->from ? packet->to.ip : packet->from.ip);
+    int error = acl_classify(query, outbound ? -ACH_DROP_ACL_EGRESS : -ACH_DROP_ACL_INGRESS);
+    if (error) {
+        if (!flow->fresh && error != -ACH_DROP_IDENTITY_UNKNOWN)
             session_remove(&flow->key, flow->session);
-        return outbound ? -ACH_DROP_ACL_EGRESS : -ACH_DROP_ACL_INGRESS;
+        return error;
     }
     session->acl_port[side] = slot;
     session->acl_gen[side] = acl_gen;
+    *known = query->identity == ACL_UNKNOWN ? 0 : query->identity;
     hop_write(&session->hop[side], slot | ACH_HOP_LOCAL, generation);
     return 0;
 }

@@ -5,11 +5,12 @@
 
 #include "ach_layout.h"
 
-#define PORTS     1024
-#define FC_SLOTS  65536
-#define VTEPS     65536
-#define RULE_SETS 4096
-#define SESSIONS  262144
+#define PORTS      1024
+#define FC_SLOTS   65536
+#define VTEPS      65536
+#define RULE_SETS  4096
+#define RULE_WORDS 2097152
+#define SESSIONS   262144
 
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
@@ -26,6 +27,14 @@ struct {
     __type(key, __u32);
     __type(value, struct ach_port);
 } ports SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(map_flags, BPF_F_MMAPABLE);
+    __uint(max_entries, PORTS);
+    __type(key, __u32);
+    __type(value, struct ach_lease);
+} leases SEC(".maps");
 
 struct {
     __uint(type, BPF_MAP_TYPE_HASH);
@@ -54,7 +63,15 @@ struct {
     __uint(max_entries, RULE_SETS);
     __type(key, __u32);
     __type(value, struct ach_ruleset);
-} acl SEC(".maps");
+} acl_sets SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(map_flags, BPF_F_MMAPABLE);
+    __uint(max_entries, RULE_WORDS);
+    __type(key, __u32);
+    __type(value, __u64);
+} acl_words SEC(".maps");
 
 struct {
     __uint(type, BPF_MAP_TYPE_HASH);
@@ -143,13 +160,22 @@ struct {
     __uint(max_entries, 1 << 20);
 } samples SEC(".maps");
 
-/* Forgotten entries only mean that a destination is asked for once more. */
+/* What was relayed to a destination since its last pause. CPUs may lose each other's counts. */
+struct relayed_flow {
+    __u64 first_ns;
+    __u64 last_ns;
+    __u64 told_ns; /* of the last learn event, 0: none */
+    __u64 packets;
+    __u64 bytes;
+};
+
+/* Forgotten entries only mean that counting starts again, or that one event more is sent. */
 struct {
     __uint(type, BPF_MAP_TYPE_LRU_HASH);
     __uint(max_entries, FC_SLOTS);
     __type(key, struct ach_vni_ip);
-    __type(value, __u64);
-} learn_seen SEC(".maps");
+    __type(value, struct relayed_flow);
+} relayed SEC(".maps");
 
 struct fragment_key {
     struct ach_vni_ip from;
@@ -162,6 +188,8 @@ struct fragment_key {
 struct fragment_ports {
     __be16 sport;
     __be16 dport;
+    __u8 icmp_type;
+    __u8 icmp_code;
 };
 
 /* The ports of datagrams whose first fragment has passed. */

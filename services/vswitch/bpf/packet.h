@@ -16,10 +16,13 @@ static __always_inline int parse_fragment(struct ach_cursor *at, const struct ip
             return -ACH_DROP_FRAGMENT;
         packet->sport = known->sport;
         packet->dport = known->dport;
+        packet->icmp_type = known->icmp_type;
+        packet->icmp_code = known->icmp_code;
         return 0;
     }
     int error = ach_parse_transport(at, packet);
-    struct fragment_ports found = {packet->sport, packet->dport};
+    struct fragment_ports found = {packet->sport, packet->dport, packet->icmp_type,
+                                   packet->icmp_code};
     if (!error)
         bpf_map_update_elem(&fragments, &key, &found, BPF_ANY);
     return error;
@@ -43,6 +46,8 @@ static __always_inline int parse_packet(struct ach_cursor *at, __u32 vni,
     packet->proto = proto;
     packet->tos = ip->tos;
     packet->tcp_flags = 0;
+    packet->icmp_type = 0;
+    packet->icmp_code = 0;
     if (ip->frag_off & bpf_htons(ACH_MF | ACH_OFFSET))
         return parse_fragment(at, ip, packet);
     return ach_parse_transport(at, packet);

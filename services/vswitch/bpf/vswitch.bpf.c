@@ -12,6 +12,7 @@
 #include "learn.h"
 #include "deliver.h"
 #include "arp.h"
+#include "services.h"
 #include "sample.h"
 
 #define GUEST_HEADERS    94  /* Ethernet, IPv4 with options, TCP without */
@@ -35,7 +36,8 @@ static __always_inline void count_sent(struct ach_port_counters *counted, struct
 static __always_inline int forward_here(struct __sk_buff *skb, struct flow *flow,
                                         const struct ach_packet *packet,
                                         const struct sender *sender, const struct next_hop *next) {
-    int error = admit(flow, packet, flow->from ^ 1, next->slot, next->port);
+    struct acl_query query = {.identity = sender->port->identity};
+    int error = admit(flow, packet, flow->from ^ 1, next->slot, next->port, &query);
     if (!error)
         error = flow_commit(flow, packet, skb->len);
     if (error)
@@ -56,6 +58,7 @@ static __always_inline int forward_away(struct __sk_buff *skb, struct flow *flow
         .vni = sender->port->vni,
         .smac = sender->port->mac,
         .dmac = route ? route->mac : router_mac,
+        .identity = sender->port->identity,
         .tos = packet->tos,
     };
     if (!tunnel.to)
@@ -73,7 +76,8 @@ static __always_inline int forward_away(struct __sk_buff *skb, struct flow *flow
             route->last_used_ns = flow->now;
     } else {
         sender->counted->relayed++;
-        learn_destination(&packet->to, sender->slot, flow->now, sender->config, sender->counted);
+        learn_destination(&packet->to, sender->slot, flow->now, skb->len, sender->config,
+                          sender->counted);
     }
     return to_vtep(skb, &tunnel, sender->config);
 }
@@ -93,11 +97,16 @@ static __always_inline int guest_packet(struct __sk_buff *skb, struct ach_cursor
     struct flow flow;
     struct next_hop next;
     error = flow_open(&flow, &packet, sender->config, sender->slot, 0);
-    if (!error)
-        error = admit(&flow, &packet, flow.from, sender->slot, port);
     if (error)
         return error;
     hop_resolve(&flow, &packet, &next);
+    struct acl_query query = {.identity = identity_of_next(&flow, &next)};
+    error = admit(&flow, &packet, flow.from, sender->slot, port, &query);
+    if (error == -ACH_DROP_IDENTITY_UNKNOWN) /* so that it is known when the guest tries again */
+        learn_destination(&packet.to, sender->slot, flow.now, skb->len, sender->config,
+                          sender->counted);
+    if (error)
+        return error;
     int verdict = next.port ? forward_here(skb, &flow, &packet, sender, &next)
                             : forward_away(skb, &flow, &packet, sender, &next);
     sender->counted->slow_path += flow.slow;
@@ -129,6 +138,9 @@ static __always_inline int guest_frame(struct __sk_buff *skb, __u32 *slot) {
         return -ACH_DROP_UNSUPPORTED_ETHERTYPE;
     if (type == ACH_ETH_ARP)
         return answer_arp(skb, &at, eth, sender.port);
+    __u32 service = asked_service(at, type, sender.port);
+    if (service)
+        bpf_tail_call(skb, &services, service);
     if (type != ACH_ETH_IPV4)
         return -ACH_DROP_UNSUPPORTED_ETHERTYPE;
     if (eth->h_dest[0] & 1)
@@ -139,13 +151,16 @@ static __always_inline int guest_frame(struct __sk_buff *skb, __u32 *slot) {
 /* A packet from another host for the vNIC `port`, still in its outer headers. */
 static __always_inline int arrived_packet(struct __sk_buff *skb, struct ach_packet *packet,
                                           __u32 slot, const struct ach_port *port,
-                                          const struct ach_vswitch_config *config, __u8 outer_tos) {
+                                          const struct ach_vswitch_config *config, __u8 outer_tos,
+                                          __u16 identity) {
     if (bpf_map_lookup_elem(&endpoints, &packet->from))
         return -ACH_DROP_SPOOFED_IP; /* what this host's own vNICs send does not come from others */
     struct flow flow;
     int error = flow_open(&flow, packet, config, slot, ACH_SESSION_ARRIVED);
-    if (!error)
-        error = admit(&flow, packet, flow.from ^ 1, slot, port);
+    if (error)
+        return error;
+    struct acl_query query = {.identity = identity_of_sender(&flow, identity)};
+    error = admit(&flow, packet, flow.from ^ 1, slot, port, &query);
     if (!error)
         error = flow_commit(&flow, packet, skb->len - ACH_ENCAP_LEN);
     struct ach_port_counters *counted = counters_of(slot);
@@ -170,7 +185,8 @@ static __always_inline int underlay_frame(struct __sk_buff *skb, __u32 *slot) {
     __be32 from = ip->saddr;
     if (!bpf_map_lookup_elem(&vteps, &from))
         return -ACH_DROP_UNKNOWN_VTEP;
-    int vni = ach_parse_vxlan(&at);
+    __u16 identity;
+    int vni = ach_parse_vxlan(&at, &identity);
     if (vni < 0)
         return vni;
     __u32 local = vni;
@@ -192,7 +208,7 @@ static __always_inline int underlay_frame(struct __sk_buff *skb, __u32 *slot) {
     *slot = *endpoint;
     if (!ach_same_mac(inner->h_dest, port->mac))
         return -ACH_DROP_FOREIGN_MAC;
-    return arrived_packet(skb, &packet, *endpoint, port, config, ip->tos);
+    return arrived_packet(skb, &packet, *endpoint, port, config, ip->tos, identity);
 }
 
 /* The one exit: counts a drop for the vNIC whose packet it was, or for the host (slot 0). */
@@ -209,6 +225,8 @@ static __always_inline int finish(struct __sk_buff *skb, int verdict, __u32 slot
         sample_drop(skb, slot, reason);
     return ACH_TC_DROP;
 }
+
+#include "answers.h"
 
 SEC("tc")
 int from_guest(struct __sk_buff *skb) {

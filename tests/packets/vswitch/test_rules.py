@@ -1,4 +1,4 @@
-"""Security groups: stateful allow rules by protocol, port range and remote CIDR."""
+"""Security groups: stateful rules by protocol, port range and remote CIDR."""
 
 from typing import Any
 
@@ -71,9 +71,9 @@ def test_a_rule_of_the_receiver(
     assert len(datapath.sessions()) == allowed
 
 
-@pytest.mark.parametrize("position", [0, 1, 255])
+@pytest.mark.parametrize("position", [0, 1, 255, 499])
 def test_the_rule_may_stand_anywhere_in_the_set(datapath: Datapath, position: int) -> None:
-    rules = [Rule("192.0.2.0/24", TCP, (n, n)) for n in range(256)]
+    rules = [Rule("192.0.2.0/24", TCP, (n, n)) for n in range(500)]
     rules[position] = Rule("10.0.0.9/32", UDP, (2000, 2000))
     me = datapath.port(ME.ip, allow_in=rules)
     assert datapath.receive(arriving(PEER, me, udp())).verdict is Verdict.REDIRECT
@@ -116,7 +116,9 @@ def test_the_reply_of_a_guest_that_may_send_nothing(datapath: Datapath) -> None:
 
 def test_on_one_host_the_rules_of_both_apply(datapath: Datapath) -> None:
     me = datapath.port(ME.ip, allow_in=(), allow_out=[Rule(proto=UDP)])
-    other = datapath.port(NEIGHBOUR.ip, allow_in=[Rule(ports=(2000, 2000))], allow_out=())
+    other = datapath.port(
+        NEIGHBOUR.ip, allow_in=[Rule(proto=UDP, ports=(2000, 2000))], allow_out=()
+    )
     assert datapath.send(me, frame(ME, other.guest.ip, tcp())).dropped == f"{me.slot}:ACL_EGRESS"
     refused = datapath.send(me, frame(ME, other.guest.ip, udp(dport=2001)))
     assert refused.dropped == f"{me.slot}:ACL_INGRESS"

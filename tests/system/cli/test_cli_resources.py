@@ -110,7 +110,7 @@ async def test_security_groups_have_rules(cli: Cli, acme: str) -> None:
     assert esp["protocol"] == 50
 
     assert (await cli.json(*rules, "show", "web", rule["id"])) == rule
-    assert len((await cli.json(*rules, "list", group["id"]))["items"]) == 3
+    assert len((await cli.json(*rules, "list", group["id"]))["items"]) == 4
     table = (await cli("security-group", "show", "web")).out
     assert f"{rule['id']}  ingress    tcp       80        443       10.0.0.0/8" in table
     assert (await cli(*rules, "delete", "web", rule["id"])).code == 0

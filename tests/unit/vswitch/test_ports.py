@@ -1,5 +1,6 @@
 """The ports and rule sets of the packet path, written, changed, and adopted by a new agent."""
 
+from dataclasses import replace
 from uuid import UUID
 
 import numpy as np
@@ -8,13 +9,15 @@ from vswitch_memory import MemoryTable, memory_dataplane
 
 from achelous_shared.names import port_ifname
 from achelous_shared.routes import ip_bytes
+from achelous_vswitch.classifier import ALLOW_ALL, ALLOW_NONE, Rule, Rules
 from achelous_vswitch.dataplane import Dataplane, vni_ip
-from achelous_vswitch.plan import ALLOW_ALL, ALLOW_NONE, DesiredPort, Link, PortConfig, Rule, Rules
+from achelous_vswitch.lease import Lease
+from achelous_vswitch.plan import BoundPort, DesiredPort, Link, PortConfig
 from achelous_vswitch.ports import PortTable
 from achelous_vswitch.rules import RuleSets
 
 VNI = 7
-SSH: Rules = frozenset({Rule(bytes(16), 0, 6, 22, 22)})
+SSH = Rules.of([(Rule(1000, True, 6, 22, 22, bytes(16), 0), UUID(int=22))])
 
 
 def link(number: int) -> Link:
@@ -29,17 +32,31 @@ def want(number: int, rules_in: Rules = SSH, rules_out: Rules = ALLOW_ALL) -> De
     return DesiredPort(UUID(int=number), link(number).name, config)
 
 
+def dual(number: int) -> DesiredPort:
+    """Like `want`, with an IPv6 address."""
+    base = want(number)
+    config = replace(
+        base.config, ip6=ip_bytes(f"fd00::{number}"), router6=ip_bytes("fd00::ff"), prefix_len6=64
+    )
+    return replace(base, config=config)
+
+
+def without_rules(port: DesiredPort | BoundPort) -> PortConfig:
+    """What an agent that starts can see of a port."""
+    return replace(port.config, rules_in=ALLOW_NONE, rules_out=ALLOW_NONE)
+
+
 class Agent:
     """One life of an agent over a packet path; `links` are the devices that it finds."""
 
     def __init__(self, dataplane: Dataplane, *links: Link) -> None:
         self.dataplane = dataplane
-        self.rules = RuleSets(dataplane.acl, rest_s=1.0)
+        self.rules = RuleSets(dataplane.acl_sets, dataplane.acl_words, rest_s=1.0)
         self.rules.adopt(now=0)
         self.ports = PortTable(dataplane, self.rules, links)
 
-    def slot(self, number: int) -> int | None:
-        key = vni_ip(self.dataplane.endpoints.key_dtype, VNI, ip_bytes(f"10.0.0.{number}"))
+    def slot(self, number: int, prefix: str = "10.0.0.") -> int | None:
+        key = vni_ip(self.dataplane.endpoints.key_dtype, VNI, ip_bytes(f"{prefix}{number}"))
         found = self.dataplane.endpoints.lookup(key)
         return None if found is None else int(found)
 
@@ -63,7 +80,7 @@ def test_a_bound_port_is_found_by_device_and_by_address(agent: Agent, dataplane:
     entry = dataplane.ports[slot]
     assert entry["generation"] % 2 == 1
     assert (entry["ifindex"], entry["flags"]) == (101, 1)
-    assert agent.rules.content(int(entry["acl_in"])) == SSH
+    assert agent.rules.id_of(SSH) == entry["acl_in"]
 
 
 def test_an_unbound_port_is_found_no_more_and_its_sessions_end(
@@ -127,8 +144,8 @@ def test_equal_rules_are_one_set_and_go_when_nobody_has_held_them_for_a_while(
 
 
 def test_a_port_whose_rules_do_not_fit_leaves_nothing_behind(dataplane: Dataplane) -> None:
-    assert isinstance(dataplane.acl, MemoryTable)
-    dataplane.acl.limit = 1
+    assert isinstance(dataplane.acl_sets, MemoryTable)
+    dataplane.acl_sets.limit = 1
     agent = Agent(dataplane)
     with pytest.raises(OSError, match="full"):
         agent.ports.bind(want(1), link(1), now=0)
@@ -141,9 +158,11 @@ def test_a_new_agent_finds_the_ports_as_they_run(agent: Agent, dataplane: Datapl
         agent.ports.bind(want(number), link(number), now=0)
     before = dataplane.ports.copy()
     again = Agent(dataplane, link(1), link(2))
-    assert {d: port.config for d, port in again.ports.bound.items()} == {
-        link(n).name: want(n).config for n in (1, 2)
+    assert {device: port.slot for device, port in again.ports.bound.items()} == {
+        link(n).name: agent.slot(n) for n in (1, 2)
     }
+    for number in (1, 2):  # what rules they have it sees when it is told what they shall be
+        again.ports.update(want(number), now=0)
     assert again.ports.bound == agent.ports.bound
     assert (dataplane.ports == before).all()
     again.rules.sweep(now=99)
@@ -170,3 +189,66 @@ def test_repair_finishes_what_an_agent_that_died_had_begun(
     assert dataplane.port_by_ifindex.lookup(101) == again.slot(1)
     assert again.slot(2) is None
     assert dataplane.port_by_ifindex.lookup(102) is None
+
+
+# ---- both families -----------------------------------------------------------------------------
+
+
+def test_a_port_is_found_by_either_address_until_it_is_unbound(
+    agent: Agent, dataplane: Dataplane
+) -> None:
+    agent.ports.bind(dual(1), link(1), now=0)
+    slot = agent.slot(1)
+    assert slot
+    assert agent.slot(1, "fd00::") == slot
+    entry = dataplane.ports[slot]
+    assert entry["ip6"].tobytes() == ip_bytes("fd00::1")
+    assert entry["router6"].tobytes() == ip_bytes("fd00::ff")
+    assert entry["prefix_len6"] == 64
+    agent.ports.unbind(link(1).name, now=0)
+    assert (agent.slot(1), agent.slot(1, "fd00::")) == (None, None)
+
+
+def test_a_slot_remembers_no_ipv6_address_of_the_vnic_before(
+    agent: Agent, dataplane: Dataplane
+) -> None:
+    for number in (1, 2, 3, 4):
+        agent.ports.bind(dual(number), link(number), now=0)
+        agent.ports.unbind(link(number).name, now=0)
+    agent.ports.bind(want(1), link(1), now=9)
+    entry = dataplane.ports[agent.slot(1)]
+    assert not entry["ip6"].any()
+    assert not entry["router6"].any()
+    assert entry["prefix_len6"] == 0
+
+
+def test_a_new_agent_finds_both_addresses_and_repairs_them(
+    agent: Agent, dataplane: Dataplane
+) -> None:
+    agent.ports.bind(dual(1), link(1), now=0)
+    agent.ports.bind(want(2), link(2), now=0)
+    key = vni_ip(dataplane.endpoints.key_dtype, VNI, ip_bytes("fd00::1"))
+    dataplane.endpoints.delete(key)
+    stray = vni_ip(dataplane.endpoints.key_dtype, VNI, ip_bytes("fd00::99"))
+    dataplane.endpoints.update(stray, 1)
+    again = Agent(dataplane, link(1), link(2))
+    again.ports.repair()
+    for wanted in (dual(1), want(2)):
+        assert without_rules(again.ports.bound[wanted.device]) == without_rules(wanted)
+    assert again.slot(1, "fd00::") == again.slot(1)
+    assert dataplane.endpoints.lookup(stray) is None
+
+
+# ---- what guests are told ------------------------------------------------------------------------
+
+
+def test_a_new_agent_finds_what_guests_are_told(agent: Agent, dataplane: Dataplane) -> None:
+    told = Lease(600, b"four", b"six", b"advertisement")
+    base = dual(1)
+    leased = replace(base, config=replace(base.config, lease=told))
+    agent.ports.bind(leased, link(1), now=0)
+    again = Agent(dataplane, link(1))
+    assert again.ports.bound[link(1).name].config.lease == told
+    shorter = replace(base.config, lease=Lease(600, b"4", b"", b""))
+    again.ports.update(replace(base, config=shorter), now=0)
+    assert Agent(dataplane, link(1)).ports.bound[link(1).name].config.lease == shorter.lease

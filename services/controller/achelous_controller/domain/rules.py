@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 from enum import IntEnum
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 from typing import Final
+
+from achelous_controller.domain.networks import Network
 
 MAX_RULES: Final = 50
 """Of one security group."""
@@ -16,6 +18,7 @@ DEFAULT_GROUP: Final = "default"
 
 PORT_MAX: Final = 65535
 EVERYWHERE: Final = IPv4Network("0.0.0.0/0")
+EVERYWHERE6: Final = IPv6Network("::/0")
 
 
 class Protocol(IntEnum):
@@ -38,13 +41,14 @@ class Rule:
     protocol: int
     port_min: int
     port_max: int
-    remote: IPv4Network
+    remote: Network
 
 
-ALLOW_ALL_EGRESS: Final = Rule(
-    egress=True, protocol=Protocol.ANY, port_min=0, port_max=PORT_MAX, remote=EVERYWHERE
+FIRST_RULES: Final = tuple(
+    Rule(egress=True, protocol=Protocol.ANY, port_min=0, port_max=PORT_MAX, remote=remote)
+    for remote in (EVERYWHERE, EVERYWHERE6)
 )
-"""The one rule of a new group; it can be deleted."""
+"""The rules of a new group: they let everything out, and can be deleted."""
 
 
 def has_ports(protocol: int) -> bool:

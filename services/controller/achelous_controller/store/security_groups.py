@@ -14,7 +14,7 @@ from achelous_controller.domain.errors import Conflict, FieldError, Invalid, Not
 from achelous_controller.domain.ids import new_id
 from achelous_controller.domain.precondition import ANYTHING, Precondition
 from achelous_controller.domain.quotas import Resource
-from achelous_controller.domain.rules import ALLOW_ALL_EGRESS, DEFAULT_GROUP, MAX_RULES, Rule
+from achelous_controller.domain.rules import DEFAULT_GROUP, FIRST_RULES, MAX_RULES, Rule
 from achelous_controller.store import objects, quotas
 from achelous_controller.store.database import Record, fetch_one
 from achelous_controller.store.outbox import hosts_changed, lock_vpc
@@ -39,14 +39,15 @@ async def create(connection: AsyncConnection, vpc: Record, name: str) -> Record:
 async def insert_group(
     connection: AsyncConnection, project_id: UUID, vpc_id: UUID, name: str
 ) -> Record:
-    """A group with its first rule, outside the quota."""
+    """A group with its first rules, outside the quota."""
     group = await fetch_one(
         connection,
         insert(security_groups)
         .values(id=new_id(), project_id=project_id, vpc_id=vpc_id, name=name)
         .returning(security_groups),
     )
-    await _insert_rule(connection, group.id, ALLOW_ALL_EGRESS)
+    for rule in FIRST_RULES:
+        await _insert_rule(connection, group.id, rule)
     return group
 
 

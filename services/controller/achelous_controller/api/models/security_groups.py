@@ -1,22 +1,23 @@
 """Bodies about security groups and their rules."""
 
 from enum import StrEnum
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Self
 from uuid import UUID
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from achelous_controller.api.models.common import (
     EXAMPLE_ID,
     EXAMPLE_TIME,
+    AnyNetwork,
     Body,
     Name,
-    Network,
     Timed,
     example,
 )
 from achelous_controller.domain import rules
+from achelous_controller.domain.networks import check_remote
 from achelous_controller.store.database import Record
 
 
@@ -69,7 +70,7 @@ class RuleCreate(Body):
         None, description="Of the destination; alone it is the one port; tcp and udp only"
     )
     port_max: PortNumber | None = None
-    remote: Network = Field(
+    remote: Annotated[AnyNetwork, AfterValidator(check_remote)] = Field(
         rules.EVERYWHERE, description="The other end: the sender of ingress, the target of egress"
     )
 
@@ -95,7 +96,7 @@ class SecurityRule(Timed):
     protocol: NamedProtocol | Number
     port_min: int | None
     port_max: int | None
-    remote: IPv4Network
+    remote: IPv4Network | IPv6Network
 
     @classmethod
     def of(cls, row: Record) -> Self:
@@ -113,7 +114,7 @@ class SecurityRule(Timed):
 
 
 class SecurityGroupCreate(Body):
-    """A new group; it begins with one rule that allows everything out."""
+    """A new group; it begins with two rules that allow everything out, one of each family."""
 
     model_config = example({"vpc_id": EXAMPLE_ID, "name": "web"})
 
