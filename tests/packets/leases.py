@@ -40,13 +40,10 @@ def desired(guest: Guest, **fields: Any) -> Port:
 
 def bind(datapath: Datapath, port: Port, guest: Guest) -> Bound:
     """The vNIC on this host, as the agent writes it."""
-    made = datapath.port(
-        guest.ip,
-        router=port.router,
-        prefix_len=port.prefix_len,
-        ip6=str(ip_of(port.ip6)) if port.ip6 else None,
-        **({"router6": port.router6, "prefix_len6": port.prefix_len6} if port.ip6 else {}),
-    )
+    fields: dict[str, Any] = {"router": port.router, "prefix_len": port.prefix_len}
+    if port.ip6:
+        fields |= {"router6": port.router6, "prefix_len6": port.prefix_len6}
+    made = datapath.port(guest.ip, ip6=str(ip_of(port.ip6)) if port.ip6 else None, **fields)
     give(datapath, made, lease.lease_of(port))
     return made
 
