@@ -109,8 +109,12 @@ class Bus:
 
     async def publish(self, subject: str, message: messages.Message) -> None:
         """Send at most once. Raises `BusError` while no server is connected."""
+        await self.publish_bytes(subject, messages.encode(message))
+
+    async def publish_bytes(self, subject: str, data: bytes) -> None:
+        """Send what is no `Message` at most once, likewise."""
         try:
-            await self._client.publish(subject, messages.encode(message))
+            await self._client.publish(subject, data)
         except (nats.errors.Error, OSError) as error:
             raise BusError(f"publish on {subject}: {error}") from error
         finally:

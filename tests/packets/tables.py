@@ -7,7 +7,11 @@ import numpy as np
 
 from achelous_shared.bpf import BpfObject, MapType, RingBuffer, dtype_of
 
-EVENTS: Final = {"learn": "ach_learn_event", "samples": "ach_drop_sample"}
+EVENTS: Final = {
+    "learn": "ach_learn_event",
+    "samples": "ach_drop_sample",
+    "relayed_for": "ach_relayed_event",
+}
 """What each ring holds."""
 
 

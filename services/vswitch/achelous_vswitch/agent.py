@@ -28,6 +28,7 @@ from achelous_vswitch.gauges import Gauges
 from achelous_vswitch.learner import Learner
 from achelous_vswitch.metrics import Metrics
 from achelous_vswitch.probe import Prober
+from achelous_vswitch.pushed import Pushed
 from achelous_vswitch.reconcile import Reconciler
 from achelous_vswitch.reporter import Reporter
 from achelous_vswitch.rsp_client import RspClient, offered
@@ -65,6 +66,7 @@ class Agent:
             bus, self._gateways, settings.rsp_timeout_s, metrics,
             lambda: offered(dataplane.config[0]),
         )  # fmt: skip
+        self._pushed = Pushed(dataplane, self._cache, metrics)
         self._learner = Learner(dataplane, self._cache, client, settings, metrics)
         self._reconciler = Reconciler(self._cache, dataplane.config, client, settings, metrics)
         self._prober = Prober(self._gateways, netns, settings.probe_s, metrics.probe_rtt_s)
@@ -88,6 +90,7 @@ class Agent:
                 self._devices.run(self._applier.wake),
                 self._applier.run(),
                 self._learner.run(),
+                self._pushed.run(bus, self._own_vtep),
                 self._reconciler.run(),
                 self._prober.run(),
                 self._sessions.run(),
