@@ -1,6 +1,7 @@
 """What guests ask of DHCP and of routers, and what they shall be told, built with scapy."""
 
 from collections.abc import Sequence
+from ipaddress import IPv6Address
 from typing import Any, Final
 from uuid import UUID
 
@@ -44,7 +45,7 @@ def bind(datapath: Datapath, port: Port, guest: Guest) -> Bound:
         guest.ip,
         router=port.router,
         prefix_len=port.prefix_len,
-        ip6=port.ip6 or bytes(16),
+        ip6=str(IPv6Address(port.ip6)) if port.ip6 else None,
         router6=port.router6 or bytes(16),
         prefix_len6=port.prefix_len6,
     )
