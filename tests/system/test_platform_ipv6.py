@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from achelous_lab.api import Rule
-from achelous_lab.platform import Lab, Machine, Object, Size
+from achelous_lab.api import Object, Rule
+from achelous_lab.platform import Instance, Lab, Size
 from achelous_lab.process import run
 from achelous_lab.waiting import wait_until
 
@@ -17,8 +17,8 @@ pytestmark = pytest.mark.kernel
 class Routed:
     """`a` in one subnet on one host, `b` in another on the other."""
 
-    a: Machine
-    b: Machine
+    a: Instance
+    b: Instance
     near: Object
 
 
@@ -35,10 +35,10 @@ async def routed() -> AsyncIterator[Routed]:
         yield Routed(a, b, near)
 
 
-async def says(machine: Machine, *ping: str) -> str:
+async def says(instance: Instance, *ping: str) -> str:
     """What ping prints."""
     argv = ["ping", "-n", "-c", "2", "-i", "0.05", "-W", "1", *ping]
-    return (await run(argv, netns=machine.guest.name, timeout=10, check=False)).stdout.decode()
+    return (await run(argv, netns=instance.guest.name, timeout=10, check=False)).stdout.decode()
 
 
 async def test_subnets_reach_each_other_by_both_families(routed: Routed) -> None:
