@@ -72,8 +72,9 @@ class VswitchSettings(DataplaneSettings):
     other_s: float = 60.0
     refuse_midstream: bool = False
     """Only a SYN opens a TCP session; else any packet that the rules allow does."""
-    session_limit: int = 32_768
-    """Sessions that a vNIC may open, and as many that others may open to it."""
+    session_limit: int = 0
+    """Sessions that a vNIC may open, and as many that others may open to it; 0: an eighth of
+    max_sessions, so that it takes several vNICs that flood at once to fill the table."""
     session_scan_s: float = 0.1
     session_slice: int = 8192
     """Sessions looked at in one scan: all of them are seen every max_sessions / slice scans."""

@@ -18,7 +18,7 @@ async def bind(dataplane: Dataplane, underlay: Underlay, settings: VswitchSettin
     config["learn_after_ns"] = int(settings.learn_after_s * 1e9)
     config["learn_pause_ns"] = int(settings.learn_pause_s * 1e9)
     config["session_timeout_ns"] = timeouts_ns(settings)
-    config["session_limit"] = settings.session_limit
+    config["session_limit"] = settings.session_limit or max(1, settings.max_sessions // 8)
     config["session_ring"] = settings.max_sessions
     config["refuse_midstream"] = settings.refuse_midstream
     config["underlay_ifindex"] = underlay.ifindex
