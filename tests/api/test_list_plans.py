@@ -3,6 +3,7 @@
 import itertools
 import json
 from collections.abc import AsyncIterator, Iterator
+from ipaddress import ip_address
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -12,7 +13,7 @@ from sqlalchemy import Select, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from achelous_controller.store import instances, objects, schema
+from achelous_controller.store import allocation, instances, objects, schema
 from achelous_controller.store.database import create_engine
 from achelous_controller.store.migrate import migrate
 from achelous_lab.servers.postgres import PostgresServer
@@ -129,3 +130,24 @@ async def test_nothing_is_passed_over_to_reach_a_page(filled: AsyncEngine) -> No
     assert "OFFSET" not in str(query)
     (page,) = [node for node in await plan(filled, query) if "Index Cond" in node]
     assert page["Index Name"] == "instances_pkey"
+
+
+async def test_a_free_address_is_found_by_a_walk_that_ends_at_it(filled: AsyncEngine) -> None:
+    """However many addresses are taken before the place where the last search ended."""
+    last_taken = ip_address("10.0.0.0") + ROWS
+    bounds = {
+        "low": last_taken - 10,
+        "high": ip_address("10.255.255.254"),
+        "below": last_taken - 11,
+        "above": ip_address("10.255.255.255"),
+    }
+    query = text(f"EXPLAIN (ANALYZE, FORMAT JSON) {allocation.GAPS.text}").bindparams(
+        *allocation.GAPS._bindparams.values()
+    )
+    async with filled.begin() as connection:
+        values = {"subnet": UUID(int=5), "limit": 2, **bounds}
+        (found,) = (await connection.execute(query, values)).scalar_one()
+
+    (scan,) = [node for node in nodes(found["Plan"]) if "Relation Name" in node]
+    assert scan["Node Type"].startswith("Index")
+    assert scan["Actual Rows"] <= 10

@@ -16,7 +16,7 @@ from achelous_controller.domain.networks import assignable, why_not_assignable
 from achelous_controller.store.references import References, Subnet, refuse
 from achelous_controller.store.schema import MAC, subnets, vnics
 
-_GAPS: Final = text("""
+GAPS: Final = text("""
     SELECT before, ip
     FROM (
         SELECT ip, lag(ip, 1, :below) OVER (ORDER BY ip) AS before
@@ -142,7 +142,7 @@ async def _free(
             "above": IPv4Address(high + 1),
         }
         rows = await connection.execute(
-            _GAPS, {"subnet": subnet.id, "limit": wanted + len(excluded), **bounds}
+            GAPS, {"subnet": subnet.id, "limit": wanted + len(excluded), **bounds}
         )
         gaps += [Gap(int(row.before) + 1, int(row.ip) - 1) for row in rows]
         found = take(gaps, wanted, excluded)
