@@ -112,13 +112,13 @@ async def test_changed_rules_block_a_running_flow_and_admit_it_again(world: Worl
 async def test_too_many_rules_fail_their_vnic_and_no_other(world: World) -> None:
     host = world.hosts[0]
     many = UUID(int=257)
-    host.groups[many] = tuple(rule(protocol=6, ports=(port, port)) for port in range(257))
+    host.groups[many] = tuple(rule(protocol=6, ports=(port, port)) for port in range(501))
     a, b, c = await host.vnic(), await host.vnic(), await host.vnic()
     host.ports[b.vnic_id] = msgspec.structs.replace(b.port, security_groups=(many,))
     await host.run(a, c)
     report = world.reports[host.host_id]
     assert report.failed == {
-        b.vnic_id: "its security groups have 257 inbound rules, at most 256 are possible"
+        b.vnic_id: "its security groups have 501 inbound rules, at most 500 are possible"
     }
     assert (await a.guest.ping(c.guest)).received == 3
     await host.withdraw(b)

@@ -6,7 +6,13 @@ import numpy.typing as npt
 from achelous_shared.routes import ROUTE, RouteOp, Routes
 
 
-def entries(op: RouteOp, ips: npt.ArrayLike, vteps: npt.ArrayLike, macs: npt.ArrayLike) -> Routes:
+def entries(
+    op: RouteOp,
+    ips: npt.ArrayLike,
+    vteps: npt.ArrayLike,
+    macs: npt.ArrayLike,
+    identities: npt.ArrayLike = 0,
+) -> Routes:
     """One entry for each address. All columns have shape (n,) and hold integers."""
     address = np.asarray(ips, dtype=">u4")
     table = np.zeros(len(address), ROUTE)
@@ -15,4 +21,5 @@ def entries(op: RouteOp, ips: npt.ArrayLike, vteps: npt.ArrayLike, macs: npt.Arr
     table["vtep"] = vteps
     table["mac"] = np.asarray(macs, dtype=">u8").view(np.uint8).reshape(-1, 8)[:, 2:]
     table["op"] = op
+    table["identity"] = identities
     return table
