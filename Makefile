@@ -9,14 +9,14 @@ CLANG  ?= clang-16
 SRCS   := $(wildcard services/*/bpf/*.bpf.c)
 OBJS   := $(patsubst %.bpf.c,$(BPF)/%.bpf.o,$(notdir $(SRCS)))
 CFLAGS := -O2 -g -Wall -Wextra -Werror -Wno-unused-parameter -Wno-missing-declarations \
-          -target bpf -D__TARGET_ARCH_x86 -Ishared/bpf -I$(BPF)
+          -target bpf -mcpu=v3 -D__TARGET_ARCH_x86 -Ishared/bpf -I$(BPF)
 CFILES := $(wildcard shared/bpf/*.h services/*/bpf/*.[ch] tests/packets/*/*.[ch])
 export PATH := $(PATH):/usr/sbin
 export ACHELOUS_BPF_DIR := $(CURDIR)/$(BPF)
 
 vpath %.bpf.c $(sort $(dir $(SRCS)))
 
-.PHONY: help setup demo up test lint format bench bpf openapi clean
+.PHONY: help setup demo up test fuzz lint format bench bpf openapi clean
 
 help: ## show this
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -32,6 +32,10 @@ up: setup ## the same platform, left running until Ctrl-C
 
 test: setup ## all tests
 	@$(VENV)/pytest $(ARGS)
+
+fuzz: setup ## RSP for 60 s, coverage-guided; what is worth keeping goes to tests/fuzz/corpus
+	@PYTHONPATH=tests $(VENV)/python -m fuzz.fuzz_rsp tests/fuzz/corpus/rsp -max_total_time=60 \
+	  -max_len=512 -artifact_prefix=build/ $(ARGS)
 
 bench: setup ## side-by-side ratios, never absolute times; figures in build/bench/datapath.json
 	@PYTHONPATH=tests $(VENV)/python -m scale.measure_datapath $(ARGS)

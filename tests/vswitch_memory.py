@@ -87,8 +87,9 @@ class MemoryEvents:
 
     fd = -1
 
-    def __init__(self) -> None:
-        self.queue = np.zeros(0, layout("ach_learn_event"))
+    def __init__(self, struct: str) -> None:
+        self.dtype = layout(struct)
+        self.queue = np.zeros(0, self.dtype)
 
     def read(self, limit: int) -> Array:
         taken, self.queue = self.queue[:limit], self.queue[limit:]
@@ -122,8 +123,11 @@ def memory_dataplane(
     return Dataplane(
         config=np.zeros(1, layout("ach_vswitch_config")),
         ports=np.zeros(ports + 1, layout("ach_port")),
+        leases=np.zeros(ports + 1, layout("ach_lease")),
         fc=np.zeros(fc + 1, layout("ach_fc_entry")),
         gateways=np.zeros(1024, ">u4"),
+        session_counts=np.zeros(ports + 1, layout("ach_session_counts")),
+        session_hands=np.zeros(1, layout("ach_session_hands")),
         port_by_ifindex=MemoryTable(U32, U32),
         endpoints=MemoryTable(vni_ip, U32),
         vnis=MemoryTable(U32, U32),
@@ -133,7 +137,8 @@ def memory_dataplane(
         sessions=MemoryTable(layout("ach_session_key"), layout("ach_session")),
         vteps=MemoryTable(np.dtype(">u4"), np.dtype("u1")),
         counters=MemoryCounters(ports + 1),
-        learn=MemoryEvents(),
+        learn=MemoryEvents("ach_learn_event"),
+        samples=MemoryEvents("ach_drop_sample"),
         hooks=MemoryHooks(),
         drop_reasons=tuple(
             name.removeprefix("ACH_DROP_").lower()

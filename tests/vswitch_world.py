@@ -22,6 +22,7 @@ import msgspec
 import numpy as np
 from nats.js.api import StreamConfig
 
+from achelous_gateway.changes import ChangeLogs
 from achelous_lab.netns.cables import Cable
 from achelous_lab.netns.guest import Guest, Nic
 from achelous_lab.netns.network import Network
@@ -31,18 +32,21 @@ from achelous_lab.rundir import RunDir
 from achelous_lab.servers.nats import NatsServer
 from achelous_lab.syscalls import unmount
 from achelous_lab.waiting import wait_until
-from achelous_shared import messages, rsp, subjects
+from achelous_shared import messages, rsp, rsp_changes, subjects
 from achelous_shared.bpf import BpfObject, NetNs, attach_tcx, ensure_bpffs, object_path
 from achelous_shared.bus import Bus
 from achelous_shared.bus_roles import Role
 from achelous_shared.messages import SecurityRule
 from achelous_shared.names import GUEST_MTU, port_ifname
 from achelous_shared.routes import ip_bytes, mac_bytes
+from achelous_shared.rsp_hash import destination_hashes
 
 os.environ.setdefault("ACHELOUS_BPF_DIR", str(Path(__file__).parents[1] / "build/bpf"))
 
 VNI = 4200
 ROUTER = IPv4Address("10.1.0.1")
+OPTIONS = rsp.Options(rsp.Capability.CHANGES, GUEST_MTU)
+_NO_HASHES, _NO_AGES = np.zeros(0, np.uint32), np.zeros(0, np.uint16)
 
 
 def rule(
@@ -94,6 +98,10 @@ class Gateway:
         self.routes: dict[tuple[int, bytes], Route] = {}
         self.asked: list[bytes] = []
         self.silent = False
+        self.steps = 1
+        """The revision of the VPC."""
+        self.changes = ChangeLogs()
+        self.changes.begin(VNI, 1)
         self._loaded = BpfObject.open(object_path("gateway"), pin_dir=None)
         self._netns = NetNs(node.namespace.path)
 
@@ -121,6 +129,7 @@ class Gateway:
         self.routes[vnic.port.vni, vnic.port.ip] = Route(
             host.node.ip, vnic.guest.nics[0].mac, revision
         )
+        self._step(vnic)
         routes = self._loaded.maps["routes"]
         value = np.zeros((), routes.value_dtype)
         value["vtep"] = int(host.node.ip)
@@ -131,6 +140,7 @@ class Gateway:
     def say(self, vnic: Vnic, vtep: IPv4Address, revision: int) -> None:
         """Give another answer when asked; packets that it relays still go the right way."""
         self.routes[vnic.port.vni, vnic.port.ip] = Route(vtep, vnic.guest.nics[0].mac, revision)
+        self._step(vnic)
 
     def heartbeat(self, seconds: float) -> None:
         """Vouch for its tables until so far in the future, or as of so far in the past."""
@@ -143,6 +153,7 @@ class Gateway:
 
     def remove_route(self, vnic: Vnic) -> None:
         del self.routes[vnic.port.vni, vnic.port.ip]
+        self._step(vnic)
         self._loaded.maps["routes"].delete(self._key(vnic))
 
     def relayed(self) -> int:
@@ -152,21 +163,47 @@ class Gateway:
 
     async def answer(self, data: bytes) -> bytes:
         """Answer one RSP request."""
-        request = rsp.decode(data, rsp.MessageType.REQUEST)
         if self.silent:
             return b""
+        if data[3] == rsp.MessageType.WATCH:
+            return self._changes(data)
+        request = rsp.decode(data, rsp.MessageType.REQUEST)
         self.asked += [key.tobytes() for key in request.entries["key"]]
         replies = np.zeros(len(request.entries), rsp.REPLY)
         for name in rsp.REQUEST.fields or ():
             replies[name] = request.entries[name]
+        replies["as_of"] = self.steps
         for reply in replies:
             self._fill(reply)
-        return rsp.encode(rsp.MessageType.REPLY, request.id, replies)
+        return rsp.encode(rsp.MessageType.REPLY, request.id, replies, OPTIONS)
 
     def close(self) -> None:
         self._link.close()
         self._loaded.close()
         self._netns.close()
+
+    def _step(self, vnic: Vnic) -> None:
+        """The VPC's next revision: this vNIC's route changed."""
+        self.steps += 1
+        hashes = destination_hashes(vnic.port.vni, np.frombuffer(vnic.port.ip, np.uint8))
+        self.changes.append(vnic.port.vni, self.steps, hashes, time.monotonic_ns())
+
+    def _changes(self, data: bytes) -> bytes:
+        head, watched = rsp_changes.decode_watches(data)
+        entries = np.zeros(len(watched), rsp_changes.CHANGES)
+        for name in rsp_changes.WATCH.names or ():
+            entries[name] = watched[name]
+        found = [
+            self.changes.since(int(vni), int(since), self.steps, 1000, time.monotonic_ns())
+            for vni, since in watched[["vni", "since"]]
+        ]
+        for entry, changes in zip(entries, found, strict=True):
+            entry["status"] = rsp_changes.Status.CHANGES if changes else rsp_changes.Status.RECHECK
+            entry["count"] = len(changes.hashes) if changes else 0
+            entry["revision"] = self.steps
+        hashes = np.concatenate([changes.hashes for changes in found if changes] or [_NO_HASHES])
+        ages = np.concatenate([changes.ages_ms for changes in found if changes] or [_NO_AGES])
+        return rsp_changes.encode_changes(head.id, entries, hashes, ages, OPTIONS)
 
     def _fill(self, reply: np.void) -> None:
         route = self.routes.get((int(reply["vni"]), reply["key"].tobytes()))
@@ -203,6 +240,7 @@ class Host:
             "ACHELOUS_RUN_DIR": str(world.run_dir.path),
             "ACHELOUS_MAX_SESSIONS": "16384",
             "ACHELOUS_MAX_FC": "4096",
+            "ACHELOUS_LEARN_PACKETS": "1",
         }
         self.agent = self.process("agent")
 

@@ -10,18 +10,20 @@ if TYPE_CHECKING:
     from achelous_cli.session import Session
 
 _REFERENCES: Final = {"project_id": "project", "host_id": "host"}
-_NIC_FORM: Final = "write subnet=SUBNET, and if wanted ip=ADDRESS and group=GROUP (again for more)"
+_NIC_FORM: Final = (
+    "write subnet=SUBNET, and if wanted ip=ADDRESS, ip6=ADDRESS and group=GROUP (again for more)"
+)
 
 
 def parse_nic(text: str) -> dict[str, Any]:
-    """A vNIC of a request from subnet=...,ip=...,group=...,group=...; raises ValueError."""
+    """A vNIC of a request from subnet=...,ip=...,ip6=...,group=...; raises ValueError."""
     nic: dict[str, Any] = {}
     groups: list[str] = []
     for part in text.split(","):
         key, equals, value = part.partition("=")
         if not equals or not value:
             raise ValueError(f"{part!r} says nothing: {_NIC_FORM}")
-        member = {"subnet": "subnet_id", "ip": "ip"}.get(key)
+        member = {"subnet": "subnet_id", "ip": "ip", "ip6": "ip6"}.get(key)
         if key == "group":
             groups.append(value)
         elif member is None:

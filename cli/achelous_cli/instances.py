@@ -39,9 +39,9 @@ def _create(
         list[str],
         typer.Option(
             "--nic",
-            metavar="subnet=SUBNET[,ip=ADDRESS][,group=GROUP]...",
-            help="A vNIC; repeat for several. Without ip a free address is chosen, without group"
-            " the VPC's default group.",
+            metavar="subnet=SUBNET[,ip=ADDRESS][,ip6=ADDRESS][,group=GROUP]...",
+            help="A vNIC; repeat for several. Without ip or ip6 a free address is chosen,"
+            " without group the VPC's default group.",
         ),
     ],
     kind: Annotated[

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from achelous_cli import instances, platform, tables
+from achelous_cli import instances, platform, tables, watching
 from achelous_cli.commands import add_commands, example_text
 from achelous_cli.failures import ExitCode, Failure
 from achelous_cli.failures import usage as usage_failure
@@ -58,6 +58,8 @@ def build() -> typer.Typer:
         parent = groups[resource.owner] if resource.owner else app
         parent.add_typer(group, name=resource.noun)
     app.command("status", epilog=example_text("status"))(status)
+    app.command("drops", epilog=example_text("drops h1 --follow"))(watching.drops)
+    app.command("flows", epilog=example_text("flows h1"))(watching.flows)
     app.command("up", epilog=example_text("up --hosts 4 --gateways 2"))(platform.up)
     app.command("demo", epilog=example_text("demo"))(platform.demo)
     app.command("version")(_version)
@@ -88,11 +90,14 @@ def _connect(
     context.obj = Session(url, token_file, closing)
 
 
-def _version() -> None:
+def _version(
+    as_json: Annotated[bool, typer.Option("--json", help="Print the version as JSON.")] = False,
+) -> None:
     """Say which version this is."""
     from importlib.metadata import version as version_of
 
-    write(f"achelous {version_of('achelous-cli')}\n")
+    version = version_of("achelous-cli")
+    write(json.dumps({"version": version}) + "\n" if as_json else f"achelous {version}\n")
 
 
 def main() -> None:

@@ -78,11 +78,12 @@ def demo(
 
 
 def _run(platform: Coroutine[Any, Any, int]) -> int:
+    from achelous_lab.api import ApiRefused
     from achelous_lab.process import ProcessFailed
 
     try:
         return asyncio.run(platform)
-    except (ProcessFailed, TimeoutError, OSError, ValueError) as error:
+    except (ProcessFailed, ApiRefused, TimeoutError, OSError, ValueError) as error:
         raise failure(
             ExitCode.UNREACHABLE, "The platform did not start or broke", str(error)
         ) from error

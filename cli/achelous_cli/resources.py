@@ -87,7 +87,7 @@ RULE_COLUMNS: Final = columns(
     "id", "direction", "protocol", "port_min", "port_max", "remote", "remote_group_id", "action",
     "priority",
 )  # fmt: skip
-VNIC_COLUMNS: Final = columns("id", "ip", "mac", "vpc_id", "subnet_id", "security_group_ids")
+VNIC_COLUMNS: Final = columns("id", "ip", "mac", "ip6", "vpc_id", "subnet_id", "security_group_ids")
 
 _ALL: Final = (
     Resource(
@@ -155,16 +155,24 @@ _ALL: Final = (
         noun="subnet", title="subnet", path="subnets",
         help="Ranges of addresses in a VPC.",
         examples={
-            "create": "web --vpc prod --cidr 10.0.1.0/24", "list": "--vpc prod",
+            "create": "web --vpc prod --cidr 10.0.1.0/24 --cidr6 fd00:1::/64", "list": "--vpc prod",
             "show": "prod/web", "update": "prod/web --name frontend", "delete": "prod/web",
         },
-        columns=columns("id", "name", "cidr", "gateway_ip", "vpc_id"),
+        columns=columns("id", "name", "cidr", "gateway_ip", "cidr6", "gateway_ip6", "vpc_id"),
         create=(
             _of("vpc", "The VPC, by id or name.", required=True),
             Field(flag="--cidr", member="cidr", metavar="NETWORK", required=True,
                   help="Its addresses, as in 10.0.1.0/24."),
             Field(flag="--gateway-ip", member="gateway_ip", metavar="ADDRESS",
                   help="Its router's address; left out, the first one."),
+            Field(flag="--cidr6", member="cidr6", metavar="NETWORK",
+                  help="Its IPv6 addresses, as in fd00:1::/64; left out, it has none."),
+            Field(flag="--gateway-ip6", member="gateway_ip6", metavar="ADDRESS",
+                  help="Its IPv6 router's address; left out, the first one."),
+            Field(flag="--dns-server", member="dns_servers", many=True, metavar="ADDRESS",
+                  help="A resolver that its guests are told. Repeat for several, up to 4."),
+            Field(flag="--dhcp-lease", member="dhcp_lease_s", kind=int, metavar="SECONDS",
+                  help="Of addresses given by DHCP; left out, 3600."),
         ),
         update=(_NEW_NAME,),
         filters=(_BY_NAME, _of("vpc", "Only of this VPC."), _OF_PROJECT),
@@ -249,7 +257,7 @@ _ALL: Final = (
             "list": "--instance web-1", "show": "prod/10.0.1.7",
             "update": "prod/10.0.1.7 --security-group prod/web",
         },
-        columns=columns("id", "ip", "mac", "instance_id", "subnet_id", "security_group_ids"),
+        columns=columns("id", "ip", "mac", "ip6", "instance_id", "subnet_id", "security_group_ids"),
         update=(
             Field(flag="--security-group", member="security_group_ids", many=True, required=True,
                   refers="security-group", metavar="GROUP",
@@ -261,6 +269,8 @@ _ALL: Final = (
             _of("vpc", "Only in this VPC."),
             _OF_PROJECT,
             Field(flag="--ip", member="ip", metavar="ADDRESS", help="Only with this address."),
+            Field(flag="--ip6", member="ip6", metavar="ADDRESS",
+                  help="Only with this IPv6 address."),
         ),
         name="ip", parent=("vpc", "vpc_id"),
     ),

@@ -56,7 +56,7 @@ VSWITCH: Final = Shown(
         Section(
             "Ports",
             "ports",
-            columns("device", "state", "vni", "ip", "mac", "rules_in", "rules_out")
+            columns("device", "state", "vni", "ip", "ip6", "mac", "rules_in", "rules_out")
             + columns("tx_packets", "rx_packets", tx_bytes=volume, rx_bytes=volume)
             + columns("local", "direct", "relayed", "drops"),
         ),

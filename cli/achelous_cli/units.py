@@ -1,6 +1,7 @@
 """Figures for people."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from achelous_cli.failures import Document
@@ -46,7 +47,7 @@ def when(value: str) -> str:
 
 def addresses(vnics: Sequence[Document]) -> str:
     """The addresses of an instance's vNICs."""
-    return ",".join(plain(vnic["ip"]) for vnic in vnics)
+    return ",".join(plain(vnic[ip]) for vnic in vnics for ip in ("ip", "ip6") if vnic.get(ip))
 
 
 def both(values: Sequence[Any]) -> str:
@@ -56,3 +57,19 @@ def both(values: Sequence[Any]) -> str:
 
 def both_volumes(values: Sequence[float]) -> str:
     return " / ".join(map(volume, values))
+
+
+def both_rates(values: Sequence[float]) -> str:
+    """Bits a second, each way."""
+    return " / ".join(f"{volume(value)[:-1]}bit/s" for value in values)
+
+
+def both_counts(values: Sequence[float]) -> str:
+    """Packets a second, each way."""
+    return " / ".join(f"{value:.0f}" for value in values)
+
+
+def clock(value: float) -> str:
+    """A Unix time as this machine's time of day, to the millisecond."""
+    moment = datetime.fromtimestamp(value).astimezone()
+    return moment.strftime("%H:%M:%S.") + f"{moment.microsecond // 1000:03d}"

@@ -6,8 +6,8 @@ import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -100,9 +100,12 @@ class Tenant:
     async def vpc(self, name: str) -> Object:
         return await self.api.post("/vpcs", {"name": name})
 
-    async def subnet(self, vpc: Object, cidr: str, name: str | None = None) -> Object:
+    async def subnet(
+        self, vpc: Object, cidr: str, name: str | None = None, **more: object
+    ) -> Object:
+        """A subnet; ``more``: further members as the API takes them, such as cidr6."""
         body = {"vpc_id": vpc["id"], "name": name or cidr.replace("/", "-"), "cidr": cidr}
-        return await self.api.post("/subnets", body)
+        return await self.api.post("/subnets", body | more)
 
     async def security_group(self, vpc: Object, name: str, *rules: Rule) -> Object:
         group = await self.api.post("/security-groups", {"vpc_id": vpc["id"], "name": name})
@@ -410,8 +413,17 @@ def vnic_body(
 
 def _nic(vnic: Object, subnet: Object) -> Nic:
     prefix = subnet["cidr"].partition("/")[2]
-    return Nic(
+    first = vnic["position"] == 0
+    nic = Nic(
         mac=vnic["mac"],
         address=IPv4Interface(f"{vnic['ip']}/{prefix}"),
-        router=IPv4Address(subnet["gateway_ip"]) if vnic["position"] == 0 else None,
+        router=IPv4Address(subnet["gateway_ip"]) if first else None,
+    )
+    if vnic["ip6"] is None:
+        return nic
+    prefix6 = subnet["cidr6"].partition("/")[2]
+    return replace(
+        nic,
+        address6=IPv6Interface(f"{vnic['ip6']}/{prefix6}"),
+        router6=IPv6Address(subnet["gateway_ip6"]) if first else None,
     )

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,8 +22,9 @@ _REFRESH_S: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What `achelous up` was told. ``sample``: make a VPC with two guests. ``as_json``: when it is
-    up, say where things are in one line of JSON on standard output, for scripts.
+    """What `achelous up` was told. ``sample``: make a VPC with two guests, if there are a host and
+    a gateway for them. ``as_json``: when it is up, say where things are in one line of JSON on
+    standard output, for scripts.
     """
 
     size: Size
@@ -32,7 +34,10 @@ class Options:
 
 
 async def stay_up(options: Options) -> int:
-    """Run until SIGINT or SIGTERM; everything is taken down before it returns. Exit code 0."""
+    """Run until SIGINT or SIGTERM; everything is taken down before it returns. Exit code 0.
+
+    Raises what went wrong first, never a group.
+    """
     console = Console(stderr=True, highlight=False)
     task = asyncio.current_task()
     loop = asyncio.get_running_loop()
@@ -44,6 +49,8 @@ async def stay_up(options: Options) -> int:
             await _serve(lab, options, console)
     except asyncio.CancelledError:
         console.print("[bold]Taken down[/]")
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from failed
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
@@ -54,16 +61,25 @@ async def _serve(lab: Lab, options: Options, console: Console) -> None:
     async with asyncio.TaskGroup() as group:
         if options.size.dataplane:
             group.create_task(Hypervisor(lab).run())
-            if options.sample:
+            if options.sample and lab.hosts and lab.gateways:
                 await _sample(lab)
         _introduce(lab, console, as_json=options.as_json)
-        current = CurrentPlatform(
-            url=f"http://{lab.addresses[0]}", token_file=str(lab.operator_token_file)
-        )
-        with announced(current), Live(console=console, auto_refresh=False) as live:
+        with ExitStack() as until_the_end:
+            _announce(lab, console, until_the_end)
+            live = until_the_end.enter_context(Live(console=console, auto_refresh=False))
             while True:
                 live.update(await _status(lab), refresh=console.is_terminal)
                 await asyncio.sleep(_REFRESH_S)
+
+
+def _announce(lab: Lab, console: Console, until_the_end: ExitStack) -> None:
+    """Tell the other commands where the platform is, which does not depend on it."""
+    url = f"http://{lab.addresses[0]}"
+    current = CurrentPlatform(url=url, token_file=str(lab.operator_token_file))
+    try:
+        until_the_end.enter_context(announced(current))
+    except OSError as error:
+        console.print(f"Other commands find it by --url and --token-file only: {error}")
 
 
 async def _sample(lab: Lab) -> None:

@@ -257,6 +257,7 @@ class PortView(Value, frozen=True, kw_only=True):
     device: str
     vni: int
     ip: str
+    ip6: str = ""
     mac: str
     state: str
     """active, waiting (no device yet) or failed."""
@@ -326,6 +327,75 @@ class VswitchShow(Message, frozen=True, kw_only=True):
     gateways: tuple[GatewayView, ...]
     drops: dict[str, int]
     """Of the host as a whole, by reason."""
+
+
+class DropsRequest(Message, frozen=True, kw_only=True):
+    """Ask a vSwitch for up to ``limit`` samples numbered above ``after``, the oldest first.
+
+    ``after`` below 0: the latest ones. ``vnic_id``: only this vNIC's.
+    """
+
+    after: int = -1
+    limit: int = 100
+    vnic_id: UUID | None = None
+
+
+class DropView(Value, frozen=True, kw_only=True):
+    """A dropped packet."""
+
+    number: int
+    at: float
+    """Unix time, seconds."""
+    vnic_id: UUID | None
+    """The vNIC that the drop was counted for; None: the host's, or a vNIC's that is gone."""
+    reason: str
+    rule: str | None
+    """The rule that denied it; None: no rule matched, or the reason is no rule's."""
+    direction: str
+    """guest (it came from the guest) or underlay."""
+    length: int
+    summary: str
+    frame: bytes
+    """Its first bytes, at most 128."""
+
+
+class DropsReply(Message, frozen=True, kw_only=True):
+    """Samples in order, and the counts of all drops by reason.
+
+    ``next``: what to ask after next time; ``more``: there is something already. ``missed``:
+    samples after the asked number that newer ones have replaced. ``lost``: drops that were
+    counted but not sampled, since the packet path began.
+    """
+
+    samples: tuple[DropView, ...]
+    next: int
+    more: bool
+    missed: int
+    lost: int
+    counts: dict[str, int]
+
+
+class FlowsRequest(Message, frozen=True, kw_only=True):
+    """Ask a vSwitch for the ``limit`` sessions that move most bytes, watched for ``seconds``."""
+
+    seconds: float = 1.0
+    limit: int = 20
+
+
+class FlowView(Value, frozen=True, kw_only=True):
+    """A session with its rates, each way: from the initiator, to it."""
+
+    session: SessionView
+    packets_per_s: tuple[float, float]
+    bits_per_s: tuple[float, float]
+
+
+class FlowsReply(Message, frozen=True, kw_only=True):
+    """The top sessions, those that move most bytes first; of ``total`` in the table."""
+
+    flows: tuple[FlowView, ...]
+    total: int
+    seconds: float
 
 
 class VpcView(Value, frozen=True, kw_only=True):

@@ -9,6 +9,9 @@ ROUTER_MAC: Final = bytes.fromhex("0eace1000001")
 One locally administered MAC for all: a guest's neighbour table stays right when a peer moves.
 """
 
+ROUTER_LINK_LOCAL: Final = "fe80::cac:e1ff:fe00:1"
+"""The source of router advertisements and DHCPv6: `ROUTER_MAC` as EUI-64 (RFC 4291, appendix A)."""
+
 VNI_MIN: Final = 1
 VNI_MAX: Final = (1 << 24) - 1
 

@@ -5,37 +5,29 @@ Layout after the paper's figure: a header (entry count, id, size, type), then re
 length, MTU and next hop. All integers are in network order. Entries have a fixed size, so that a
 batch is one numpy view; ``length`` says how many bytes of the next hop count.
 
-    header          count 2 | version 1 | type 1 | id 4 | size 4 | reserved 4               = 16 B
+    header          count 2 | version 1 | type 1 | id 4 | size 4 | capabilities 2 | MTU 2    = 16 B
     request entry   magic 2 | options 2 | vni 4 | key type 1 | reserved 3 | key 16           = 28 B
     reply entry     request entry | type 1 | length 1 | MTU 2 | revision 8 | next hop 16 | MAC 6
-                    | identity 2                                                            = 64 B
+                    | identity 2 | as of 8                                                   = 72 B
+
+What changed since a revision is asked by the messages of `rsp_changes`.
 """
 
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import IntEnum
-from typing import Final
+from enum import IntEnum, IntFlag
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-VERSION: Final = 1
+VERSION: Final = 2
 MAGIC: Final = 0x5253
 MAX_ENTRIES: Final = 1024
-"""Of one message: a reply of that many entries is 64 KiB."""
+"""Of one message: a reply of that many entries is 72 KiB."""
 
-HEADER: Final = np.dtype(
-    [
-        ("count", ">u2"),
-        ("version", "u1"),
-        ("type", "u1"),
-        ("id", ">u4"),
-        ("size", ">u4"),
-        ("reserved", ">u4"),
-    ]
-)
-_HEADER_STRUCT: Final = struct.Struct(">HBBIII")
+_HEADER: Final = struct.Struct(">HBBIIHH")
+HEADER_BYTES: Final = _HEADER.size
 _REQUEST_FIELDS: Final = [
     ("magic", ">u2"),
     ("options", ">u2"),
@@ -55,10 +47,15 @@ REPLY: Final = np.dtype(
         ("next_hop", "u1", (16,)),
         ("mac", "u1", (6,)),
         ("identity", ">u2"),
+        ("as_of", ">u8"),
     ]
 )
+_KEY_WORDS: Final = slice(3, 6)  # of a request entry, in words of 4 bytes: a key's first 12 bytes
+_MAPPED: Final = np.frombuffer(b"\0" * 10 + b"\xff\xff", "<u4")
+_ADDRESS_BYTES: Final = 16
 
-MAX_REQUEST_BYTES: Final = HEADER.itemsize + MAX_ENTRIES * REQUEST.itemsize
+MAX_REQUEST_BYTES: Final = HEADER_BYTES + MAX_ENTRIES * REQUEST.itemsize
+"""Of any message that a gateway is sent."""
 
 Entries = npt.NDArray[np.void]
 
@@ -68,13 +65,45 @@ class MessageType(IntEnum):
 
     REQUEST = 1
     REPLY = 2
+    PUSH = 3
+    """Reply entries that nobody asked for; id 0."""
+    WATCH = 4
+    """What changed in these VPCs? See `rsp_changes`."""
+    CHANGES = 5
+
+
+class Capability(IntFlag):
+    """What a side can do beyond requests and replies. Flags that it does not know, it ignores."""
+
+    CHANGES = 1
+    """Answers, or asks by, WATCH."""
+    PUSH = 2
+    """Sends, or takes, routes that nobody asked for."""
+
+
+class Options(NamedTuple):
+    """What one side of an exchange offers, or in a reply what both have in common."""
+
+    capabilities: int = 0
+    mtu: int = 0
+    """Largest inner packet that the side's underlay carries, bytes; 0: it does not say."""
+
+    def agree(self, other: "Options") -> "Options":
+        """What both can do: common capabilities, and the lower MTU of those that are said."""
+        said = [mtu for mtu in (self.mtu, other.mtu) if mtu]
+        return Options(self.capabilities & other.capabilities, min(said, default=0))
+
+
+NO_OPTIONS: Final = Options()
 
 
 class KeyType(IntEnum):
-    """What the key of an entry is."""
+    """What the key of an entry is. Both are 16 bytes; a key of the other family is refused."""
 
-    ADDRESS = 1
-    """A destination address, 16 bytes, IPv4 mapped."""
+    IPV4 = 1
+    """A destination address, mapped into ::ffff:0:0/96."""
+    IPV6 = 2
+    """Any other destination address."""
 
 
 class ReplyType(IntEnum):
@@ -90,6 +119,15 @@ class RspError(ValueError):
     """Bytes that are no RSP message; the text says which field is wrong and what would be right."""
 
 
+class Head(NamedTuple):
+    """What the header of a sound message says."""
+
+    id: int
+    total: int
+    """Of entries."""
+    options: Options
+
+
 @dataclass(frozen=True, slots=True)
 class RspMessage:
     """A decoded message. ``entries``: a read-only view, dtype `REQUEST` or `REPLY` by ``type``."""
@@ -97,6 +135,7 @@ class RspMessage:
     type: MessageType
     id: int
     entries: Entries
+    options: Options = NO_OPTIONS
 
 
 def requests(vnis: npt.ArrayLike, keys: npt.ArrayLike) -> Entries:
@@ -105,105 +144,81 @@ def requests(vnis: npt.ArrayLike, keys: npt.ArrayLike) -> Entries:
     entries = np.zeros(len(vni_column), REQUEST)
     entries["magic"] = MAGIC
     entries["vni"] = vni_column
-    entries["key_type"] = KeyType.ADDRESS
     entries["key"] = keys
+    entries["key_type"] = families(entries)
     return entries
 
 
-def encode(kind: MessageType, message_id: int, entries: Entries) -> bytes:
+def encode(
+    kind: MessageType, message_id: int, entries: Entries, options: Options = NO_OPTIONS
+) -> bytes:
     """The bytes of a message of at most `MAX_ENTRIES` entries."""
     if len(entries) > MAX_ENTRIES:
         raise RspError(f"{len(entries)} entries, a message holds at most {MAX_ENTRIES}")
-    header = np.zeros(1, HEADER)
-    header["count"] = len(entries)
-    header["version"] = VERSION
-    header["type"] = kind
-    header["id"] = message_id
-    header["size"] = HEADER.itemsize + entries.nbytes
-    return header.tobytes() + entries.tobytes()
+    return header(kind, message_id, len(entries), entries.nbytes, options) + entries.tobytes()
+
+
+def header(kind: MessageType, message_id: int, count: int, body: int, options: Options) -> bytes:
+    """The header of a message of ``count`` entries and ``body`` bytes after the header."""
+    return _HEADER.pack(count, VERSION, kind, message_id, HEADER_BYTES + body, *options)
+
+
+def read_header(data: bytes, expected: MessageType) -> Head:
+    """What the header says, checked but for what the entries take. Raises `RspError`."""
+    if len(data) < HEADER_BYTES:
+        raise RspError(f"{len(data)} bytes, a header alone has {HEADER_BYTES}")
+    count, version, kind, message_id, size, capabilities, mtu = _HEADER.unpack_from(data)
+    if version != VERSION:
+        raise RspError(f"version {version}, this program speaks {VERSION}")
+    if kind != expected:
+        raise RspError(f"message type {kind}, expected {expected.value}")
+    if count > MAX_ENTRIES:
+        raise RspError(f"{count} entries, a message holds at most {MAX_ENTRIES}")
+    if size != len(data):
+        raise RspError(f"{len(data)} bytes with size field {size}, they should be equal")
+    return Head(message_id, count, Options(capabilities, mtu))
+
+
+def read_entries(data: bytes, count: int, dtype: np.dtype[Any], *, more: int = 0) -> Entries:
+    """The entries after the header, their magic checked; then exactly ``more`` bytes."""
+    size = HEADER_BYTES + count * dtype.itemsize + more
+    if len(data) != size:
+        raise RspError(f"{len(data)} bytes, {count} entries take {size}")
+    entries = np.frombuffer(data, dtype, count, HEADER_BYTES)
+    if not (entries["magic"] == MAGIC).all():
+        raise RspError(f"an entry's magic is not {MAGIC:#06x}")
+    return entries
 
 
 def decode(data: bytes, expected: MessageType) -> RspMessage:
-    """The message in ``data``; every count, size, type and magic is checked. Raises `RspError`."""
-    if len(data) < HEADER.itemsize:
-        raise RspError(f"{len(data)} bytes, a header alone has {HEADER.itemsize}")
-    header = np.frombuffer(data, HEADER, 1)[0]
-    if header["version"] != VERSION:
-        raise RspError(f"version {header['version']}, this program speaks {VERSION}")
-    if header["type"] != expected:
-        raise RspError(f"message type {header['type']}, expected {expected.value}")
-    dtype = REQUEST if expected is MessageType.REQUEST else REPLY
-    count = int(header["count"])
-    if count > MAX_ENTRIES:
-        raise RspError(f"{count} entries, a message holds at most {MAX_ENTRIES}")
-    size = HEADER.itemsize + count * dtype.itemsize
-    if header["size"] != size or len(data) != size:
+    """The message in ``data``; every count, size, type and magic is checked. Raises `RspError`.
+
+    ``expected``: REQUEST, or REPLY or PUSH, which have the same entries.
+    """
+    head = read_header(data, expected)
+    entries = read_entries(data, head.total, REQUEST if expected is MessageType.REQUEST else REPLY)
+    if not (entries["key_type"] == families(entries)).all():
         raise RspError(
-            f"{len(data)} bytes with size field {header['size']}, {count} entries take {size}"
+            f"an entry's key type is neither {KeyType.IPV4.value} with an IPv4 address "
+            f"nor {KeyType.IPV6.value} with an IPv6 address"
         )
-    entries = np.frombuffer(data, dtype, count, HEADER.itemsize)
-    if not (entries["magic"] == MAGIC).all():
-        raise RspError(f"an entry's magic is not {MAGIC:#06x}")
-    if not (entries["key_type"] == KeyType.ADDRESS).all():
-        raise RspError(f"an entry's key type is not {KeyType.ADDRESS.value} (address)")
-    return RspMessage(expected, int(header["id"]), entries)
+    if expected is not MessageType.REQUEST:
+        _check_replies(entries)
+    return RspMessage(expected, head.id, entries, head.options)
 
 
-@dataclass(frozen=True, slots=True)
-class Requests:
-    """The entries of many requests, one request after the other, as one array of `REQUEST`."""
-
-    heads: Sequence[tuple[int, int] | None]
-    """(id, number of entries) of each request; None for what is no request and has no entries."""
-    entries: Entries
+def families(entries: Entries) -> npt.NDArray[np.uint8]:
+    """The key type that each of the `REQUEST` or `REPLY` entries should have (n,)."""
+    words = entries.view("<u4").reshape(-1, entries.itemsize // 4)[:, _KEY_WORDS]
+    mapped = (words == _MAPPED).all(axis=1)
+    return np.where(mapped, np.uint8(KeyType.IPV4), np.uint8(KeyType.IPV6))
 
 
-def decode_requests(messages: Sequence[bytes]) -> Requests:
-    """Decode many requests at once, checked like `decode` checks one."""
-    heads = [_head(message) for message in messages]
-    entries = _entries(messages, heads)
-    if not _are_requests(entries):
-        heads = [
-            head if head and _are_requests(_entries([message], [head])) else None
-            for message, head in zip(messages, heads, strict=True)
-        ]
-        entries = _entries(messages, heads)
-    return Requests(heads, entries)
-
-
-def encode_replies(heads: Sequence[tuple[int, int] | None], entries: Entries) -> list[bytes]:
-    """A reply for each of ``heads`` with its share of ``entries``; for None with id 0 and none."""
-    data = entries.tobytes()
-    replies = []
-    at = 0
-    for head in heads:
-        message_id, count = head or (0, 0)
-        size = count * REPLY.itemsize
-        header = _HEADER_STRUCT.pack(
-            count, VERSION, MessageType.REPLY, message_id, HEADER.itemsize + size, 0
-        )
-        replies.append(header + data[at : at + size])
-        at += size
-    return replies
-
-
-def _head(data: bytes) -> tuple[int, int] | None:
-    if len(data) < HEADER.itemsize:
-        return None
-    count, version, kind, message_id, size, _ = _HEADER_STRUCT.unpack_from(data)
-    right = HEADER.itemsize + count * REQUEST.itemsize
-    if version != VERSION or kind != MessageType.REQUEST or not right == size == len(data):
-        return None
-    return (message_id, count) if count <= MAX_ENTRIES else None
-
-
-def _entries(messages: Sequence[bytes], heads: Sequence[tuple[int, int] | None]) -> Entries:
-    sound = [
-        message[HEADER.itemsize :] for message, head in zip(messages, heads, strict=True) if head
-    ]
-    return np.frombuffer(b"".join(sound), REQUEST)
-
-
-def _are_requests(entries: Entries) -> bool:
-    magic, key_type = entries["magic"] == MAGIC, entries["key_type"] == KeyType.ADDRESS
-    return bool(magic.all() and key_type.all())
+def _check_replies(entries: Entries) -> None:
+    types = entries["type"]
+    if not ((types >= ReplyType.ROUTE) & (types <= ReplyType.UNKNOWN_VNI)).all():
+        last = ReplyType.UNKNOWN_VNI.value
+        raise RspError(f"an entry's reply type is not in {ReplyType.ROUTE.value}..{last}")
+    right = np.where(types == ReplyType.ROUTE, _ADDRESS_BYTES, 0)
+    if not (entries["length"] == right).all():
+        raise RspError(f"an entry's next hop has not {_ADDRESS_BYTES} bytes with a route, else 0")

@@ -53,6 +53,16 @@ def show(service: str, service_id: UUID) -> str:
     return f"{PREFIX}.command.{service}.{service_id}.show"
 
 
+def drops(host_id: UUID) -> str:
+    """Subject on which one vSwitch shows packets that it dropped."""
+    return f"{PREFIX}.command.vswitch.{host_id}.drops"
+
+
+def flows(host_id: UUID) -> str:
+    """Subject on which one vSwitch measures its sessions' rates."""
+    return f"{PREFIX}.command.vswitch.{host_id}.flows"
+
+
 def inbox(role: str) -> str:
     """Prefix of the inboxes of one role, so that no role reads another's replies."""
     return f"_INBOX_{role}"

@@ -31,7 +31,11 @@
     X(BAD_PROBE, "a malformed gateway probe")                                                      \
     X(BAD_ARP, "a malformed ARP message or one for an address off the subnet")                     \
     X(PORT_NOT_READY, "the device has no vNIC bound to it yet")                                    \
-    X(IDENTITY_UNKNOWN, "the receiver's groups, by which a rule decides, are not known yet")
+    X(IDENTITY_UNKNOWN, "the receiver's groups, by which a rule decides, are not known yet")       \
+    X(BAD_DHCP, "a malformed DHCP or DHCPv6 message (RFC 2131, RFC 8415)")                         \
+    X(BAD_RS, "a malformed router solicitation (RFC 4861)")                                        \
+    X(SESSION_LIMIT, "the vNIC has as many sessions as it may have")                               \
+    X(TCP_MIDSTREAM, "a TCP packet of no session, and not the first of one")
 
 enum ach_drop {
 #define ACH_DROP_ENUM(name, text) ACH_DROP_##name,

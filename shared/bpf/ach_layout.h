@@ -13,6 +13,7 @@
 #define ACH_PROBE_MAGIC   0x41434850 /* "ACHP" */
 #define ACH_ENCAP_LEN     50         /* outer IPv4 20, UDP 8, VXLAN 8, inner Ethernet 14 */
 #define ACH_MAX_RULES     512        /* of one direction of one vNIC */
+#define ACH_SAMPLE_BYTES  128        /* of a dropped frame: its headers */
 #define ACH_GATEWAY_SLOTS 1024       /* rendezvous table: (vni, destination) hashes to a slot */
 
 struct ach_vni_ip {
@@ -22,17 +23,37 @@ struct ach_vni_ip {
 
 /* ---- vSwitch -------------------------------------------------------------------------------- */
 
+/* How far a session has come: session_state in session.h derives it from its flags. */
+enum ach_session_state {
+    ACH_STATE_TCP_SYN_SENT,     /* half open */
+    ACH_STATE_TCP_SYN_RECEIVED, /* answered by SYN, not yet acknowledged: half open */
+    ACH_STATE_TCP_ESTABLISHED,
+    ACH_STATE_TCP_CLOSING, /* one side has sent FIN */
+    ACH_STATE_TCP_CLOSED,  /* both have, or one a RST */
+    ACH_STATE_UDP_SENT,
+    ACH_STATE_UDP_REPLIED,
+    ACH_STATE_ICMP,
+    ACH_STATE_OTHER,
+    ACH_SESSION_STATES,
+};
+
 /* config[0]. mmapped: the agent writes, programs read. */
 struct ach_vswitch_config {
     __be32 vtep; /* own underlay address */
     __u32 underlay_ifindex;
     __u64 learn_interval_ns;  /* at most one learn event per destination in this time */
     __u32 learn_per_window;   /* at most so many learn events per vNIC, CPU and 100 ms */
+    __u32 samples_per_window; /* likewise of dropped packets that are sampled */
+    __u32 refuse_midstream;   /* 1: only a SYN opens a TCP session */
     __u32 underlay_mtu;       /* of the underlay device: inner packets fit in it less the encap */
-    __u64 tcp_established_ns; /* idle times after which a session is as good as gone */
-    __u64 tcp_opening_ns;     /* before both sides have answered, and after FIN or RST */
-    __u64 udp_ns;
-    __u64 icmp_ns;
+    __u32 learn_packets;      /* a destination is worth a route after so many relayed packets, */
+    __u32 learn_bytes;        /* or so many bytes (0: packets alone decide), */
+    __u64 learn_after_ns;     /* and so long after the first of them */
+    __u64 learn_pause_ns;     /* after a pause so long it starts again from nothing */
+    /* By enum ach_session_state: idle for longer, a session is as good as gone. */
+    __u64 session_timeout_ns[ACH_SESSION_STATES];
+    __u32 session_limit; /* of a vNIC that has none of its own: see ach_port */
+    __u32 session_ring;  /* entries of the map of that name */
 };
 
 enum ach_port_flags {
@@ -59,7 +80,22 @@ struct ach_port {
     __u16 identity;   /* of its security groups; 0: none that matters */
     __u8 prefix_len6; /* of the IPv6 subnet, 0..128 */
     __u8 reserved[3];
-    __u32 session_limit; /* sessions that it may open; 0: no limit */
+    /* Sessions that it may open, and as many that others may open to it; 0: the host's default. */
+    __u32 session_limit;
+};
+
+/* leases[port slot], mmapped: what DHCP and router advertisements tell the guest. The agent
+ * prepares it as bytes of these messages, so that the packet path only puts them in their place; a
+ * reply made while it writes may be garbled, and the guest asks again. Lengths are those in use. */
+struct ach_lease {
+    __u32 lease_s;
+    __u16 dhcp4_len;
+    __u16 dhcp6_len;
+    __u16 advert_len;
+    __u16 ready;      /* 1: it is filled in */
+    __u8 dhcp4[192];  /* options: 54, 51, 58, 59, and then any without 53, 61 and the end */
+    __u8 dhcp6[96];   /* options: server identifier (a DUID-LL), and then any but IAs */
+    __u8 advert[144]; /* ICMPv6 with checksum 0; none: the vNIC has no IPv6 */
 };
 
 /* fc[slot], mmapped; slot 0 means none. An entry in use is never rewritten but for last_used_ns and
@@ -100,7 +136,12 @@ struct ach_hop {
 enum ach_session_flags {
     ACH_SESSION_INITIATOR_1 = 1, /* side 1 sent the first packet */
     ACH_SESSION_REPLIED = 2,     /* the other side has answered */
-    ACH_SESSION_CLOSING = 4,     /* TCP: FIN or RST seen */
+    ACH_SESSION_FIN_0 = 4,       /* TCP: side 0 has sent FIN */
+    ACH_SESSION_FIN_1 = 8,
+    ACH_SESSION_RST_0 = 16, /* TCP: side 0 has sent RST, and nothing else since */
+    ACH_SESSION_RST_1 = 32,
+    ACH_SESSION_ESTABLISHED = 64, /* TCP: both sides have acknowledged */
+    ACH_SESSION_ARRIVED = 128,    /* opened from another host: its owner is the receiver */
 };
 
 struct ach_session {
@@ -109,10 +150,29 @@ struct ach_session {
     struct ach_hop hop[2]; /* towards side 0, towards side 1 */
     __u32 acl_gen[2];      /* of the local port on that side when it was admitted; 0: not local */
     __u32 acl_port[2];     /* slot of that local port; 0: not local */
-    __u32 flags;           /* enum ach_session_flags */
-    __u16 identity[2];     /* of each side, when the other was admitted; 0: none or not known */
+    __u32 flags;           /* enum ach_session_flags; changed by atomic and, or */
+    __u32 owner;           /* slot of the local vNIC that it is charged to; 0: nobody */
     __u64 packets[2];      /* sent by side 0, by side 1 */
     __u64 bytes[2];
+    __u16 identity[2]; /* of each side, when the other was admitted; 0: none or not known */
+    __u32 reserved;    /* with the kernel's own words an entry is 192 bytes: three cache lines */
+};
+
+/* session_counts[port slot], mmapped: of sessions that the vNIC has opened [0], and that others
+ * have opened to it [1]. Each only grows; opened - closed are there. The packet path adds to both;
+ * the agent adds to `closed` what it removes, and corrects it after each pass over the sessions. */
+struct ach_session_counts {
+    __u64 opened[2];
+    __u64 closed[2];
+};
+
+/* session_hands[0], mmapped: positions in session_ring, each modulo its size. The ring holds the
+ * keys of sessions in the order of their making, so that the packet path finds old ones when it
+ * needs room and no agent is there to make any. */
+struct ach_session_hands {
+    __u64 head;      /* the next key goes here */
+    __u64 hand;      /* the next key to look at */
+    __u64 reclaimed; /* sessions that the packet path removed for want of room */
 };
 
 /* acl_sets: rule set id -> where its classifier lies in acl_words. A rule set is immutable; a
@@ -152,6 +212,9 @@ struct ach_port_counters {
     __u64 learn_events;
     __u64 learn_window; /* the 100 ms window that learn_in_window counts */
     __u64 learn_in_window;
+    __u64 sample_window; /* likewise */
+    __u64 samples_in_window;
+    __u64 samples_lost; /* dropped packets that were counted but not sampled */
     __u64 drops[ACH_DROP_SLOTS];
 };
 
@@ -161,6 +224,21 @@ struct ach_learn_event {
     __u8 ip[16];
     __u32 port; /* slot of the sender */
     __u64 at_ns;
+};
+
+/* samples ring: a dropped packet, as far as it is kept. */
+struct ach_drop_sample {
+    __u64 at_ns;
+    __u32 slot;       /* of the vNIC that the drop was counted for; 0: the host */
+    __u32 generation; /* of that slot */
+    __u32 reason;     /* enum ach_drop */
+    __u32 rule_set;   /* of acl, if a rule of it decided; else 0 */
+    __u32 rule;       /* its place in the set */
+    __u32 length;     /* of the frame */
+    __u16 kept;       /* bytes of `frame` */
+    __u16 underlay;   /* 1: the frame came from the underlay, outer headers included */
+    __u32 reserved;
+    __u8 frame[ACH_SAMPLE_BYTES];
 };
 
 enum ach_vtep_kind {

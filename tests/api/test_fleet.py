@@ -66,7 +66,8 @@ async def test_names_and_addresses_of_hosts_and_gateways_are_unique(operator: Ap
         ("/gateways", {"name": gateway["name"], "vtep": fresh_vtep()}, "name"),
         ("/gateways", {"name": fresh("g"), "vtep": host["vtep"]}, "vtep"),
     ]:
-        assert only_error(await operator.post(path, body), 409)["field"] == field
+        error = only_error(await operator.post(path, body), 409)
+        assert (error["field"], error["value"]) == (field, body[field])
 
 
 @pytest.mark.parametrize("vtep", ["127.0.0.1", "224.0.0.1", "0.0.0.0", "::1", "x"])  # noqa: S104

@@ -55,6 +55,15 @@ async def test_a_body_that_is_no_object_is_a_problem(operator: Api, content: byt
     problem_of(reply, reply.status_code)
 
 
+async def test_a_body_that_is_no_json_is_shown_with_the_place(operator: Api) -> None:
+    headers = {"Content-Type": "application/json"}
+    reply = await operator.request("POST", "/vpcs", content=b'{"name": v}', headers=headers)
+
+    error = only_error(reply, 422)
+    assert (error["field"], error["value"]) == ("body", '{"name": v}')
+    assert "from character 9 on" in error["message"]
+
+
 async def test_a_long_value_is_cut_short_in_the_error(operator: Api) -> None:
     error = only_error(await operator.post("/projects", {"name": "x" * 100_000}), 422)
 

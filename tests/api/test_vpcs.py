@@ -15,9 +15,10 @@ async def test_a_vpc_comes_with_a_default_group_that_lets_everything_out(tenant:
     (group,) = (await tenant.get("/security-groups", vpc_id=vpc["id"]))["items"]
 
     assert group["name"] == "default"
-    (rule,) = group["rules"]
-    assert (rule["direction"], rule["protocol"], rule["remote"]) == ("egress", "any", "0.0.0.0/0")
-    assert rule["port_min"] is None
+    assert [rule["remote"] for rule in group["rules"]] == ["0.0.0.0/0", "::/0"]
+    for rule in group["rules"]:
+        assert (rule["direction"], rule["protocol"]) == ("egress", "any")
+        assert rule["port_min"] is None
 
 
 async def test_every_vpc_has_a_vni_of_its_own_for_ever(tenant: Api) -> None:
@@ -35,7 +36,7 @@ async def test_a_name_is_used_once_per_project(operator: Api, tenant: Api) -> No
 
     error = only_error(await tenant.post("/vpcs", {"name": vpc["name"]}), 409)
 
-    assert error["field"] == "name"
+    assert (error["field"], error["value"]) == ("name", vpc["name"])
     assert (await other.post("/vpcs", {"name": vpc["name"]})).status_code == 201
 
 
@@ -78,7 +79,7 @@ async def test_overlapping_subnets_made_at_once_are_one(tenant: Api) -> None:
     ("cidr", "hint"),
     [
         ("10.0.0.5/24", "the network is 10.0.0.0/24"),
-        ("2001:db8::/64", "IPv6"),
+        ("2001:db8::/64", "give an IPv4 network"),
         ("10.0.0.0", "10.0.0.0/32"),
         ("nonsense", "as in 10.0.0.0/24"),
         ("127.0.0.0/24", "not for guests"),
@@ -177,7 +178,7 @@ async def test_unused_things_can_be_deleted_from_the_inside_out(operator: Api, t
 
 @pytest.fixture
 async def group(tenant: Api) -> Json:
-    """A security group with the rule that every group begins with."""
+    """A security group with the rules that every group begins with."""
     return await tenant.make("/security-groups", vpc_id=(await tenant.vpc())["id"], name="web")
 
 
@@ -197,6 +198,8 @@ async def group(tenant: Api) -> Json:
         ({"protocol": 6, "port_min": 22}, {"protocol": "tcp", "port_max": 22}),
         ({}, {"protocol": "any", "remote": "0.0.0.0/0", "action": "allow", "priority": 1000}),
         ({"remote": "10.1.0.0/16"}, {"remote": "10.1.0.0/16"}),
+        ({"remote": "2001:DB8::/32"}, {"remote": "2001:db8::/32"}),
+        ({"remote": "::/0"}, {"remote": "::/0"}),
     ],
 )
 async def test_a_rule_means_what_it_says(
@@ -228,7 +231,8 @@ async def test_a_rule_means_what_it_says(
         ({"protocol": "tcp", "port_min": 9, "port_max": 8}, "body"),
         ({"protocol": "tcp", "port_min": 70_000}, "port_min"),
         ({"remote": "10.0.0.1/8"}, "remote"),
-        ({"remote": "::/0"}, "remote"),
+        ({"remote": "2001:db8::1/64"}, "remote"),
+        ({"remote": "::ffff:10.0.0.0/104"}, "remote"),
     ],
 )
 async def test_a_wrong_rule_is_refused(tenant: Api, group: Json, wrong: Json, field: str) -> None:

@@ -24,6 +24,7 @@ SECOND: Final = 10**9
 SMALL: Final = {
     "ports": 16,
     "counters": 16,
+    "leases": 16,
     "port_by_ifindex": 16,
     "endpoints": 16,
     "vnis": 16,
@@ -32,11 +33,26 @@ SMALL: Final = {
     "fc": 16,
     "fc_index": 16,
     "sessions": 64,
+    "session_ring": 64,
+    "session_counts": 16,
     "vteps": 16,
     "learn": 1 << 16,
-    "learn_seen": 256,
+    "samples": 1 << 16,
+    "relayed": 256,
     "fragments": 256,
 }
+SESSION_TIMEOUTS: Final = {
+    "SYN_SENT": 60,
+    "SYN_RECEIVED": 50,
+    "ESTABLISHED": 3600,
+    "CLOSING": 40,
+    "CLOSED": 20,
+    "UDP_SENT": 60,
+    "UDP_REPLIED": 90,
+    "ICMP": 60,
+    "OTHER": 70,
+}
+"""Seconds by C's enum ach_session_state, in its order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +109,12 @@ class Datapath:
             underlay_ifindex=UNDERLAY,
             learn_interval_ns=SECOND,
             learn_per_window=100,
+            samples_per_window=100,
+            learn_packets=1,
+            learn_pause_ns=SECOND,
             underlay_mtu=1600,
-            tcp_established_ns=3600 * SECOND,
-            tcp_opening_ns=60 * SECOND,
-            udp_ns=60 * SECOND,
-            icmp_ns=60 * SECOND,
+            session_timeout_ns=[seconds * SECOND for seconds in SESSION_TIMEOUTS.values()],
+            session_ring=self.loaded.maps["session_ring"].max_entries,
         )
         self.vtep(PEER_VTEP, 1)
         self.vtep(GATEWAY_VTEP, 2)
@@ -105,7 +122,7 @@ class Datapath:
 
     # ---- tables ------------------------------------------------------------------------------
 
-    def configure(self, **fields: int) -> None:
+    def configure(self, **fields: Any) -> None:
         """Change fields of config[0]."""
         view = self.table("config").mmap()
         for name, value in fields.items():
@@ -282,6 +299,11 @@ class Datapath:
             (int(event["vni"]), str(IPv4Address(event["ip"][12:].tobytes())), int(event["port"]))
             for event in ring.read(10_000)
         ]
+
+    def samples(self) -> np.ndarray[Any, Any]:
+        """Dropped packets sampled since the last call."""
+        ring = RingBuffer(self.table("samples"), dtype_of(self.loaded, "ach_drop_sample"))
+        return ring.read(10_000)
 
     def counters(self) -> Counters:
         """All counters by slot, summed over the CPUs; drops by the name of their reason."""

@@ -19,7 +19,7 @@ from achelous_lab.netns.network import Network
 from achelous_lab.netns.underlay import UNDERLAY_DEVICE, Node
 from achelous_shared.bpf import BpfObject, NetNs, attach_tcx
 
-_SIZES: Final = SMALL | {"sessions": 4096}
+_SIZES: Final = SMALL | {"sessions": 4096, "session_ring": 4096}
 
 
 @dataclass(slots=True)

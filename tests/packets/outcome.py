@@ -9,6 +9,10 @@ import numpy as np
 from achelous_shared.bpf import SK_BUFF, BpfObject, enum_of
 
 LOOPBACK: Final = 1  # the only device that a test run can count on: every frame enters here
+_NOT_OF_ONE_PACKET: Final = {
+    "drops", "learn_window", "learn_in_window",
+    "sample_window", "samples_in_window", "samples_lost",
+}  # fmt: skip
 Counters = dict[int, dict[str, int]]
 """Slot -> name -> count; drops by the name of their reason, in capitals."""
 
@@ -54,7 +58,7 @@ def read_counters(loaded: BpfObject) -> Counters:
     """Counters of either object: slot -> name -> sum over the CPUs."""
     values = loaded.maps["counters"].per_cpu_all()
     reasons = enum_of(loaded, "ach_drop")
-    names = [name for name in values.dtype.names or () if name != "drops" and "window" not in name]
+    names = [name for name in values.dtype.names or () if name not in _NOT_OF_ONE_PACKET]
     plain = {name: values[name].sum(axis=1) for name in names}
     drops = values["drops"].sum(axis=1)
     return {

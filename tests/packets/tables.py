@@ -1,11 +1,14 @@
 """Tables as numpy sees them: records by field names, addresses as keys have them."""
 
 from ipaddress import IPv4Address
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import numpy as np
 
 from achelous_shared.bpf import BpfObject, MapType, RingBuffer, dtype_of
+
+EVENTS: Final = {"learn": "ach_learn_event", "samples": "ach_drop_sample"}
+"""What each ring holds."""
 
 
 def mapped(ip: str) -> bytes:
@@ -37,4 +40,4 @@ def clear(loaded: BpfObject) -> None:
                 keys, values = table.lookup_batch_all()
                 table.update_batch(keys, np.zeros_like(values))
             case MapType.RINGBUF:
-                RingBuffer(table, dtype_of(loaded, "ach_learn_event")).read(1 << 16)
+                RingBuffer(table, dtype_of(loaded, EVENTS[name])).read(1 << 16)

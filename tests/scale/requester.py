@@ -49,7 +49,7 @@ class Requester:
             b"".join(requests[at : at + self._part])
             for at in range(0, len(requests) - self._part + 1, self._part)
         ]
-        reply = rsp.HEADER.itemsize + batch * rsp.REPLY.itemsize
+        reply = rsp.HEADER_BYTES + batch * rsp.REPLY.itemsize
         self._reply = reply
         self._frame = len(f"MSG {inbox} 1 {reply}\r\n") + reply + 2
         self._socket = _connect(url, inbox)

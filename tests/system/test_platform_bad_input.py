@@ -34,7 +34,7 @@ async def lab() -> AsyncIterator[Lab]:
 async def pair(lab: Lab) -> tuple[Net, Instance, Instance]:
     net = await Net.create(lab)
     a, b = await net.run(0, 1)
-    await a.guest.ping(b.guest, count=1)
+    await a.guest.ping(b.guest, count=2)
     await learned(lab, a, b)
     return net, a, b
 

@@ -62,8 +62,8 @@ async def test_who_leaves_a_group_loses_its_flows_within_a_second_and_others_kee
 async def test_a_rule_of_the_sender_that_names_a_group(net: Net) -> None:
     db, other = [await net.tenant.security_group(net.vpc, name, Rule()) for name in ("db", "other")]
     client = await net.tenant.security_group(net.vpc, "client")
-    (first,) = (await net.tenant.api.get(f"/security-groups/{client['id']}"))["rules"]
-    await net.tenant.api.delete(f"/security-groups/{client['id']}/rules/{first['id']}")
+    for rule in (await net.tenant.api.get(f"/security-groups/{client['id']}"))["rules"]:
+        await net.tenant.api.delete(f"/security-groups/{client['id']}/rules/{rule['id']}")
     await net.tenant.add_rule(client, Rule("egress", remote_group_id=db["id"]))
     (sender,) = await net.run(0, groups=[client])
     (member,) = await net.run(1, groups=[db])

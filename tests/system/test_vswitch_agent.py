@@ -325,7 +325,7 @@ async def test_an_operator_sees_ports_sessions_and_gateways(world: World) -> Non
     shown = await here.show()
     (session,) = [s for s in shown.sessions if s.destination == f"{b.guest.ip}:7002"]
     assert session.source.startswith(f"{a.guest.ip}:")
-    assert (session.protocol, session.state) == ("tcp", "closing")
+    assert (session.protocol, session.state) == ("tcp", "closed")
     assert min(session.packets) > 0
     assert here.view_of(a, shown).device == a.device
     assert all(gateway.rtt_us for gateway in shown.gateways)

@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -29,6 +29,8 @@ class Nic:
     mac: str
     address: IPv4Interface
     router: IPv4Address | None = None
+    address6: IPv6Interface | None = None
+    router6: IPv6Address | None = None
 
 
 class Guest:
@@ -78,6 +80,11 @@ class Guest:
                 n, device, address=nic.address, mac=nic.mac, router=nic.router
             )
         )
+        address6 = nic.address6
+        if address6 is not None:
+            await self.namespace.netlink(
+                lambda n: links.configure6(n, device, address=address6, router=nic.router6)
+            )
         return cable
 
     @property
@@ -89,14 +96,22 @@ class Guest:
         """The address of its first vNIC."""
         return self.nics[0].address.ip
 
+    @property
+    def ip6(self) -> IPv6Address:
+        """The IPv6 address of its first vNIC; raises LookupError if it has none."""
+        address = self.nics[0].address6
+        if address is None:
+            raise LookupError(f"{self.name} has no IPv6 address: its subnet has no cidr6")
+        return address.ip
+
     async def ping(
         self,
-        other: "Guest | IPv4Address",
+        other: "Guest | IPv4Address | IPv6Address",
         count: int = 3,
         interval: float = 0.05,
         wait: float = 1.0,
     ) -> PingResult:
-        """`count` echo requests; `wait` seconds for the last replies."""
+        """`count` echo requests, to a guest by IPv4; `wait` seconds for the last replies."""
         options = ["-n", "-c", str(count), "-i", f"{interval:g}", "-W", f"{wait:g}"]
         done = await run(
             ["ping", *options, str(_ip(other))],
@@ -105,6 +120,10 @@ class Guest:
             check=False,
         )
         return PingResult.parse(done.stdout)
+
+    async def ping6(self, other: "Guest", count: int = 3, interval: float = 0.05) -> PingResult:
+        """Like `ping`, by IPv6."""
+        return await self.ping(other.ip6, count, interval)
 
     @asynccontextmanager
     async def pinger(
@@ -241,5 +260,5 @@ def _python(program: str) -> list[str]:
     return [sys.executable, "-I", "-S", str(_PROGRAMS / f"{program}.py")]
 
 
-def _ip(target: Guest | IPv4Address) -> IPv4Address:
-    return target if isinstance(target, IPv4Address) else target.ip
+def _ip(target: Guest | IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    return target.ip if isinstance(target, Guest) else target

@@ -6,7 +6,9 @@ Everything here runs inside `Namespace.netlink`, in the thread that has entered 
 import contextlib
 import errno
 from enum import IntEnum
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
+from pathlib import Path
+from socket import AF_INET6
 from typing import Final
 
 from pyroute2 import IPRoute
@@ -15,6 +17,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from achelous_lab.netns.namespace import Namespace
 
 UNDERLAY_MTU: Final = 1650
+_NO_DAD: Final = 0x02  # IFA_F_NODAD
 
 
 def index_of(netlink: IPRoute, ifname: str) -> int:
@@ -101,3 +104,21 @@ def configure(
         if router not in address.network:
             netlink.route("add", dst=f"{router}/32", oif=index, scope=253)
         netlink.route("add", dst="default", gateway=str(router), oif=index)
+
+
+def configure6(
+    netlink: IPRoute, name: str, *, address: IPv6Interface, router: IPv6Address | None = None
+) -> None:
+    """Give a device that is up an IPv6 address, and the default route when there is a router.
+
+    The address can be used at once: nobody is asked whether another has it. What routers
+    advertise is not heeded.
+    """
+    settings = Path("/proc/sys/net/ipv6/conf") / name
+    (settings / "accept_ra").write_text("0")
+    (settings / "disable_ipv6").write_text("0")
+    index = index_of(netlink, name)
+    prefix = address.network.prefixlen
+    netlink.addr("add", index=index, address=str(address.ip), prefixlen=prefix, flags=_NO_DAD)
+    if router is not None:
+        netlink.route("add", family=AF_INET6, dst="default", gateway=str(router), oif=index)

@@ -24,7 +24,10 @@ T = TypeVar("T")
 
 
 class Namespace:
-    """A named network namespace, as `ip netns` shows it. IPv6 is off in it, lo is up."""
+    """A named network namespace, as `ip netns` shows it. IPv6 is off in it, lo is up.
+
+    `links.configure6` turns it on for a device.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name

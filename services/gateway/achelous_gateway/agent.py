@@ -40,6 +40,7 @@ class Agent:
         self._rsp = RspServer(
             table,
             self.keeper.stands,
+            self.keeper.changes,
             self.stats,
             mtu=settings.guest_mtu,
             whole=lambda: self._standing.whole,

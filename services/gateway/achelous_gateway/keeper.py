@@ -6,12 +6,14 @@ after the other: a writer holds the lock for all slices of a delta or of a snaps
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from achelous_gateway.changes import ChangeLogs
 from achelous_gateway.index import Rows
 from achelous_gateway.plan import TRANSITIONS, Action, Delta, State, Verdict, Vpc, judge, replay
 from achelous_gateway.relay import Relay
@@ -20,6 +22,7 @@ from achelous_gateway.stats import Stats
 from achelous_gateway.table import KEY, VALUE, Changes, RouteTable, TableFull, latest
 from achelous_shared.names import VNI_MAX
 from achelous_shared.routes import REVISION, Routes
+from achelous_shared.rsp_hash import destination_hashes
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +41,7 @@ class Keeper:
         self.table = table
         self.vpcs: dict[int, Vpc] = {}
         self.stands: Stands = np.zeros(VNI_MAX + 2, np.int64)
+        self.changes = ChangeLogs()
         self.wanted: asyncio.Queue[int] = asyncio.Queue()
         """VPCs that wait for a snapshot, each once: bounded by their number."""
         self._relay = relay
@@ -69,6 +73,7 @@ class Keeper:
         if vpc is None:
             vpc = self.vpcs[vni] = Vpc(vni)
             self._stand_at(vpc, 0)
+            self.changes.begin(vni, 0)
         return vpc
 
     def ask(self, vni: int) -> None:
@@ -117,6 +122,7 @@ class Keeper:
             for part in _slices(chunk, _MERGED):
                 changes, found = self.table.restate(vpc.vni, part)
                 self._relay.apply(changes)
+                self._note(vpc, changes)
                 rows.append(found)
                 await asyncio.sleep(0)
         return np.concatenate(rows) if rows else np.zeros(0, np.int64)
@@ -129,13 +135,14 @@ class Keeper:
         batch, so that an entry never goes back to an older state. Raises `TableFull`.
         """
         async with self._writer:
-            await self._remove(vpc.vni, self.table.rows_except(vpc.vni, rows))
-            self._stand_at(vpc, revision)
+            await self._remove(vpc, self.table.rows_except(vpc.vni, rows))
             due, gap = replay(revision, vpc.buffered)
             if due:
                 entries = np.concatenate([delta.entries for delta in due])
+                vpc.unsaid.append(destination_hashes(vpc.vni, entries["ip"]))
                 await self._apply(vpc.vni, entries)
-                self._stand_at(vpc, due[-1].revision)
+                revision = due[-1].revision
+            self._end_at(vpc, revision)
             vpc.buffered.clear()
             vpc.state = State.FOLLOWING
             self._stats.snapshots += 1
@@ -151,26 +158,50 @@ class Keeper:
     async def forget(self, vni: int) -> None:
         """The VPC is no more: remove its routes."""
         async with self._writer:
-            await self._remove(vni, self.table.rows_except(vni, np.zeros(0, np.int64)))
-            self.vpcs.pop(vni, None)
+            vpc = self.vpcs.pop(vni, Vpc(vni))
+            await self._remove(vpc, self.table.rows_except(vni, np.zeros(0, np.int64)))
+            self.changes.forget(vni)
             self.stands[vni] = 0
 
     def _stand_at(self, vpc: Vpc, revision: int) -> None:
         vpc.revision = revision
         self.stands[vpc.vni] = revision + 1
 
+    def _end_at(self, vpc: Vpc, revision: int) -> None:
+        """A snapshot ends at ``revision``: say what it changed, or begin to remember.
+
+        One that ends before where the table stood is of a database that went back: what vSwitches
+        hold is of revisions that will come again, and they are to check it all.
+        """
+        if 0 < vpc.revision < revision:
+            hashes = np.concatenate([np.zeros(0, np.uint32), *vpc.unsaid])
+            self.changes.append(vpc.vni, revision, hashes, time.monotonic_ns())
+        elif revision != vpc.revision or vpc.unsaid:
+            self.changes.begin(vpc.vni, revision)
+        vpc.unsaid.clear()
+        self._stand_at(vpc, revision)
+
+    def _note(self, vpc: Vpc, changes: Changes) -> None:
+        """Remember until the snapshot's end what it changed, if there was a table before."""
+        if vpc.revision and len(changes):
+            ips = np.concatenate((changes.keys["ip"], changes.removed["ip"]))
+            vpc.unsaid.append(destination_hashes(vpc.vni, ips))
+
     def _ask(self, vpc: Vpc) -> None:
         vpc.state = State.WAITING
         self.wanted.put_nowait(vpc.vni)
 
     async def _apply_or_ask(self, vpc: Vpc, delta: Delta) -> None:
+        hashes = destination_hashes(vpc.vni, delta.entries["ip"])
         try:
             await self._apply(vpc.vni, delta.entries)
         except TableFull as error:
             log.warning("VPC %d stays at revision %d: %s", vpc.vni, vpc.revision, error)
             self._stats.table_full += 1
+            vpc.unsaid.append(hashes)  # some of it may have been applied
             self._ask(vpc)
         else:
+            self.changes.append(vpc.vni, delta.revision, hashes, time.monotonic_ns())
             self._stand_at(vpc, delta.revision)
             self._stats.deltas_applied += 1
             self._moved(vpc.vni)
@@ -180,10 +211,12 @@ class Keeper:
             self._relay.apply(self.table.apply(vni, part))
             await asyncio.sleep(0)
 
-    async def _remove(self, vni: int, rows: Rows) -> None:
+    async def _remove(self, vpc: Vpc, rows: Rows) -> None:
         for part in _slices(rows, _SLICE):
-            removed = self.table.remove(vni, part)
-            self._relay.apply(Changes(np.zeros(0, KEY), np.zeros(0, VALUE), removed))
+            removed = self.table.remove(vpc.vni, part)
+            changes = Changes(np.zeros(0, KEY), np.zeros(0, VALUE), removed)
+            self._relay.apply(changes)
+            self._note(vpc, changes)
             await asyncio.sleep(0)
 
 

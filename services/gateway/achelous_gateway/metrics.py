@@ -26,6 +26,9 @@ _HELP: Final = {
     "rsp_entries": "destinations asked for by RSP",
     "rsp_misses": "of these, without a route",
     "rsp_garbage": "RSP requests that were garbage",
+    "rsp_watches": "VPCs whose changes were asked for by RSP",
+    "rsp_changes": "changes named in answer to that",
+    "rsp_rechecks": "answers that the changes are not remembered so far back",
 }
 
 

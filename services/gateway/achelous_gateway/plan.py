@@ -9,6 +9,7 @@ from enum import Enum, auto
 from typing import Final
 
 from achelous_shared.routes import Routes
+from achelous_shared.rsp_hash import Hashes
 
 MAX_BUFFERED: Final = 131_072
 """Entries kept while one VPC is read; past it they are dropped, which shows as another gap."""
@@ -78,6 +79,8 @@ class Vpc:
     revision: int = 0
     """0 of a VPC that never had a route, and of one whose revision is not known yet."""
     buffered: list[Delta] = field(default_factory=list)
+    unsaid: list[Hashes] = field(default_factory=list)
+    """What snapshots changed, to be remembered as of the revision that they end at."""
 
     def buffer(self, delta: Delta) -> None:
         """Keep a delta for the end of the snapshot, at most `MAX_BUFFERED` entries in all."""

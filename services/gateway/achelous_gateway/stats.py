@@ -19,3 +19,6 @@ class Stats:
     rsp_entries: int = 0
     rsp_misses: int = 0
     rsp_garbage: int = 0
+    rsp_watches: int = 0
+    rsp_changes: int = 0
+    rsp_rechecks: int = 0

@@ -20,7 +20,9 @@ from achelous_vswitch.agent_state import AgentState
 from achelous_vswitch.applier import Applier
 from achelous_vswitch.dataplane import Dataplane
 from achelous_vswitch.devices import Devices
+from achelous_vswitch.drops import DropWatch
 from achelous_vswitch.fc import ForwardingCache
+from achelous_vswitch.flows import FlowMeter
 from achelous_vswitch.gateways import Gateways
 from achelous_vswitch.gauges import Gauges
 from achelous_vswitch.learner import Learner
@@ -28,7 +30,7 @@ from achelous_vswitch.metrics import Metrics
 from achelous_vswitch.probe import Prober
 from achelous_vswitch.reconcile import Reconciler
 from achelous_vswitch.reporter import Reporter
-from achelous_vswitch.rsp_client import RspClient
+from achelous_vswitch.rsp_client import RspClient, offered
 from achelous_vswitch.sessions import SessionCollector
 from achelous_vswitch.settings import VswitchSettings
 from achelous_vswitch.show import Shower
@@ -59,7 +61,10 @@ class Agent:
             on_applied=lambda: self._reporter.now(), on_underlay=self._on_underlay,
         )  # fmt: skip
         self._reporter = Reporter(bus, self._applier, self._gateways, settings)
-        client = RspClient(bus, self._gateways, settings.rsp_timeout_s, metrics)
+        client = RspClient(
+            bus, self._gateways, settings.rsp_timeout_s, metrics,
+            lambda: offered(dataplane.config[0]),
+        )  # fmt: skip
         self._learner = Learner(dataplane, self._cache, client, settings, metrics)
         self._reconciler = Reconciler(self._cache, dataplane.config, client, settings, metrics)
         self._prober = Prober(self._gateways, netns, settings.probe_s, metrics.probe_rtt_s)
@@ -68,6 +73,8 @@ class Agent:
             settings.host_id, dataplane, self._applier, self._cache, self._gateways, self._sessions
         )
         Gauges(self.state, metrics.registry)
+        self._drops = DropWatch(self.state, settings.samples_kept)
+        self._flows = FlowMeter(dataplane.sessions)
 
     async def run(self) -> None:
         """Run until cancelled."""
@@ -89,6 +96,9 @@ class Agent:
                 bus.follow(subjects.HOSTS_STREAM, fleet, self.on_fleet, last=True),
                 bus.listen(subjects.REPORT, self._reporter.on_command),
                 bus.serve(subjects.show("vswitch", host_id), shower.answer, concurrency=1),
+                self._drops.run(),
+                bus.serve(subjects.drops(host_id), self._drops.answer, concurrency=1),
+                bus.serve(subjects.flows(host_id), self._flows.answer, concurrency=4),
                 serve_http(app, self._settings.http, address_file),
             ):
                 tasks.create_task(task)

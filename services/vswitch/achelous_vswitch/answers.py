@@ -72,5 +72,6 @@ def routes(replies: rsp.Entries) -> Iterator[tuple[int, bytes, Route]]:
             int(reply["mtu"]),
             int(reply["revision"]),
             int(reply["identity"]),
+            int(reply["as_of"]),
         )
         yield int(reply["vni"]), reply["key"].tobytes(), route

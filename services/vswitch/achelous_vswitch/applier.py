@@ -142,7 +142,8 @@ class Applier:
             failed[want.vnic_id] = str(error)
         else:
             # It may have been learned as another host's: here it is nearer.
-            self._cache.forget(want.config.vni, want.config.ip)
+            for ip in want.config.addresses:
+                self._cache.forget(want.config.vni, ip)
 
     async def _attach(
         self,

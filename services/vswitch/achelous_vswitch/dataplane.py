@@ -67,6 +67,10 @@ class Events(Protocol):
     def fd(self) -> int:
         """Readable when there is something to read."""
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of an event."""
+
     def read(self, limit: int) -> Array:
         """Up to ``limit`` events (n,), at once."""
 
@@ -93,9 +97,12 @@ class Dataplane:
 
     config: Array
     ports: Array
+    leases: Array
     fc: Array
     gateways: Array
     acl_words: Array
+    session_counts: Array
+    session_hands: Array
     port_by_ifindex: Table
     endpoints: Table
     vnis: Table
@@ -105,6 +112,7 @@ class Dataplane:
     vteps: Table
     counters: Counters
     learn: Events
+    samples: Events
     hooks: Hooks
     drop_reasons: tuple[str, ...]
     """Names by number."""

@@ -7,16 +7,18 @@ confirmation, is a column here.
 """
 
 import time
+from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from achelous_shared.rsp_hash import destination_hash, destination_hashes
 from achelous_vswitch.dataplane import Array, Table, vni_ip
+from achelous_vswitch.fc_hashes import HashChains, Slots
 from achelous_vswitch.slots import SlotPool
-
-Slots = npt.NDArray[np.intp]
+from achelous_vswitch.views import Views
 
 UNUSED: Final = np.iinfo(np.int64).max
 _SPARE: Final = 16
@@ -32,7 +34,9 @@ class Route:
     mtu: int
     revision: int
     identity: int = 0
-    """Of the destination's security groups; 0: none that matters."""
+    """Of the destination's security groups, 0: none that matters."""
+    as_of: int = 0
+    """Revision of the VPC that the gateway which said so had reached at least; 0: unknown."""
 
 
 class ForwardingCache:
@@ -43,6 +47,10 @@ class ForwardingCache:
         self.entries = entries
         self._index = index
         self._checked = np.full(len(entries), UNUSED, np.int64)
+        self._hashes = HashChains(len(entries))
+        self._owner = np.zeros(len(entries), np.int32)
+        self._owned: Counter[int] = Counter()
+        self.views = Views()
         self.evicted = 0
         """Entries that had to go because the cache was full."""
         self._adopt()
@@ -66,19 +74,38 @@ class ForwardingCache:
         return used[self.entries["last_used_ns"][used] <= np.uint64(max(since_ns, 0))]
 
     def checked_ns(self, slots: Slots) -> npt.NDArray[np.int64]:
-        """When entries were last confirmed; 0: not yet by this agent."""
-        return self._checked[slots]
+        """When entries were last confirmed, alone or with all of their VPC; 0: not yet."""
+        views = [self.views.get(vni) for vni in self.entries["vni"][slots].tolist()]
+        together = [view.confirmed_ns if view else 0 for view in views]
+        return np.maximum(self._checked[slots], np.array(together, np.int64))
+
+    def of_vpc(self, vni: int) -> Slots:
+        """Slots of one VPC's entries, in order."""
+        used = self.used()
+        ours: Slots = used[self.entries["vni"][used] == vni]
+        return ours
+
+    def changed(self, vni: int, hashes: npt.NDArray[np.uint32]) -> tuple[Slots, Slots]:
+        """Slots whose destinations may be among those of ``hashes`` (n,), with their places."""
+        slots, places = self._hashes.find(hashes)
+        ours = self.entries["vni"][slots] == vni
+        return slots[ours], places[ours]
 
     def slot_of(self, vni: int, ip: bytes) -> int | None:
         """The slot of a destination, or None."""
         slot = self._index.lookup(self._key(vni, ip))
         return None if slot is None else int(slot)
 
-    def put(self, vni: int, ip: bytes, route: Route, asked_ns: int) -> bool:
+    def owned_by(self, port: int) -> int:
+        """Entries that were learned for the vNIC in this slot of ports."""
+        return self._owned[port]
+
+    def put(self, vni: int, ip: bytes, route: Route, asked_ns: int, port: int = 0) -> bool:
         """Make this the route of a destination, as a gateway knew it no earlier than ``asked_ns``.
 
         An answer older than what is held, by its revision, changes nothing. False: no slot is free,
-        and the destination stays with the gateways for now.
+        and the destination stays with the gateways for now. ``port``: slot of the vNIC that it is
+        learned for; one that is held stays with its first.
         """
         old = self.slot_of(vni, ip)
         if old is not None:
@@ -91,8 +118,12 @@ class ForwardingCache:
         if slot is None:
             return False
         self._write(slot, vni, ip, route)
+        self._hashes.add(slot, destination_hash(vni, ip))
+        self.views.enter(vni, route.as_of)
         self._index.update(self._key(vni, ip), slot)
         self._checked[slot] = asked_ns
+        self._owner[slot] = port if old is None else self._owner[old]
+        self._owned[int(self._owner[slot])] += 1
         if old is not None:
             self._retire(old)
         return True
@@ -135,8 +166,9 @@ class ForwardingCache:
 
     def _holds(self, slot: int, route: Route) -> bool:
         entry = self.entries[slot]
-        held = (entry["vtep"].tobytes(), entry["mac"].tobytes(), entry["mtu"], entry["identity"])
-        return held == (route.vtep, route.mac, route.mtu, route.identity)
+        held = (entry["vtep"].tobytes(), entry["mac"].tobytes())
+        numbers = (int(entry["mtu"]), int(entry["identity"]))
+        return held == (route.vtep, route.mac) and numbers == (route.mtu, route.identity)
 
     def _write(self, slot: int, vni: int, ip: bytes, route: Route) -> None:
         entry = self.entries[slot]
@@ -152,9 +184,17 @@ class ForwardingCache:
 
     def _retire(self, slot: int) -> None:
         entry = self.entries[slot]
+        self._hashes.remove(slot)
+        self._disown(int(self._owner[slot]))
+        self.views.leave(int(entry["vni"]))
         entry["generation"] = (int(entry["generation"]) + 1) % (1 << 32)  # even: free
         self._checked[slot] = UNUSED
         self._pool.give_back(slot, time.monotonic())
+
+    def _disown(self, port: int) -> None:
+        self._owned[port] -= 1
+        if self._owned[port] <= 0:
+            del self._owned[port]
 
     def _key(self, vni: int, ip: bytes) -> Array:
         return vni_ip(self._index.key_dtype, vni, ip)
@@ -169,5 +209,10 @@ class ForwardingCache:
         if not sound.all():
             self._index.delete_batch(keys[~sound])
         self._checked[slots[sound]] = 0
+        kept = slots[sound]
+        hashes = destination_hashes(self.entries["vni"][kept], self.entries["ip"][kept])
+        for slot, value in zip(kept.tolist(), hashes.tolist(), strict=True):
+            self._hashes.add(slot, value)
+            self.views.enter(int(self.entries["vni"][slot]), 0)
         strays = np.flatnonzero((self.entries["generation"] % 2 == 1) & (self._checked == UNUSED))
         self.entries["generation"][strays] += np.uint32(1)

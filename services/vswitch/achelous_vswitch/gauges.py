@@ -29,6 +29,8 @@ class Gauges(Collector):
         yield _gauge("fc_entries", "Entries of the forwarding cache", len(state.cache))
         yield _counter("fc_evicted", "Entries evicted for want of room", state.cache.evicted)
         yield _gauge("sessions", "Sessions at the last full scan", state.sessions.total)
+        reclaimed = state.sessions.reclaimed
+        yield _counter("sessions_reclaimed", "Sessions removed for want of room", reclaimed)
         gateways = GaugeMetricFamily("achelous_vswitch_gateways", "Gateways", labels=["state"])
         live = [gateway.live for gateway in state.gateways]
         gateways.add_metric(["live"], live.count(True))

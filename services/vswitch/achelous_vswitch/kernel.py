@@ -91,8 +91,11 @@ def open_dataplane(settings: VswitchSettings, netns: NetNs) -> Iterator[Dataplan
             yield Dataplane(
                 config=maps["config"].mmap(),
                 ports=maps["ports"].mmap(),
+                leases=maps["leases"].mmap(),
                 fc=maps["fc"].mmap(),
                 gateways=maps["gateways"].mmap(),
+                session_counts=maps["session_counts"].mmap(),
+                session_hands=maps["session_hands"].mmap(),
                 port_by_ifindex=maps["port_by_ifindex"],
                 endpoints=maps["endpoints"],
                 vnis=maps["vnis"],
@@ -103,6 +106,7 @@ def open_dataplane(settings: VswitchSettings, netns: NetNs) -> Iterator[Dataplan
                 vteps=maps["vteps"],
                 counters=maps["counters"],
                 learn=RingBuffer(maps["learn"], dtype_of(opened, "ach_learn_event")),
+                samples=RingBuffer(maps["samples"], dtype_of(opened, "ach_drop_sample")),
                 hooks=hooks,
                 drop_reasons=_drop_reasons(enum_of(opened, "ach_drop")),
             )
@@ -131,15 +135,18 @@ def _capacities(settings: VswitchSettings) -> dict[str, int]:
     return {
         "ports": ports,
         "counters": ports,
+        "leases": ports,
         "port_by_ifindex": ports,
-        "endpoints": ports,
+        "endpoints": 2 * ports,  # an IPv4 and an IPv6 address each
         "vnis": ports,
         "acl_sets": 4 * ports,  # two directions, and as many that were replaced a moment ago
         "acl_words": settings.max_rule_words,
         "fc": fc,
         "fc_index": fc,
-        "learn_seen": fc,
+        "relayed": fc,
         "sessions": settings.max_sessions,
+        "session_ring": settings.max_sessions,
+        "session_counts": ports,
     }
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from typing import Final
 
 import numpy as np
@@ -67,7 +67,9 @@ class Learner:
         self._client = client
         self._metrics = metrics
         self._negatives = Negatives(settings.negative_s)
-        self._asking: set[bytes] = set()
+        self._per_vnic = settings.max_fc_per_vnic
+        self._asking: dict[bytes, int] = {}
+        """What is being asked for, and for which vNIC."""
 
     async def run(self) -> None:
         """Learn until cancelled."""
@@ -91,10 +93,18 @@ class Learner:
         self._metrics.learn_events.inc(len(events))
         wanted = rsp.requests(events["vni"], events["ip"])
         fresh = []
-        for place, key in enumerate(_keys(wanted)):
-            if key not in self._asking and not self._negatives.holds(key, now):
-                self._asking.add(key)
-                fresh.append(place)
+        room = self._room(events["port"])
+        for place, (key, port) in enumerate(
+            zip(_keys(wanted), events["port"].tolist(), strict=True)
+        ):
+            if key in self._asking or self._negatives.holds(key, now):
+                continue
+            if room[port] <= 0:
+                self._metrics.learned.labels("vNIC has enough").inc()
+                continue
+            room[port] -= 1
+            self._asking[key] = port
+            fresh.append(place)
         return wanted[fresh]
 
     async def _learn(self, wanted: rsp.Entries) -> None:
@@ -104,19 +114,29 @@ class Learner:
             if replies is not None:
                 self.take(replies, asked_ns)
         finally:
-            self._asking.difference_update(_keys(wanted))
+            for key in _keys(wanted):
+                self._asking.pop(key, None)
 
     def take(self, replies: rsp.Entries, asked_ns: int) -> None:
         """Keep the routes among the replies, and remember which destinations have none."""
         routed = answers.usable(replies, int(self._dataplane.config["vtep"][0]))
         self._cache.make_room()
-        for vni, ip, route in answers.routes(replies[routed]):
-            kept = self._cache.put(vni, ip, route, asked_ns)
+        found = replies[routed]
+        for key, (vni, ip, route) in zip(_keys(found), answers.routes(found), strict=True):
+            kept = self._cache.put(vni, ip, route, asked_ns, self._asking.get(key, 0))
             self._metrics.learned.labels("route" if kept else "no room").inc()
         now = time.monotonic()
         for key in _keys(replies[~routed]):
             self._negatives.add(key, now)
             self._metrics.learned.labels("no route").inc()
+
+    def _room(self, ports: Array) -> dict[int, int]:
+        """How many more destinations each of these vNICs may have learned."""
+        asking = Counter(self._asking.values())
+        return {
+            port: self._per_vnic - self._cache.owned_by(port) - asking[port]
+            for port in set(ports.tolist())
+        }
 
     async def _readable(self) -> None:
         loop = asyncio.get_running_loop()

@@ -21,6 +21,9 @@ class Metrics:
     removed: Counter = field(init=False)
     rsp: Counter = field(init=False)
     rsp_s: Histogram = field(init=False)
+    rsp_bytes: Counter = field(init=False)
+    late_s: Histogram = field(init=False)
+    rechecks: Counter = field(init=False)
     probe_rtt_s: Histogram = field(init=False)
     rejected: Counter = field(init=False)
     sessions_expired: Counter = field(init=False)
@@ -34,6 +37,11 @@ class Metrics:
         self.removed = self._counter("fc_removed", "Entries dropped, by reason", "reason")
         self.rsp = self._counter("rsp_requests", "RSP requests, by outcome", "outcome")
         self.rsp_s = self._histogram("rsp_seconds", "Time until a gateway's RSP reply")
+        self.rsp_bytes = self._counter("rsp_bytes", "Payload of RSP, by direction", "direction")
+        self.late_s = self._histogram(
+            "route_late_seconds", "From a gateway's having a change until it is acted on here"
+        )
+        self.rechecks = self._counter("fc_rechecks", "VPCs of which all entries had to be checked")
         self.probe_rtt_s = self._histogram("probe_rtt_seconds", "Round trip of a gateway probe")
         self.rejected = self._counter(
             "bus_rejected", "Messages from the bus that were not acted on, by reason", "reason"

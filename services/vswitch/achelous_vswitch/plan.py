@@ -6,12 +6,14 @@ denied. A vNIC in no group at all may send anything and receive only answers.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from uuid import UUID
 
 from achelous_shared.messages import HostDocument, Port
 from achelous_shared.names import VNI_MAX, VNI_MIN, port_ifname
 from achelous_shared.routes import ip_of
 from achelous_vswitch.classifier import MAX_RULES, Rules
+from achelous_vswitch.lease import NO_LEASE, Lease, lease_of
 from achelous_vswitch.rule_book import RuleBook, check
 
 
@@ -27,7 +29,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class PortConfig:
-    """What the packet path knows of a vNIC. Addresses as bytes, 16 and 6."""
+    """What the packet path knows of a vNIC. Addresses as bytes, 16 and 6; no ``ip6``: none."""
 
     vni: int
     ip: bytes
@@ -39,11 +41,20 @@ class PortConfig:
     rules_out: Rules
     identity: int = 0
     """Number of its set of security groups; 0: none that matters."""
+    ip6: bytes = b""
+    router6: bytes = b""
+    prefix_len6: int = 0
+    lease: Lease = NO_LEASE
 
     @property
-    def key(self) -> tuple[int, bytes, bytes]:
+    def key(self) -> tuple[int, bytes, bytes, bytes]:
         """With another one of these it is another vNIC: sessions do not survive the change."""
-        return self.vni, self.ip, self.mac
+        return self.vni, self.ip, self.ip6, self.mac
+
+    @property
+    def addresses(self) -> tuple[bytes, ...]:
+        """Of both families; each is an endpoint of its own."""
+        return (self.ip, self.ip6) if self.ip6 else (self.ip,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +108,7 @@ def resolve(document: HostDocument, *, max_ports: int, max_rules: int = MAX_RULE
         except ValueError as error:
             failed[port.vnic_id] = str(error)
         else:
-            taken[port.vni, port.ip] = port.vnic_id
+            taken.update({(port.vni, ip): port.vnic_id for ip in want.config.addresses})
             ports[want.device] = want
     return Desired(document.revision, ports, failed)
 
@@ -138,9 +149,10 @@ def _check_room(
     taken: Mapping[tuple[int, bytes], UUID],
     max_ports: int,
 ) -> None:
-    vni, ip, _ = want.config.key
-    if (vni, ip) in taken:
-        raise ValueError(f"address {ip_of(ip)} of VNI {vni} is vNIC {taken[vni, ip]}'s")
+    vni = want.config.vni
+    for ip in want.config.addresses:
+        if (vni, ip) in taken:
+            raise ValueError(f"address {ip_of(ip)} of VNI {vni} is vNIC {taken[vni, ip]}'s")
     if want.device in ports:
         raise ValueError(f"device {want.device} is vNIC {ports[want.device].vnic_id}'s")
     if len(ports) >= max_ports:
@@ -155,15 +167,32 @@ def _config(port: Port, rules: RuleBook) -> PortConfig:
     check("subnet's prefix length", port.prefix_len, 96, 128)
     check("MTU", port.mtu, 68, 0xFFFF)
     check("identity", port.identity, 0, 0xFFFF)
+    _check_ipv6(port)
     rules_in, rules_out = rules.of(port.vni, frozenset(port.security_groups))
     return PortConfig(
-        port.vni,
-        port.ip,
-        port.mac,
-        port.router,
-        port.prefix_len,
-        port.mtu,
-        rules_in,
-        rules_out,
-        port.identity,
+        vni=port.vni,
+        ip=port.ip,
+        mac=port.mac,
+        router=port.router,
+        prefix_len=port.prefix_len,
+        mtu=port.mtu,
+        rules_in=rules_in,
+        rules_out=rules_out,
+        identity=port.identity,
+        ip6=port.ip6,
+        router6=port.router6,
+        prefix_len6=port.prefix_len6,
+        lease=lease_of(port),
     )
+
+
+def _check_ipv6(port: Port) -> None:
+    if not port.ip6:
+        check("IPv6 router's address of a vNIC without IPv6", len(port.router6), 0, 0, "bytes")
+        check("IPv6 prefix length of a vNIC without IPv6", port.prefix_len6, 0, 0)
+        return
+    check("IPv6 address", len(port.ip6), 16, 16, "bytes")
+    check("IPv6 router's address", len(port.router6), 16, 16, "bytes")
+    check("IPv6 subnet's prefix length", port.prefix_len6, 1, 128)
+    if isinstance(ip_of(port.ip6), IPv4Address) or port.ip6 == bytes(16):
+        raise ValueError(f"IPv6 address is {ip_of(port.ip6)}, should be a unicast one of IPv6")

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from achelous_vswitch import lease
 from achelous_vswitch.classifier import ADOPTED
 from achelous_vswitch.dataplane import Array, Dataplane, Table, vni_ip
 from achelous_vswitch.plan import BoundPort, DesiredPort, Link, PortConfig
@@ -21,6 +22,7 @@ PORT_PEER: Final = 1
 """C's ACH_PORT_PEER."""
 
 _GENERATIONS: Final = 1 << 32
+_NO_ADDRESS: Final = bytes(16)
 
 
 class NoFreeSlot(OSError):
@@ -75,7 +77,8 @@ class PortTable:
         """Stop running a port. What its guest still sends is dropped as long as its device is."""
         port = self.bound.pop(device)
         dataplane, config = self._dataplane, port.config
-        _delete_if(dataplane.endpoints, self._endpoint(config), port.slot)
+        for endpoint in self._endpoints(config):
+            _delete_if(dataplane.endpoints, endpoint, port.slot)
         _delete_if(dataplane.port_by_ifindex, np.uint32(port.link.ifindex), port.slot)
         entry = dataplane.ports[port.slot]
         entry["generation"] = (int(entry["generation"]) + 1) % _GENERATIONS
@@ -97,7 +100,11 @@ class PortTable:
             self._write_indexes(port)
         _keep_only(
             dataplane.endpoints,
-            {self._endpoint(port.config).tobytes() for port in self.bound.values()},
+            {
+                endpoint.tobytes()
+                for port in self.bound.values()
+                for endpoint in self._endpoints(port.config)
+            },
         )
         _keep_only(
             dataplane.port_by_ifindex,
@@ -130,7 +137,7 @@ class PortTable:
             if link is None or link.name in self.bound:
                 link = Link(ifindex, f"no device, slot {slot}", 0, False)
             link = replace(link, peer=bool(entry["flags"] & PORT_PEER))
-            config = _config(entry)
+            config = replace(_config(entry), lease=lease.read(self._dataplane.leases[slot]))
             self.bound[link.name] = BoundPort(slot, link, config)
             self._vni_ports[config.vni] += 1
 
@@ -146,6 +153,10 @@ class PortTable:
             raise
         entry["vni"] = config.vni
         entry["ip"] = np.frombuffer(config.ip, np.uint8)
+        entry["ip6"] = np.frombuffer(config.ip6 or _NO_ADDRESS, np.uint8)
+        entry["router6"] = np.frombuffer(config.router6 or _NO_ADDRESS, np.uint8)
+        entry["prefix_len6"] = config.prefix_len6
+        lease.write(self._dataplane.leases[slot], config.lease)
         entry["mac"] = np.frombuffer(config.mac, np.uint8)
         entry["router"] = np.frombuffer(config.router, np.uint8)
         entry["prefix_len"] = config.prefix_len
@@ -161,10 +172,13 @@ class PortTable:
         vni = port.config.vni
         self._dataplane.vnis.update(vni, self._vni_ports[vni])
         self._dataplane.port_by_ifindex.update(port.link.ifindex, port.slot)
-        self._dataplane.endpoints.update(self._endpoint(port.config), port.slot)
+        for endpoint in self._endpoints(port.config):
+            self._dataplane.endpoints.update(endpoint, port.slot)
 
-    def _endpoint(self, config: PortConfig) -> Array:
-        return vni_ip(self._dataplane.endpoints.key_dtype, config.vni, config.ip)
+    def _endpoints(self, config: PortConfig) -> tuple[Array, ...]:
+        """The keys of its addresses."""
+        dtype = self._dataplane.endpoints.key_dtype
+        return tuple(vni_ip(dtype, config.vni, ip) for ip in config.addresses)
 
     def _clear_counters(self, slot: int) -> None:
         counters = self._dataplane.counters.per_cpu_lookup(slot)
@@ -189,7 +203,16 @@ def _config(entry: Any) -> PortConfig:
         ADOPTED,
         ADOPTED,
         int(entry["identity"]),
+        _address6(entry["ip6"]),
+        _address6(entry["router6"]),
+        int(entry["prefix_len6"]),
     )
+
+
+def _address6(stored: Array) -> bytes:
+    """An IPv6 address; none where all bits are 0."""
+    address = stored.tobytes()
+    return b"" if address == _NO_ADDRESS else address
 
 
 def _words(counters: Array) -> Array:

@@ -1,35 +1,28 @@
-"""Keeping the cache true: entries that were not confirmed lately are asked about, in batches.
+"""Keeping the cache true, either way: by what changed (`delta.py`), or entry by entry.
 
-Paper, section 4.3: a scan every 50 ms, a lifetime of 100 ms, and the answer updates the entry,
-deletes it, or leaves it alone.
+Entry by entry is the paper's way, section 4.3: a scan every 50 ms, a lifetime of 100 ms, and the
+answer updates the entry, deletes it, or leaves it alone. It serves too while no gateway is known
+that can say what changed.
 """
 
 import asyncio
 import time
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 from achelous_shared import rsp
-from achelous_vswitch import answers
 from achelous_vswitch.dataplane import Array
-from achelous_vswitch.fc import ForwardingCache, Slots
+from achelous_vswitch.delta import Delta
+from achelous_vswitch.fc import ForwardingCache
+from achelous_vswitch.fc_hashes import Slots
 from achelous_vswitch.metrics import Metrics
 from achelous_vswitch.rsp_client import RspClient
 from achelous_vswitch.settings import VswitchSettings
+from achelous_vswitch.verdicts import Question, Verdicts
 
 _IN_FLIGHT: Final = 8
 _IDLE_EVERY_S: Final = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """Slots that are asked about, and their generations when they were."""
-
-    slots: Slots
-    generations: Array
-    asked_ns: int
 
 
 class Reconciler:
@@ -44,10 +37,11 @@ class Reconciler:
         metrics: Metrics,
     ) -> None:
         self._cache = cache
-        self._config = config
         self._client = client
         self._settings = settings
         self._metrics = metrics
+        self._verdicts = Verdicts(cache, config, metrics)
+        self._delta = Delta(cache, client, self._verdicts, metrics)
         self._asking = np.zeros(len(cache.entries), np.bool_)
         self._asked: list[Slots] = []
         self._in_flight = 0
@@ -61,10 +55,11 @@ class Reconciler:
                 if now >= next_idle:
                     self.drop_idle()
                     next_idle = now + _IDLE_EVERY_S
-                self.begin_scan()
-                while self._in_flight < _IN_FLIGHT and (question := self.next_question()):
-                    self._in_flight += 1
-                    tasks.create_task(self._ask_on(question))
+                if self._settings.reconcile != "delta" or not await self._delta.tick():
+                    self.begin_scan()
+                    while self._in_flight < _IN_FLIGHT and (question := self.next_question()):
+                        self._in_flight += 1
+                        tasks.create_task(self._ask_on(question))
                 await asyncio.sleep(self._settings.fc_scan_s)
 
     def drop_idle(self) -> None:
@@ -115,22 +110,5 @@ class Reconciler:
             self._asked.append(question.slots)
 
     def take(self, question: Question, replies: rsp.Entries) -> None:
-        """Act on the replies to a question, but for entries that were replaced since."""
-        current = self._cache.entries["generation"][question.slots] == question.generations
-        slots, replies = question.slots[current], replies[current]
-        held = self._cache.entries[slots]
-        verdict = answers.judge(held, replies, int(self._config["vtep"][0]))
-        same = slots[verdict.same]
-        self._cache.confirm(same, replies["revision"][verdict.same], question.asked_ns)
-        self._metrics.confirmed.inc(len(same))
-        if verdict.changed.any():
-            self._change(slots[verdict.changed], replies[verdict.changed], question.asked_ns)
-        self._cache.remove(slots[verdict.gone])
-        self._metrics.removed.labels("no route").inc(int(verdict.gone.sum()))
-
-    def _change(self, slots: Slots, replies: rsp.Entries, asked_ns: int) -> None:
-        self._cache.make_room()
-        for slot, (vni, ip, route) in zip(slots.tolist(), answers.routes(replies), strict=True):
-            if not self._cache.put(vni, ip, route, asked_ns):
-                self._cache.remove(np.array([slot]))  # a gateway knows; a stale entry does not
-            self._metrics.changed.inc()
+        """See `Verdicts.take`."""
+        self._verdicts.take(question, replies)

@@ -1,15 +1,26 @@
-"""Asking gateways for routes by RSP: a live one, and if it is silent the next one."""
+"""Asking gateways by RSP: a live one, and if it is silent the next one."""
 
 import itertools
 import logging
 import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final, TypeVar
+from uuid import UUID
 
 import numpy as np
 
-from achelous_shared import rsp, subjects
+from achelous_shared import rsp, rsp_changes, subjects
 from achelous_shared.bus import Bus, BusError
-from achelous_vswitch.gateways import Gateways
+from achelous_shared.rsp import Capability, Options
+from achelous_shared.rsp_changes import Changes
+from achelous_vswitch.gateways import Gateway, Gateways
 from achelous_vswitch.metrics import Metrics
+
+T = TypeVar("T")
+
+_ENCAP_BYTES: Final = 50
+"""Outer IPv4, UDP, VXLAN and inner Ethernet."""
 
 log = logging.getLogger(__name__)
 
@@ -17,48 +28,110 @@ log = logging.getLogger(__name__)
 class RspClient:
     """RSP requests over the bus, each answered within ``timeout`` seconds by one gateway or not."""
 
-    def __init__(self, bus: Bus, gateways: Gateways, timeout: float, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        gateways: Gateways,
+        timeout: float,
+        metrics: Metrics,
+        options: Callable[[], Options] = lambda: Options(Capability.CHANGES),
+    ) -> None:
+        """``options``: what this host offers, asked for each request."""
         self._bus = bus
         self._gateways = gateways
         self._timeout = timeout
         self._metrics = metrics
+        self._options = options
         self._ids = itertools.count(1)
+        self._agreed: dict[UUID, Options] = {}
 
-    async def ask(self, entries: rsp.Entries) -> rsp.Entries | None:
+    def agreed(self, gateway: Gateway) -> Options | None:
+        """What a gateway and this host have in common; None before it has answered."""
+        return self._agreed.get(gateway.gateway_id)
+
+    def in_turn(self) -> list[Gateway]:
+        """The gateways to ask, best first; none while the bus is away.
+
+        What is asked then would all be sent when it is back.
+        """
+        return self._gateways.in_turn() if self._bus.connected else []
+
+    async def ask(self, entries: rsp.Entries, first: Gateway | None = None) -> rsp.Entries | None:
         """The reply entries, one for each of ``entries`` (1..`rsp.MAX_ENTRIES`) in their order.
 
         None if no gateway answered. A reply that does not echo what was asked counts as none.
-        While the bus is away nothing is asked: it would all be sent when it is back.
+        ``first``: the gateway to begin with.
         """
-        if not self._bus.connected:
-            return None
-        for gateway in self._gateways.in_turn():
-            started = time.monotonic()
-            message_id = next(self._ids) & 0xFFFFFFFF
-            request = rsp.encode(rsp.MessageType.REQUEST, message_id, entries)
-            try:
-                subject = subjects.rsp(gateway.gateway_id)
-                data = await self._bus.request(subject, request, timeout=self._timeout)
-                replies = _checked(data, message_id, entries)
-            except BusError:
-                self._metrics.rsp.labels("timeout").inc()
-            except rsp.RspError as error:
-                self._metrics.rsp.labels("garbage").inc()
-                log.warning("RSP reply of gateway %s: %s", gateway.name, error)
-            else:
-                self._metrics.rsp.labels("answered").inc()
-                self._metrics.rsp_s.observe(time.monotonic() - started)
-                return replies
+        turn = self.in_turn()
+        if first in turn:
+            turn = [first, *(gateway for gateway in turn if gateway is not first)]
+        for gateway in turn:
+            message_id = self._next_id()
+            request = rsp.encode(rsp.MessageType.REQUEST, message_id, entries, self._options())
+            read = partial(_replies, message_id=message_id, asked=entries)
+            found = await self._exchange(gateway, request, read)
+            if found is not None:
+                return found
         return None
 
+    async def watch(self, gateway: Gateway, entries: rsp.Entries) -> Changes | None:
+        """What one gateway says of ``entries`` (`rsp_changes.WATCH`), each in order; or None."""
+        message_id = self._next_id()
+        request = rsp_changes.encode_watches(message_id, entries, self._options())
+        read = partial(_changes, message_id=message_id, asked=entries)
+        return await self._exchange(gateway, request, read)
 
-def _checked(data: bytes, message_id: int, entries: rsp.Entries) -> rsp.Entries:
+    async def _exchange(
+        self, gateway: Gateway, request: bytes, read: Callable[[bytes], tuple[Options, T]]
+    ) -> T | None:
+        started = time.monotonic()
+        try:
+            subject = subjects.rsp(gateway.gateway_id)
+            data = await self._bus.request(subject, request, timeout=self._timeout)
+            self._metrics.rsp_bytes.labels("sent").inc(len(request))
+            self._metrics.rsp_bytes.labels("received").inc(len(data))
+            options, found = read(data)
+        except BusError:
+            self._metrics.rsp.labels("timeout").inc()
+            return None
+        except rsp.RspError as error:
+            self._metrics.rsp.labels("garbage").inc()
+            log.warning("RSP reply of gateway %s: %s", gateway.name, error)
+            return None
+        self._agreed[gateway.gateway_id] = options
+        self._metrics.rsp.labels("answered").inc()
+        self._metrics.rsp_s.observe(time.monotonic() - started)
+        return found
+
+    def _next_id(self) -> int:
+        return next(self._ids) & 0xFFFFFFFF
+
+
+def offered(config: Any) -> Options:
+    """What a host of this packet path's ``config`` offers."""
+    mtu = int(config["underlay_mtu"])
+    return Options(Capability.CHANGES, min(max(0, mtu - _ENCAP_BYTES), 0xFFFF))
+
+
+def _replies(data: bytes, message_id: int, asked: rsp.Entries) -> tuple[Options, rsp.Entries]:
     message = rsp.decode(data, rsp.MessageType.REPLY)
-    if message.id != message_id:
-        raise rsp.RspError(f"id {message.id}, expected {message_id}")
-    if len(message.entries) != len(entries):
-        raise rsp.RspError(f"{len(message.entries)} entries in answer to {len(entries)}")
-    same = np.array_equal(message.entries["vni"], entries["vni"])
-    if not same or not np.array_equal(message.entries["key"], entries["key"]):
+    _check_echo(message.id, message_id, message.entries, asked, "key")
+    return message.options, message.entries
+
+
+def _changes(data: bytes, message_id: int, asked: rsp.Entries) -> tuple[Options, Changes]:
+    changes = rsp_changes.decode_changes(data)
+    _check_echo(changes.head.id, message_id, changes.entries, asked, "since")
+    return changes.head.options, changes
+
+
+def _check_echo(
+    got_id: int, message_id: int, got: rsp.Entries, asked: rsp.Entries, field: str
+) -> None:
+    if got_id != message_id:
+        raise rsp.RspError(f"id {got_id}, expected {message_id}")
+    if len(got) != len(asked):
+        raise rsp.RspError(f"{len(got)} entries in answer to {len(asked)}")
+    same = np.array_equal(got["vni"], asked["vni"])
+    if not same or not np.array_equal(got[field], asked[field]):
         raise rsp.RspError("its entries are not those that were asked for, in their order")
-    return message.entries

@@ -24,9 +24,15 @@ from achelous_shared.routes import ip_of, mac_of
 from achelous_vswitch.agent_state import AgentState
 from achelous_vswitch.dataplane import Array
 from achelous_vswitch.plan import DesiredPort
-from achelous_vswitch.sessions import CLOSING, ICMP, INITIATOR_1, REPLIED, TCP, UDP
+from achelous_vswitch.sessions import ICMP, ICMPV6, INITIATOR_1, TCP, UDP, State, states
 
-_PROTOCOLS: Final[Mapping[int, str]] = {ICMP: "icmp", TCP: "tcp", UDP: "udp"}
+_PROTOCOLS: Final[Mapping[int, str]] = {ICMP: "icmp", TCP: "tcp", UDP: "udp", ICMPV6: "icmpv6"}
+_STATES: Final[Mapping[State, str]] = {
+    State.UDP_SENT: "unanswered",
+    State.UDP_REPLIED: "answered",
+    State.ICMP: "open",
+    State.OTHER: "open",
+}
 
 
 class Shower:
@@ -89,6 +95,7 @@ class Shower:
             device=want.device,
             vni=want.config.vni,
             ip=str(ip_of(want.config.ip)),
+            ip6=str(ip_of(want.config.ip6)) if want.config.ip6 else "",
             mac=mac_of(want.config.mac),
             state=state,
             rules_in=len(want.config.rules_in),
@@ -124,7 +131,7 @@ class Shower:
         keys, values, _ = self._state.dataplane.sessions.scan(None, limit)
         now_ns = time.monotonic_ns()
         pairs = zip(keys[:limit], values[:limit], strict=True)
-        return tuple(_session(key, value, now_ns) for key, value in pairs)
+        return tuple(session_view(key, value, now_ns) for key, value in pairs)
 
     def _gateways(self) -> tuple[GatewayView, ...]:
         gateways = self._state.gateways
@@ -141,9 +148,14 @@ class Shower:
         )
 
 
-def _session(key: Any, value: Any, now_ns: int) -> SessionView:
-    first = 1 if value["flags"] & INITIATOR_1 else 0
-    sides = (first, 1 - first)
+def initiator_first(session: Any) -> tuple[int, int]:
+    """The sides of a session: that of the initiator, and the other one."""
+    return (1, 0) if session["flags"] & INITIATOR_1 else (0, 1)
+
+
+def session_view(key: Any, value: Any, now_ns: int) -> SessionView:
+    """A session of the table as an operator sees it."""
+    sides = initiator_first(value)
     source, destination = (_end(key, side) for side in sides)
     protocol = int(key["proto"])
     return SessionView(
@@ -151,7 +163,7 @@ def _session(key: Any, value: Any, now_ns: int) -> SessionView:
         protocol=_PROTOCOLS.get(protocol, str(protocol)),
         source=source,
         destination=destination,
-        state=_state(int(value["flags"])),
+        state=_state(key, value),
         packets=_both(value["packets"], sides),
         bytes=_both(value["bytes"], sides),
         age_s=(now_ns - int(value["created_ns"])) / 1e9,
@@ -167,7 +179,7 @@ def _both(counted: Array, sides: tuple[int, int]) -> tuple[int, int]:
     return int(counted[sides[0]]), int(counted[sides[1]])
 
 
-def _state(flags: int) -> str:
-    if flags & CLOSING:
-        return "closing"
-    return "established" if flags & REPLIED else "opening"
+def _state(key: Any, value: Any) -> str:
+    (found,) = states(np.atleast_1d(key), np.atleast_1d(value))
+    state = State(found)
+    return _STATES.get(state, state.name.lower().replace("_", " "))

@@ -89,7 +89,7 @@ static __always_inline int admit(struct flow *flow, const struct ach_packet *pac
     int error = acl_classify(query, outbound ? -ACH_DROP_ACL_EGRESS : -ACH_DROP_ACL_INGRESS);
     if (error) {
         if (!flow->fresh && error != -ACH_DROP_IDENTITY_UNKNOWN)
-            bpf_map_delete_elem(&sessions, &flow->key);
+            session_remove(&flow->key, flow->session);
         return error;
     }
     session->acl_port[side] = slot;

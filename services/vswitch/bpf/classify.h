@@ -43,13 +43,19 @@ static __always_inline __u64 acl_word(__u32 at) {
     return word ? *word : 0;
 }
 
+/* 1 if a < b, else 0, without a branch: a search of n branches would cost the verifier 2^n paths.
+ */
+static __always_inline __u64 acl_below(__u64 a, __u64 b) {
+    return ((~a & b) | ((~a | b) & (a - b))) >> 63;
+}
+
 /* The last of `count` starts at word `at` that is not above the service. */
 __noinline __u32 acl_service_interval(__u32 at, __u32 count, __u32 service) {
     __u32 found = 0;
     for (__u32 step = ACL_INTERVALS / 2; step; step >>= 1) {
         __u32 probe = found + step;
-        if (probe < count && acl_word(at + probe) <= service)
-            found = probe;
+        __u64 fits = acl_below(probe, count) & (acl_below(service, acl_word(at + probe)) ^ 1);
+        found += step & -fits;
     }
     return found;
 }
@@ -67,11 +73,9 @@ __noinline __u32 acl_prefix_interval(__u32 at, __u32 count, const struct acl_que
     __u32 found = 0;
     for (__u32 step = ACL_INTERVALS / 2; step; step >>= 1) {
         __u32 probe = found + step;
-        if (probe >= count)
-            continue;
-        __u64 start = acl_word(at + 2 * probe);
-        if (start < high || (start == high && acl_word(at + 2 * probe + 1) <= low))
-            found = probe;
+        __u64 upper = acl_word(at + 2 * probe), lower = acl_word(at + 2 * probe + 1);
+        __u64 above = acl_below(high, upper) | (acl_below(low, lower) & ~acl_below(upper, high));
+        found += step & -(acl_below(probe, count) & ~above);
     }
     return found;
 }
@@ -81,8 +85,8 @@ __noinline __u32 acl_identity_row(__u32 at, __u32 count, __u32 identity) {
     __u32 found = 0;
     for (__u32 step = ACL_IDENTITIES / 2; step; step >>= 1) {
         __u32 probe = found + step;
-        if (probe < count && acl_word(at + probe) <= identity)
-            found = probe;
+        __u64 fits = acl_below(probe, count) & (acl_below(identity, acl_word(at + probe)) ^ 1);
+        found += step & -fits;
     }
     return count && acl_word(at + found) == identity ? ACL_LISTED + found : ACL_OTHERS;
 }

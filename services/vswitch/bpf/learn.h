@@ -14,11 +14,41 @@ static __always_inline __be32 gateway_for(const struct ach_vni_ip *to) {
     return vtep ? *vtep : 0;
 }
 
-static __always_inline bool learn_allowed(const struct ach_vni_ip *to, __u64 now,
+/* Counts a packet that is relayed to this destination; NULL while there is nowhere to count. */
+static __always_inline struct relayed_flow *count_relayed(const struct ach_vni_ip *to, __u64 now,
+                                                          __u32 bytes, __u64 pause_ns) {
+    struct relayed_flow *flow = bpf_map_lookup_elem(&relayed, to);
+    if (!flow) {
+        struct relayed_flow fresh = {.first_ns = now, .last_ns = now};
+        bpf_map_update_elem(&relayed, to, &fresh, BPF_NOEXIST);
+        flow = bpf_map_lookup_elem(&relayed, to);
+        if (!flow)
+            return NULL;
+    }
+    if ((__s64)(now - flow->last_ns) > (__s64)pause_ns) {
+        flow->first_ns = now;
+        flow->packets = 0;
+        flow->bytes = 0;
+    }
+    flow->last_ns = now;
+    flow->packets++;
+    flow->bytes += bytes;
+    return flow;
+}
+
+/* Whether what was relayed so far makes a route worth its entry. */
+static __always_inline bool worth_learning(const struct relayed_flow *flow, __u64 now,
+                                           const struct ach_vswitch_config *config) {
+    bool enough = flow->packets >= config->learn_packets ||
+                  (config->learn_bytes && flow->bytes >= config->learn_bytes);
+    return enough && (__s64)(now - flow->first_ns) >= (__s64)config->learn_after_ns;
+}
+
+/* At most so many events per destination, and per vNIC, as the configuration says. */
+static __always_inline bool learn_allowed(const struct relayed_flow *flow, __u64 now,
                                           const struct ach_vswitch_config *config,
                                           struct ach_port_counters *counted) {
-    __u64 *seen = bpf_map_lookup_elem(&learn_seen, to);
-    if (seen && (__s64)(now - *seen) < (__s64)config->learn_interval_ns)
+    if (flow->told_ns && (__s64)(now - flow->told_ns) < (__s64)config->learn_interval_ns)
         return false;
     __u64 window = now / LEARN_WINDOW_NS;
     if (counted->learn_window != window) {
@@ -28,12 +58,14 @@ static __always_inline bool learn_allowed(const struct ach_vni_ip *to, __u64 now
     return counted->learn_in_window < config->learn_per_window;
 }
 
-/* Tells the agent that traffic goes to an address whose route it might learn. The limits keep a
- * guest that scans addresses from flooding the ring, and its host from flooding the gateways. */
+/* Counts what is relayed, and tells the agent of destinations that are worth a route. The limits
+ * keep a guest that scans addresses from flooding the ring, and its host from flooding the
+ * gateways. */
 static __always_inline void learn_destination(const struct ach_vni_ip *to, __u32 port, __u64 now,
-                                              const struct ach_vswitch_config *config,
+                                              __u32 bytes, const struct ach_vswitch_config *config,
                                               struct ach_port_counters *counted) {
-    if (!learn_allowed(to, now, config, counted))
+    struct relayed_flow *flow = count_relayed(to, now, bytes, config->learn_pause_ns);
+    if (!flow || !worth_learning(flow, now, config) || !learn_allowed(flow, now, config, counted))
         return;
     struct ach_learn_event *event = bpf_ringbuf_reserve(&learn, sizeof(*event), 0);
     if (!event)
@@ -43,7 +75,7 @@ static __always_inline void learn_destination(const struct ach_vni_ip *to, __u32
     event->port = port;
     event->at_ns = now;
     bpf_ringbuf_submit(event, 0);
-    bpf_map_update_elem(&learn_seen, to, &now, BPF_ANY);
+    flow->told_ns = now;
     counted->learn_in_window++;
     counted->learn_events++;
 }

@@ -10,6 +10,7 @@
 #define VTEPS      65536
 #define RULE_SETS  4096
 #define RULE_WORDS 2097152
+#define SESSIONS   262144
 
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
@@ -26,6 +27,14 @@ struct {
     __type(key, __u32);
     __type(value, struct ach_port);
 } ports SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(map_flags, BPF_F_MMAPABLE);
+    __uint(max_entries, PORTS);
+    __type(key, __u32);
+    __type(value, struct ach_lease);
+} leases SEC(".maps");
 
 struct {
     __uint(type, BPF_MAP_TYPE_HASH);
@@ -81,10 +90,42 @@ struct {
 
 struct {
     __uint(type, BPF_MAP_TYPE_HASH);
-    __uint(max_entries, 262144);
+    __uint(max_entries, SESSIONS);
     __type(key, struct ach_session_key);
     __type(value, struct ach_session);
 } sessions SEC(".maps");
+
+/* A session before it enters the map: the stack is too small for it. */
+struct {
+    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, struct ach_session);
+} session_blank SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(map_flags, BPF_F_MMAPABLE);
+    __uint(max_entries, PORTS);
+    __type(key, __u32);
+    __type(value, struct ach_session_counts);
+} session_counts SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(map_flags, BPF_F_MMAPABLE);
+    __uint(max_entries, SESSIONS);
+    __type(key, __u32);
+    __type(value, struct ach_session_key);
+} session_ring SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(map_flags, BPF_F_MMAPABLE);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, struct ach_session_hands);
+} session_hands SEC(".maps");
 
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
@@ -114,13 +155,27 @@ struct {
     __uint(max_entries, 1 << 20);
 } learn SEC(".maps");
 
-/* Forgotten entries only mean that a destination is asked for once more. */
+struct {
+    __uint(type, BPF_MAP_TYPE_RINGBUF);
+    __uint(max_entries, 1 << 20);
+} samples SEC(".maps");
+
+/* What was relayed to a destination since its last pause. CPUs may lose each other's counts. */
+struct relayed_flow {
+    __u64 first_ns;
+    __u64 last_ns;
+    __u64 told_ns; /* of the last learn event, 0: none */
+    __u64 packets;
+    __u64 bytes;
+};
+
+/* Forgotten entries only mean that counting starts again, or that one event more is sent. */
 struct {
     __uint(type, BPF_MAP_TYPE_LRU_HASH);
     __uint(max_entries, FC_SLOTS);
     __type(key, struct ach_vni_ip);
-    __type(value, __u64);
-} learn_seen SEC(".maps");
+    __type(value, struct relayed_flow);
+} relayed SEC(".maps");
 
 struct fragment_key {
     struct ach_vni_ip from;
@@ -147,8 +202,10 @@ struct {
 
 /* Types that Python asks BTF for and no map names. */
 const struct ach_learn_event *ach_learn_event_btf __attribute__((unused));
+const struct ach_drop_sample *ach_drop_sample_btf __attribute__((unused));
 const enum ach_drop *ach_drop_btf __attribute__((unused));
 const enum ach_port_flags *ach_port_flags_btf __attribute__((unused));
+const enum ach_session_state *ach_session_state_btf __attribute__((unused));
 const enum ach_session_flags *ach_session_flags_btf __attribute__((unused));
 const enum ach_vtep_kind *ach_vtep_kind_btf __attribute__((unused));
 

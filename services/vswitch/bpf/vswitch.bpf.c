@@ -4,12 +4,16 @@
 
 #include "maps.h"
 #include "packet.h"
+#include "tcp.h"
+#include "reclaim.h"
 #include "session.h"
 #include "hop.h"
 #include "acl.h"
 #include "learn.h"
 #include "deliver.h"
 #include "arp.h"
+#include "services.h"
+#include "sample.h"
 
 #define GUEST_HEADERS    94  /* Ethernet, IPv4 with options, TCP without */
 #define UNDERLAY_HEADERS 144 /* and 50 of the underlay before them */
@@ -72,7 +76,8 @@ static __always_inline int forward_away(struct __sk_buff *skb, struct flow *flow
             route->last_used_ns = flow->now;
     } else {
         sender->counted->relayed++;
-        learn_destination(&packet->to, sender->slot, flow->now, sender->config, sender->counted);
+        learn_destination(&packet->to, sender->slot, flow->now, skb->len, sender->config,
+                          sender->counted);
     }
     return to_vtep(skb, &tunnel, sender->config);
 }
@@ -91,12 +96,15 @@ static __always_inline int guest_packet(struct __sk_buff *skb, struct ach_cursor
         return -ACH_DROP_MULTICAST;
     struct flow flow;
     struct next_hop next;
-    flow_open(&flow, &packet, sender->config);
+    error = flow_open(&flow, &packet, sender->config, sender->slot, 0);
+    if (error)
+        return error;
     hop_resolve(&flow, &packet, &next);
     struct acl_query query = {.identity = identity_of_next(&flow, &next)};
     error = admit(&flow, &packet, flow.from, sender->slot, port, &query);
     if (error == -ACH_DROP_IDENTITY_UNKNOWN) /* so that it is known when the guest tries again */
-        learn_destination(&packet.to, sender->slot, flow.now, sender->config, sender->counted);
+        learn_destination(&packet.to, sender->slot, flow.now, skb->len, sender->config,
+                          sender->counted);
     if (error)
         return error;
     int verdict = next.port ? forward_here(skb, &flow, &packet, sender, &next)
@@ -130,6 +138,9 @@ static __always_inline int guest_frame(struct __sk_buff *skb, __u32 *slot) {
         return -ACH_DROP_UNSUPPORTED_ETHERTYPE;
     if (type == ACH_ETH_ARP)
         return answer_arp(skb, &at, eth, sender.port);
+    __u32 service = asked_service(at, type, sender.port);
+    if (service)
+        bpf_tail_call(skb, &services, service);
     if (type != ACH_ETH_IPV4)
         return -ACH_DROP_UNSUPPORTED_ETHERTYPE;
     if (eth->h_dest[0] & 1)
@@ -145,9 +156,11 @@ static __always_inline int arrived_packet(struct __sk_buff *skb, struct ach_pack
     if (bpf_map_lookup_elem(&endpoints, &packet->from))
         return -ACH_DROP_SPOOFED_IP; /* what this host's own vNICs send does not come from others */
     struct flow flow;
-    flow_open(&flow, packet, config);
+    int error = flow_open(&flow, packet, config, slot, ACH_SESSION_ARRIVED);
+    if (error)
+        return error;
     struct acl_query query = {.identity = identity_of_sender(&flow, identity)};
-    int error = admit(&flow, packet, flow.from ^ 1, slot, port, &query);
+    error = admit(&flow, packet, flow.from ^ 1, slot, port, &query);
     if (!error)
         error = flow_commit(&flow, packet, skb->len - ACH_ENCAP_LEN);
     struct ach_port_counters *counted = counters_of(slot);
@@ -199,7 +212,7 @@ static __always_inline int underlay_frame(struct __sk_buff *skb, __u32 *slot) {
 }
 
 /* The one exit: counts a drop for the vNIC whose packet it was, or for the host (slot 0). */
-static __always_inline int finish(int verdict, __u32 slot) {
+static __always_inline int finish(struct __sk_buff *skb, int verdict, __u32 slot) {
     if (verdict == ACH_NOT_OURS)
         return ACH_TC_NEXT;
     if (verdict > 0)
@@ -208,21 +221,25 @@ static __always_inline int finish(int verdict, __u32 slot) {
     __u32 reason = -verdict;
     if (counted && reason < ACH_DROP_SLOTS)
         counted->drops[reason]++;
+    if (verdict < 0)
+        sample_drop(skb, slot, reason);
     return ACH_TC_DROP;
 }
+
+#include "answers.h"
 
 SEC("tc")
 int from_guest(struct __sk_buff *skb) {
     __u32 slot = 0;
     int verdict = guest_frame(skb, &slot);
-    return finish(verdict, slot);
+    return finish(skb, verdict, slot);
 }
 
 SEC("tc")
 int from_underlay(struct __sk_buff *skb) {
     __u32 slot = 0;
     int verdict = underlay_frame(skb, &slot);
-    return finish(verdict, slot);
+    return finish(skb, verdict, slot);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -115,3 +115,48 @@ def test_a_full_ring_only_delays_learning(datapath: Datapath, me: Port) -> None:
     verdicts = {program.test_run(TO_PEER, ifindex=LOOPBACK).retval for _ in range(2000)}
     assert verdicts == {Verdict.REDIRECT}
     assert 0 < len(datapath.learned()) < 2000
+
+
+# ---- what is worth a route ---------------------------------------------------------------------
+
+
+def test_a_destination_is_worth_a_route_after_so_many_packets(datapath: Datapath, me: Port) -> None:
+    datapath.configure(learn_packets=3)
+    for _ in range(2):
+        datapath.send(me, TO_PEER)
+    assert datapath.learned() == []
+    datapath.send(me, TO_PEER)
+    assert datapath.learned() == [(VNI, PEER.ip, me.slot)]
+
+
+def test_or_after_so_many_bytes(datapath: Datapath, me: Port) -> None:
+    datapath.configure(learn_packets=100, learn_bytes=2 * len(TO_PEER))
+    datapath.send(me, TO_PEER)
+    assert datapath.learned() == []
+    datapath.send(me, TO_PEER)
+    assert datapath.learned() == [(VNI, PEER.ip, me.slot)]
+
+
+def test_and_not_before_it_has_lasted(datapath: Datapath, me: Port) -> None:
+    datapath.configure(learn_after_ns=3600 * 10**9, learn_pause_ns=3600 * 10**9)
+    datapath.send(me, TO_PEER)
+    datapath.send(me, TO_PEER)
+    assert datapath.learned() == []
+    datapath.configure(learn_after_ns=1)
+    datapath.send(me, TO_PEER)
+    assert datapath.learned() == [(VNI, PEER.ip, me.slot)]
+
+
+def test_after_a_pause_counting_starts_again(datapath: Datapath, me: Port) -> None:
+    datapath.configure(learn_packets=2, learn_pause_ns=0)
+    for _ in range(5):
+        datapath.send(me, TO_PEER)
+    assert datapath.learned() == []
+
+
+def test_a_scan_of_one_packet_each_is_not_worth_a_single_route(
+    datapath: Datapath, me: Port
+) -> None:
+    datapath.configure(learn_packets=2, learn_per_window=1_000_000)
+    scan(datapath, me, 250)
+    assert datapath.learned() == []

@@ -119,7 +119,7 @@ async def test_security_groups_have_rules(cli: Cli, acme: str) -> None:
     assert (await cli("security-group", "delete", "db")).code == 0
 
     assert (await cli.json(*rules, "show", "web", rule["id"])) == rule
-    assert len((await cli.json(*rules, "list", group["id"]))["items"]) == 3
+    assert len((await cli.json(*rules, "list", group["id"]))["items"]) == 4
     table = (await cli("security-group", "show", "web")).out
     assert f"{rule['id']}  ingress    tcp       80        443       10.0.0.0/8" in table
     assert (await cli(*rules, "delete", "web", rule["id"])).code == 0

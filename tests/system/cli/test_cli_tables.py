@@ -138,6 +138,7 @@ async def test_status_agrees_with_its_checks(cli: Cli) -> None:
 
 async def test_the_version_is_told_without_an_api() -> None:
     assert (await Cli()("version")).out == "achelous 0.1.0\n"
+    assert await Cli().json("version") == {"version": "0.1.0"}
 
 
 async def test_a_platform_announced_on_this_machine_is_found(

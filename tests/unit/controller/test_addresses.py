@@ -41,3 +41,10 @@ def test_the_free_addresses_from_the_start_on_are_taken_once_each(
 
     assert sorted(order) == list(range(FIRST, LAST + 1))
     assert taken == [a for a in order if a not in used | excluded][:wanted]
+
+
+def test_the_end_of_64_bits_is_reached() -> None:
+    last = (1 << 64) - 1
+
+    assert take([Gap(last - 2, last)], 5, {last - 1}).tolist() == [last - 2, last]
+    assert take([Gap(1, last)], 2, {1}).tolist() == [2, 3]

@@ -1,14 +1,20 @@
 """What users write as networks and addresses."""
 
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 import pytest
 
 from achelous_controller.domain.networks import (
     assignable,
+    check_remote,
     check_usable,
+    check_usable6,
     parse_address,
+    parse_address6,
+    parse_any_network,
     parse_network,
+    parse_network6,
+    router6_of,
     router_of,
     why_not_assignable,
 )
@@ -97,3 +103,82 @@ def test_a_vnic_has_an_assignable_address(cidr: str, address: str, why: str | No
     found = why_not_assignable(IPv4Address(address), network, router_of(network, None))
 
     assert found is None if why is None else why in str(found)
+
+
+# ---- IPv6 ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("2001:db8::5/64", "the network is 2001:db8::/64"),
+        ("2001:db8::", "write 2001:db8::/128"),
+        ("2001:db8::/129", "as in 10.0.0.0/24 or 2001:db8::/64"),
+        ("fe80::%eth0/64", "zone"),
+        ("10.0.0.0/24", "is IPv4"),
+    ],
+)
+def test_a_malformed_ipv6_network_is_refused_with_what_would_be_right(text: str, hint: str) -> None:
+    with pytest.raises(ValueError, match=hint):
+        parse_network6(text)
+
+
+@pytest.mark.parametrize(("text", "hint"), [("::g", "as in"), ("10.0.0.1", "is IPv4")])
+def test_a_malformed_ipv6_address_is_refused_with_what_would_be_right(text: str, hint: str) -> None:
+    with pytest.raises(ValueError, match=hint):
+        parse_address6(text)
+
+
+@pytest.mark.parametrize("cidr", ["::/64", "::ffff:a00:0/120", "fe80::/64", "ff02::/64"])
+def test_an_ipv6_network_that_guests_cannot_use_is_refused(cidr: str) -> None:
+    with pytest.raises(ValueError, match="not for guests"):
+        check_usable6(IPv6Network(cidr))
+
+
+@pytest.mark.parametrize(
+    ("cidr", "first", "last"),
+    [
+        ("fd00::/64", "fd00::1", "fd00::ffff:ffff:ffff:ffff"),
+        ("2001:db8::10/126", "2001:db8::11", "2001:db8::13"),
+    ],
+)
+def test_an_ipv6_subnet_has_no_broadcast_address(cidr: str, first: str, last: str) -> None:
+    network = check_usable6(IPv6Network(cidr))
+
+    assert assignable(network) == (int(IPv6Address(first)), int(IPv6Address(last)))
+    assert router6_of(network, None) == IPv6Address(first)
+    assert router6_of(network, IPv6Address(last)) == IPv6Address(last)
+    assert why_not_assignable(IPv6Address(last), network, IPv6Address(first)) is None
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("2001:db8::10", "subnet-router anycast"),
+        ("2001:db8::11", "router's address"),
+        ("2001:db8::14", "not in the subnet"),
+    ],
+)
+def test_a_vnic_has_an_assignable_ipv6_address(address: str, why: str) -> None:
+    network = IPv6Network("2001:db8::10/126")
+
+    assert why in str(why_not_assignable(IPv6Address(address), network, network[1]))
+
+
+def test_an_ipv6_router_needs_an_ipv6_network_that_it_is_in() -> None:
+    with pytest.raises(ValueError, match="no IPv6 network"):
+        router6_of(None, IPv6Address("fd00::1"))
+    with pytest.raises(ValueError, match="fd00::1 to fd00::ffff:ffff:ffff:ffff"):
+        router6_of(IPv6Network("fd00::/64"), IPv6Address("fd00:1::1"))
+    assert router6_of(None, None) is None
+
+
+@pytest.mark.parametrize("remote", ["::/0", "2001:db8::/32", "fe80::/10", "10.0.0.0/8"])
+def test_a_rule_may_name_any_network_that_a_peer_can_be_in(remote: str) -> None:
+    assert str(check_remote(parse_any_network(remote))) == remote
+
+
+@pytest.mark.parametrize("remote", ["::/1", "::/96", "::ffff:0:0/96", "::ffff:10.0.0.0/104"])
+def test_a_rule_of_ipv6_never_means_ipv4(remote: str) -> None:
+    with pytest.raises(ValueError, match="write ::/0"):
+        check_remote(IPv6Network(remote))

@@ -1,15 +1,15 @@
 """Route entries from columns, byte for byte."""
 
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
-from achelous_controller.domain.route_entries import entries
+from achelous_controller.domain.route_entries import entries, keys4, keys6
 from achelous_shared.routes import RouteOp, ip_of, mac_of
 
 
 def test_an_entry_says_where_an_address_is() -> None:
     table = entries(
         RouteOp.UPSERT,
-        [int(IPv4Address("10.1.2.3")), int(IPv4Address("10.1.2.4"))],
+        keys4([int(IPv4Address("10.1.2.3")), int(IPv4Address("10.1.2.4"))]),
         [int(IPv4Address("198.18.0.9")), int(IPv4Address("198.18.0.10"))],
         [0x020000000001, 0x02FFFFFFFFFF],
     )
@@ -25,4 +25,13 @@ def test_an_entry_says_where_an_address_is() -> None:
 
 
 def test_no_addresses_make_no_entries() -> None:
-    assert len(entries(RouteOp.DELETE, [], [], [])) == 0
+    assert len(entries(RouteOp.DELETE, keys4([]), [], [])) == 0
+
+
+def test_an_ipv6_address_is_a_key_as_it_is() -> None:
+    ips = [IPv6Address("fd00::1"), IPv6Address("2001:db8:ffff::")]
+
+    keys = keys6(int(ip) for ip in ips)
+
+    assert [key.tobytes() for key in keys] == [ip.packed for ip in ips]
+    assert keys6([]).shape == (0, 16)

@@ -1,18 +1,22 @@
 """RSP replies, from bytes to bytes."""
 
 import os
+import time
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 
+from achelous_gateway.changes import ChangeLogs
 from achelous_gateway.rsp_server import RspServer, Stands
 from achelous_gateway.stats import Stats
 from achelous_gateway.table import RouteTable
-from achelous_shared import rsp
+from achelous_shared import rsp, rsp_changes
 from achelous_shared.names import VNI_MAX
 from achelous_shared.routes import ROUTE, RouteOp, ip_bytes, mac_bytes
-from achelous_shared.rsp import MessageType, ReplyType
+from achelous_shared.rsp import Capability, MessageType, Options, ReplyType
+from achelous_shared.rsp_changes import Status
+from achelous_shared.rsp_hash import destination_hashes
 
 MAC = mac_bytes("02:00:00:00:00:09")
 HELD, OTHER = ip_bytes("10.0.0.9"), ip_bytes("10.0.0.10")
@@ -37,7 +41,10 @@ def serve(stats: Stats) -> Callable[[bool], RspServer]:
     table.apply(7, delta)
     stands: Stands = np.zeros(VNI_MAX + 2, np.int64)
     stands[[7, 8]] = 7, 1
-    return lambda whole: RspServer(table, stands, stats, mtu=1450, whole=lambda: whole)
+    changes = ChangeLogs()
+    changes.begin(7, 2)
+    changes.append(7, 4, destination_hashes(7, delta["ip"]), time.monotonic_ns())
+    return lambda whole: RspServer(table, stands, changes, stats, mtu=1450, whole=lambda: whole)
 
 
 def ask(*keys: tuple[int, bytes]) -> bytes:
@@ -121,3 +128,47 @@ def test_a_table_that_was_never_whole_denies_nothing(
 ) -> None:
     reply = rsp.decode(serve(False).answer([ask((7, HELD), (7, OTHER))])[0], MessageType.REPLY)
     assert (reply.id, len(reply.entries)) == (99, 0)
+
+
+def watch(*since: tuple[int, int]) -> bytes:
+    vnis, revisions = zip(*since, strict=True)
+    return rsp_changes.encode_watches(5, rsp_changes.watches(vnis, revisions), Options(0xFFFF, 900))
+
+
+def test_what_changed_is_named_by_hash_and_what_is_forgotten_is_to_be_checked(
+    serve: Callable[[bool], RspServer],
+) -> None:
+    [data] = serve(True).answer([watch((7, 6), (7, 4), (7, 2), (7, 1), (8, 0), (9, 3), (8, 44))])
+    answer = rsp_changes.decode_changes(data)
+
+    held = destination_hashes(7, np.frombuffer(HELD, np.uint8)).tolist()
+    assert [hashes.tolist() for _, hashes, _ in answer.each()] == [[], [], held, [], [], [], []]
+    assert answer.entries["status"].tolist() == [
+        *[Status.CHANGES] * 3, Status.RECHECK, Status.CHANGES, Status.UNKNOWN_VNI, Status.CHANGES
+    ]  # fmt: skip
+    assert answer.entries["revision"].tolist() == [6, 6, 6, 6, 0, 0, 0]
+    assert answer.head == (5, 7, Options(Capability.CHANGES, 900))
+
+
+def test_a_table_that_was_never_whole_says_of_no_vpc_that_nothing_changed(
+    serve: Callable[[bool], RspServer],
+) -> None:
+    [data] = serve(False).answer([watch((7, 6))])
+    assert len(rsp_changes.decode_changes(data).entries) == 0
+
+
+def test_a_route_has_the_lower_mtu_of_both_sides(serve: Callable[[bool], RspServer]) -> None:
+    asked = rsp.decode(ask((7, HELD), (7, OTHER)), MessageType.REQUEST)
+    small, large, silent = (
+        rsp.encode(MessageType.REQUEST, 1, asked.entries, Options(0, mtu)) for mtu in (900, 9000, 0)
+    )
+    replies = [
+        rsp.decode(reply, MessageType.REPLY) for reply in serve(True).answer([small, large, silent])
+    ]
+    assert [reply.options.mtu for reply in replies] == [900, 1450, 1450]
+    assert [reply.entries["mtu"].tolist() for reply in replies] == [[900, 0], [1450, 0], [1450, 0]]
+
+
+def test_a_route_says_as_of_which_revision_of_its_vpc(serve: Callable[[bool], RspServer]) -> None:
+    [data] = serve(True).answer([ask((7, HELD), (8, HELD), (9, HELD))])
+    assert rsp.decode(data, MessageType.REPLY).entries["as_of"].tolist() == [6, 0, 0]

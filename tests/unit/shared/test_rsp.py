@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from achelous_shared import rsp
+from achelous_shared import rsp, rsp_batch
 from achelous_shared.rsp import MessageType, RspError
 
 KEYS = st.lists(
@@ -25,8 +25,8 @@ ONE = request((0x010203, bytes(range(16))))
 
 
 def test_a_request_has_the_documented_bytes() -> None:
-    header = struct.pack(">HBBIII", 1, 1, 1, 7, 44, 0)
-    entry = struct.pack(">HHIB3x", 0x5253, 0, 0x010203, 1) + bytes(range(16))
+    header = struct.pack(">HBBIIHH", 1, 2, 1, 7, 44, 0, 0)
+    entry = struct.pack(">HHIB3x", 0x5253, 0, 0x010203, 2) + bytes(range(16))
     assert header + entry == ONE
 
 
@@ -49,13 +49,13 @@ def test_garbage_is_refused_or_valid_but_never_crashes(data: bytes) -> None:
         message = rsp.decode(data, MessageType.REPLY)
     except RspError:
         return
-    assert len(data) == rsp.HEADER.itemsize + message.entries.nbytes
+    assert len(data) == rsp.HEADER_BYTES + message.entries.nbytes
 
 
 @pytest.mark.parametrize(
     ("offset", "value", "says"),
     [
-        (2, 9, "version 9, this program speaks 1"),
+        (2, 9, "version 9, this program speaks 2"),
         (3, 2, "message type 2, expected 1"),
         (1, 2, "2 entries take 72"),
         (8, 1, "size field"),
@@ -95,7 +95,7 @@ REQUESTS = KEYS.map(lambda keys: request(*keys))
     )
 )
 def test_requests_decoded_together_are_as_decoded_one_by_one(messages: list[bytes]) -> None:
-    together = rsp.decode_requests(messages)
+    together = rsp_batch.decode_requests(messages)
     at = 0
     for message, head in zip(messages, together.heads, strict=True):
         try:
@@ -103,7 +103,7 @@ def test_requests_decoded_together_are_as_decoded_one_by_one(messages: list[byte
         except RspError:
             assert head is None
             continue
-        assert head == (alone.id, len(alone.entries))
+        assert head == (alone.id, len(alone.entries), alone.options)
         assert (together.entries[at : at + len(alone.entries)] == alone.entries).all()
         at += len(alone.entries)
     assert at == len(together.entries)

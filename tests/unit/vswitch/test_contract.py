@@ -22,7 +22,11 @@ def test_enums_are_those_of_the_packet_path() -> None:
     vteps = enum_of(object_path("vswitch"), "ach_vtep_kind")
     assert vteps == {"ACH_VTEP_HOST": gateways.VTEP_HOST, "ACH_VTEP_GATEWAY": gateways.VTEP_GATEWAY}
     flags = enum_of(object_path("vswitch"), "ach_session_flags")
-    assert list(flags.values()) == [sessions.INITIATOR_1, sessions.REPLIED, sessions.CLOSING]
+    for name, value in flags.items():
+        assert getattr(sessions, name.removeprefix("ACH_SESSION_")) == value
+    states = enum_of(object_path("vswitch"), "ach_session_state")
+    names = [name.removeprefix("ACH_STATE_").removeprefix("TCP_") for name in states]
+    assert names == [*(state.name for state in sessions.State), "ACH_SESSION_STATES"]
     assert enum_of(object_path("vswitch"), "ach_port_flags") == {"ACH_PORT_PEER": ports.PORT_PEER}
 
 

@@ -35,8 +35,12 @@ class Parts:
 
     dataplane: Dataplane = field(default_factory=lambda: memory_dataplane(fc=64))
 
+    per_vnic: int = 1000
+
     def __post_init__(self) -> None:
-        settings = VswitchSettings(nats_url="nats://nowhere", host_id=UUID(int=1))
+        settings = VswitchSettings(
+            nats_url="nats://nowhere", host_id=UUID(int=1), max_fc_per_vnic=self.per_vnic
+        )
         self.cache = ForwardingCache(self.dataplane.fc, self.dataplane.fc_index, rest_s=0)
         self.dataplane.config["vtep"] = 1
         client, metrics = NoClient(), Metrics()
@@ -52,9 +56,9 @@ def parts() -> Parts:
     return Parts()
 
 
-def events(*numbers: int) -> Array:
+def events(*numbers: int, port: int = 1) -> Array:
     queue = np.zeros(len(numbers), layout("ach_learn_event"))
-    queue["vni"] = VNI
+    queue["vni"], queue["port"] = VNI, port
     for event, number in zip(queue, numbers, strict=True):
         event["ip"] = np.frombuffer(ip_bytes(f"10.0.{number // 256}.{number % 256}"), np.uint8)
     return queue
@@ -135,3 +139,15 @@ def test_what_is_being_asked_about_is_not_asked_about_again(parts: Parts) -> Non
     assert parts.reconciler.next_question() is not None
     parts.reconciler.begin_scan()
     assert parts.reconciler.next_question() is None
+
+
+def test_a_vnic_that_has_enough_learns_no_more_and_leaves_the_others_theirs() -> None:
+    parts = Parts(per_vnic=5)
+    for _ in range(3):
+        asked = parts.learner.select(events(*range(1, 20), port=1), 0)
+        parts.learner.take(answers(asked, 2, 1), 0)
+        parts.learner._asking.clear()
+    assert parts.cache.owned_by(1) == 5
+    assert len(parts.learner.select(events(40, port=2), 0)) == 1
+    parts.cache.remove(parts.cache.used()[:2])
+    assert len(parts.learner.select(events(*range(50, 60), port=1), 0)) == 2

@@ -187,3 +187,54 @@ def test_every_plan_leads_to_what_is_desired_and_then_to_nothing(
         bound[want.device] = BoundPort(0, found, want.config)
     assert set(bound) == {link(n).name for n in wanted & there}
     assert plan(desired, bound, links(*there)) == Plan((), (), (), changes.waiting)
+
+
+# ---- both families -----------------------------------------------------------------------------
+
+
+def dual(number: int, **changes: object) -> Port:
+    v6 = {"ip6": ip_bytes(f"fd00::{number}"), "router6": ip_bytes("fd00::ff"), "prefix_len6": 64}
+    return port(number, **(v6 | changes))
+
+
+def test_a_vnic_runs_with_either_family_or_both() -> None:
+    desired = resolved(port(1), dual(2))
+    configs = [want.config for want in desired.ports.values()]
+    assert desired.failed == {}
+    assert [config.addresses for config in configs] == [
+        (ip_bytes("10.0.0.1"),),
+        (ip_bytes("10.0.0.2"), ip_bytes("fd00::2")),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"ip6": b"short"}, "IPv6 address is 5 bytes, should be 16"),
+        ({"ip6": ip_bytes("10.0.0.9")}, "10.0.0.9, should be a unicast one of IPv6"),
+        ({"ip6": bytes(16)}, "::, should be a unicast one of IPv6"),
+        ({"router6": b""}, "IPv6 router's address is 0 bytes, should be 16"),
+        ({"prefix_len6": 129}, "prefix length is 129, should be 1..128"),
+        ({"ip6": b""}, "router's address of a vNIC without IPv6"),
+        ({"ip6": ip_bytes("fd00::1")}, "address fd00::1 of VNI 7 is vNIC"),
+        ({"dns": (b"short",)}, "at most 4 addresses of 16 bytes"),
+        ({"dns": (bytes(16),) * 5}, "at most 4 addresses of 16 bytes"),
+        ({"lease_s": 59}, "lease is 59 s, should be 60..604800"),
+        ({"hostname": "n" * 64}, "host name has 64 bytes, should be at most 63"),
+    ],
+)
+def test_a_vnic_with_wrong_values_fails_alone(changes: dict[str, object], why: str) -> None:
+    desired = resolved(dual(1), dual(2, **changes))
+    assert [want.vnic_id for want in desired.ports.values()] == [UUID(int=1)]
+    assert why in desired.failed[UUID(int=2)]
+
+
+def test_a_vnic_with_another_ipv6_address_is_another_one() -> None:
+    before = resolved(dual(1)).ports[link(1).name]
+    bound = {link(1).name: BoundPort(1, link(1), before.config)}
+    changes = plan(resolved(dual(1, ip6=ip_bytes("fd00::9"))), bound, links(1))
+    assert changes.unbind == (link(1).name,)
+    assert [want.vnic_id for want, _ in changes.bind] == [UUID(int=1)]
+    changes = plan(resolved(dual(1, router6=ip_bytes("fd00::fe"))), bound, links(1))
+    assert (changes.unbind, changes.bind) == ((), ())
+    assert [want.vnic_id for want in changes.update] == [UUID(int=1)]

@@ -1,5 +1,6 @@
 """The ports and rule sets of the packet path, written, changed, and adopted by a new agent."""
 
+from dataclasses import replace
 from uuid import UUID
 
 import numpy as np
@@ -10,7 +11,8 @@ from achelous_shared.names import port_ifname
 from achelous_shared.routes import ip_bytes
 from achelous_vswitch.classifier import ALLOW_ALL, ALLOW_NONE, Rule, Rules
 from achelous_vswitch.dataplane import Dataplane, vni_ip
-from achelous_vswitch.plan import DesiredPort, Link, PortConfig
+from achelous_vswitch.lease import Lease
+from achelous_vswitch.plan import BoundPort, DesiredPort, Link, PortConfig
 from achelous_vswitch.ports import PortTable
 from achelous_vswitch.rules import RuleSets
 
@@ -30,6 +32,20 @@ def want(number: int, rules_in: Rules = SSH, rules_out: Rules = ALLOW_ALL) -> De
     return DesiredPort(UUID(int=number), link(number).name, config)
 
 
+def dual(number: int) -> DesiredPort:
+    """Like `want`, with an IPv6 address."""
+    base = want(number)
+    config = replace(
+        base.config, ip6=ip_bytes(f"fd00::{number}"), router6=ip_bytes("fd00::ff"), prefix_len6=64
+    )
+    return replace(base, config=config)
+
+
+def without_rules(port: DesiredPort | BoundPort) -> PortConfig:
+    """What an agent that starts can see of a port."""
+    return replace(port.config, rules_in=ALLOW_NONE, rules_out=ALLOW_NONE)
+
+
 class Agent:
     """One life of an agent over a packet path; `links` are the devices that it finds."""
 
@@ -39,8 +55,8 @@ class Agent:
         self.rules.adopt(now=0)
         self.ports = PortTable(dataplane, self.rules, links)
 
-    def slot(self, number: int) -> int | None:
-        key = vni_ip(self.dataplane.endpoints.key_dtype, VNI, ip_bytes(f"10.0.0.{number}"))
+    def slot(self, number: int, prefix: str = "10.0.0.") -> int | None:
+        key = vni_ip(self.dataplane.endpoints.key_dtype, VNI, ip_bytes(f"{prefix}{number}"))
         found = self.dataplane.endpoints.lookup(key)
         return None if found is None else int(found)
 
@@ -173,3 +189,66 @@ def test_repair_finishes_what_an_agent_that_died_had_begun(
     assert dataplane.port_by_ifindex.lookup(101) == again.slot(1)
     assert again.slot(2) is None
     assert dataplane.port_by_ifindex.lookup(102) is None
+
+
+# ---- both families -----------------------------------------------------------------------------
+
+
+def test_a_port_is_found_by_either_address_until_it_is_unbound(
+    agent: Agent, dataplane: Dataplane
+) -> None:
+    agent.ports.bind(dual(1), link(1), now=0)
+    slot = agent.slot(1)
+    assert slot
+    assert agent.slot(1, "fd00::") == slot
+    entry = dataplane.ports[slot]
+    assert entry["ip6"].tobytes() == ip_bytes("fd00::1")
+    assert entry["router6"].tobytes() == ip_bytes("fd00::ff")
+    assert entry["prefix_len6"] == 64
+    agent.ports.unbind(link(1).name, now=0)
+    assert (agent.slot(1), agent.slot(1, "fd00::")) == (None, None)
+
+
+def test_a_slot_remembers_no_ipv6_address_of_the_vnic_before(
+    agent: Agent, dataplane: Dataplane
+) -> None:
+    for number in (1, 2, 3, 4):
+        agent.ports.bind(dual(number), link(number), now=0)
+        agent.ports.unbind(link(number).name, now=0)
+    agent.ports.bind(want(1), link(1), now=9)
+    entry = dataplane.ports[agent.slot(1)]
+    assert not entry["ip6"].any()
+    assert not entry["router6"].any()
+    assert entry["prefix_len6"] == 0
+
+
+def test_a_new_agent_finds_both_addresses_and_repairs_them(
+    agent: Agent, dataplane: Dataplane
+) -> None:
+    agent.ports.bind(dual(1), link(1), now=0)
+    agent.ports.bind(want(2), link(2), now=0)
+    key = vni_ip(dataplane.endpoints.key_dtype, VNI, ip_bytes("fd00::1"))
+    dataplane.endpoints.delete(key)
+    stray = vni_ip(dataplane.endpoints.key_dtype, VNI, ip_bytes("fd00::99"))
+    dataplane.endpoints.update(stray, 1)
+    again = Agent(dataplane, link(1), link(2))
+    again.ports.repair()
+    for wanted in (dual(1), want(2)):
+        assert without_rules(again.ports.bound[wanted.device]) == without_rules(wanted)
+    assert again.slot(1, "fd00::") == again.slot(1)
+    assert dataplane.endpoints.lookup(stray) is None
+
+
+# ---- what guests are told ------------------------------------------------------------------------
+
+
+def test_a_new_agent_finds_what_guests_are_told(agent: Agent, dataplane: Dataplane) -> None:
+    told = Lease(600, b"four", b"six", b"advertisement")
+    base = dual(1)
+    leased = replace(base, config=replace(base.config, lease=told))
+    agent.ports.bind(leased, link(1), now=0)
+    again = Agent(dataplane, link(1))
+    assert again.ports.bound[link(1).name].config.lease == told
+    shorter = replace(base.config, lease=Lease(600, b"4", b"", b""))
+    again.ports.update(replace(base, config=shorter), now=0)
+    assert Agent(dataplane, link(1)).ports.bound[link(1).name].config.lease == shorter.lease

@@ -102,7 +102,11 @@ def _refused(request: Request, error: Refused) -> Response:
 
 def _invalid(error: RequestValidationError) -> Invalid:
     fields = [
-        FieldError(_field(e["loc"]), None if e["type"] == "missing" else e.get("input"), _say(e))
+        FieldError("body", error.body, _say(e))
+        if e["type"] == "json_invalid"  # its location is a place in the text, its input is empty
+        else FieldError(
+            _field(e["loc"]), None if e["type"] == "missing" else e.get("input"), _say(e)
+        )
         for e in error.errors()[:_ERRORS_MAX]
     ]
     more = f" (and {len(fields) - 1} more errors)" if len(fields) > 1 else ""
@@ -119,7 +123,7 @@ def _field(location: Sequence[str | int]) -> str:
 
 def _say(error: Mapping[str, Any]) -> str:
     if error["type"] == "json_invalid":
-        return f"the body is no JSON: {error['ctx']['error']}"
+        return f"it is no JSON from character {error['loc'][-1]} on: {error['ctx']['error']}"
     return str(error["msg"]).removeprefix("Value error, ")
 
 

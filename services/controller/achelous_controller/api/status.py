@@ -1,4 +1,4 @@
-"""/v1/status, and the tables of vSwitches and gateways, fetched over the bus: for operators."""
+"""/v1/status, and what vSwitches and gateways show, fetched over the bus: for operators."""
 
 from typing import Annotated, Final, TypeVar
 from uuid import UUID
@@ -21,8 +21,11 @@ router = APIRouter(prefix="/v1", tags=["status"])
 
 _ANSWER_S: Final = 2.0
 
+After = Annotated[int, Query(ge=-1, le=2**62, description="Samples numbered above this one")]
+Samples = Annotated[int, Query(ge=1, le=1000, description="The most rows")]
+Seconds = Annotated[float, Query(ge=0.1, le=10, description="So long they are watched")]
 Limit = Annotated[int, Query(ge=1, le=10_000, description="The most rows of each table")]
-Show = TypeVar("Show", messages.VswitchShow, messages.GatewayShow)
+Answer = TypeVar("Answer", bound=messages.Message)
 
 
 @router.get("/status", response_model=Status)
@@ -47,7 +50,40 @@ async def show_vswitch(
     host_id: UUID, _: Operator, services: ServicesOf, limit: Limit = 1000
 ) -> Response:
     """Show the ports, forwarding cache, sessions and drops of a host's vSwitch, as it has them."""
-    return await _show(services, hosts, "vswitch", host_id, limit, messages.VswitchShow)
+    subject = subjects.show("vswitch", host_id)
+    await _exists(services, hosts, host_id)
+    request = messages.ShowRequest(limit=limit)
+    return await _ask(services, subject, request, messages.VswitchShow)
+
+
+@router.get("/hosts/{host_id}/drops")
+async def show_drops(
+    host_id: UUID,
+    _: Operator,
+    services: ServicesOf,
+    after: After = -1,
+    limit: Samples = 100,
+    vnic_id: UUID | None = None,
+) -> Response:
+    """Show packets that a host's vSwitch dropped: samples with headers, and counts by reason.
+
+    `after` is the `next` of an earlier reply; left out, the latest samples are shown. `frame` has
+    the first bytes in base64. `lost` counts drops of which no sample was taken.
+    """
+    await _exists(services, hosts, host_id)
+    request = messages.DropsRequest(after=after, limit=limit, vnic_id=vnic_id)
+    return await _ask(services, subjects.drops(host_id), request, messages.DropsReply)
+
+
+@router.get("/hosts/{host_id}/flows")
+async def show_flows(
+    host_id: UUID, _: Operator, services: ServicesOf, limit: Samples = 20, seconds: Seconds = 1.0
+) -> Response:
+    """Watch the sessions of a host's vSwitch for some seconds; show those that move most bytes."""
+    await _exists(services, hosts, host_id)
+    request = messages.FlowsRequest(seconds=seconds, limit=limit)
+    subject = subjects.flows(host_id)
+    return await _ask(services, subject, request, messages.FlowsReply, seconds + _ANSWER_S)
 
 
 @router.get("/gateways/{gateway_id}/tables")
@@ -55,22 +91,31 @@ async def show_gateway(
     gateway_id: UUID, _: Operator, services: ServicesOf, limit: Limit = 1000
 ) -> Response:
     """Show the VPCs, routes and counters of a gateway, as it has them."""
-    return await _show(services, gateways, "gateway", gateway_id, limit, messages.GatewayShow)
+    await _exists(services, gateways, gateway_id)
+    request = messages.ShowRequest(limit=limit)
+    return await _ask(services, subjects.show("gateway", gateway_id), request, messages.GatewayShow)
 
 
-async def _show(
-    services: Services, table: Table, service: str, service_id: UUID, limit: int, kind: type[Show]
-) -> Response:
+async def _exists(services: Services, table: Table, service_id: UUID) -> None:
     async with services.database.read() as connection:
         await objects.one(connection, table, service_id, None)
-    request = messages.encode(messages.ShowRequest(limit=limit))
+
+
+async def _ask(
+    services: Services,
+    subject: str,
+    request: messages.Message,
+    kind: type[Answer],
+    timeout: float = _ANSWER_S,
+) -> Response:
+    """The answer of a vSwitch or gateway as JSON; raises `NoAnswer`."""
     try:
-        answer = await services.connected_bus().request(
-            subjects.show(service, service_id), request, timeout=_ANSWER_S
-        )
+        bus = services.connected_bus()
+        answer = await bus.request(subject, messages.encode(request), timeout=timeout)
         shown = messages.decode(answer, kind)
     except (BusError, messages.BadMessage) as error:
+        _, service, service_id, _ = subject.rsplit(".", 3)
         raise NoAnswer(
-            f"the {service} {service_id} gave no answer in {_ANSWER_S:g} s: {error}"
+            f"the {service} {service_id} gave no answer in {timeout:g} s: {error}"
         ) from None
     return Response(msgspec.json.encode(shown), media_type="application/json")

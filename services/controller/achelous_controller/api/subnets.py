@@ -13,7 +13,7 @@ from achelous_controller.api.models.common import Name, Page
 from achelous_controller.api.models.vpcs import Subnet, SubnetCreate, SubnetUpdate
 from achelous_controller.api.parents import named_vpc
 from achelous_controller.domain.errors import Invalid
-from achelous_controller.domain.networks import router_of
+from achelous_controller.domain.networks import router6_of, router_of
 from achelous_controller.store import objects, vpcs
 from achelous_controller.store.schema import subnets
 
@@ -27,10 +27,23 @@ async def create_subnet(body: SubnetCreate, caller: Caller, post: Post) -> Respo
         gateway_ip = router_of(body.cidr, body.gateway_ip)
     except ValueError as error:
         raise Invalid.field("gateway_ip", str(body.gateway_ip), str(error)) from None
+    try:
+        gateway_ip6 = router6_of(body.cidr6, body.gateway_ip6)
+    except ValueError as error:
+        raise Invalid.field("gateway_ip6", str(body.gateway_ip6), str(error)) from None
+    wanted = vpcs.NewSubnet(
+        body.name,
+        body.cidr,
+        gateway_ip,
+        body.cidr6,
+        gateway_ip6,
+        tuple(body.dns_servers),
+        body.dhcp_lease_s,
+    )
 
     async def create(connection: AsyncConnection) -> Response:
         vpc = await named_vpc(connection, body.vpc_id, caller)
-        row = await vpcs.create_subnet(connection, vpc, body.name, body.cidr, gateway_ip)
+        row = await vpcs.create_subnet(connection, vpc, wanted)
         view = Subnet.model_validate(row)
         return replies.resource(view, 201, f"/v1/subnets/{view.id}")
 

@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from achelous_controller.api import replies
 from achelous_controller.api.context import Caller, Match, Store, Wanted
-from achelous_controller.api.models.common import Address, Page
+from achelous_controller.api.models.common import Address, Address6, Page
 from achelous_controller.api.models.instances import Vnic, VnicUpdate
 from achelous_controller.store import instances, security_groups
 
@@ -24,6 +24,7 @@ async def list_vnics(
     vpc_id: UUID | None = None,
     project_id: UUID | None = None,
     ip: Address | None = None,
+    ip6: Address6 | None = None,
 ) -> Response:
     """List vNICs."""
     filters = {
@@ -32,6 +33,7 @@ async def list_vnics(
         "vpc_id": vpc_id,
         "project_id": project_id,
         "ip": ip,
+        "ip6": ip6,
     }
     async with database.read() as connection:
         found = await instances.vnic_page(connection, caller.project_id, filters, wanted)

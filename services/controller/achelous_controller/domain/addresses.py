@@ -1,4 +1,4 @@
-"""Choosing free addresses of a subnet."""
+"""Choosing free addresses of a subnet, counted from its network address: of 64 bits at most."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Addresses = npt.NDArray[np.uint32]
+Addresses = npt.NDArray[np.uint64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +36,11 @@ def take(gaps: Sequence[Gap], wanted: int, excluded: Collection[int]) -> Address
         if missing <= 0:
             break
         last = min(gap.last, gap.first + missing - 1)
-        parts.append(np.arange(gap.first, last + 1, dtype=np.uint32))
+        parts.append(np.arange(last - gap.first + 1, dtype=np.uint64) + np.uint64(gap.first))
         missing -= last - gap.first + 1
     if not parts:
-        return np.empty(0, np.uint32)
+        return np.empty(0, np.uint64)
     found = np.concatenate(parts)
     if excluded:
-        found = found[~np.isin(found, np.fromiter(excluded, np.uint32, len(excluded)))]
+        found = found[~np.isin(found, np.fromiter(excluded, np.uint64, len(excluded)))]
     return found[:wanted]

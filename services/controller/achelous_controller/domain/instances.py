@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 from uuid import UUID
 
@@ -34,6 +34,7 @@ class VnicSpec:
     field: str
     subnet_id: UUID
     ip: IPv4Address | None
+    ip6: IPv6Address | None
     security_group_ids: tuple[UUID, ...]
     """None given: the VPC's default group."""
 
@@ -62,6 +63,7 @@ class Vnic:
     host_id: UUID
     position: int
     ip: IPv4Address
+    ip6: IPv6Address | None
     mac: int
     security_group_ids: tuple[UUID, ...]
     version: int

@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 from enum import IntEnum
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 from uuid import UUID
+
+from achelous_controller.domain.networks import Network
 
 MAX_RULES: Final = 500
 """Of one direction: of a security group, and of a vNIC in all its groups together."""
@@ -19,6 +21,7 @@ PORT_MAX: Final = 65535
 PRIORITY_MAX: Final = 65535
 DEFAULT_PRIORITY: Final = 1000
 EVERYWHERE: Final = IPv4Network("0.0.0.0/0")
+EVERYWHERE6: Final = IPv6Network("::/0")
 
 
 class Protocol(IntEnum):
@@ -45,17 +48,18 @@ class Rule:
     protocol: int
     port_min: int
     port_max: int
-    remote: IPv4Network | None
+    remote: Network | None
     """None: the members of ``remote_group``."""
     remote_group: UUID | None = None
     allow: bool = True
     priority: int = DEFAULT_PRIORITY
 
 
-ALLOW_ALL_EGRESS: Final = Rule(
-    egress=True, protocol=Protocol.ANY, port_min=0, port_max=PORT_MAX, remote=EVERYWHERE
+FIRST_RULES: Final = tuple(
+    Rule(egress=True, protocol=Protocol.ANY, port_min=0, port_max=PORT_MAX, remote=remote)
+    for remote in (EVERYWHERE, EVERYWHERE6)
 )
-"""The one rule of a new group; it can be deleted."""
+"""The rules of a new group: they let everything out, and can be deleted."""
 
 
 def has_ports(protocol: int) -> bool:

@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from achelous_controller.programming.sql import ip16, mac6, prefix_len
+from achelous_controller.programming.sql import ip16, mac6, optional, prefix_len
 from achelous_shared import names
 from achelous_shared.messages import (
     FleetDocument,
@@ -27,11 +27,21 @@ _PORTS: Final = text(f"""
     SELECT v.host_id AS owner, v.id AS vnic_id, v.instance_id, v.vni, v.revision, v.identity,
         {mac6("v.mac")} AS mac, {ip16("v.ip")} AS ip,
         {prefix_len("s.cidr")} AS prefix_len, {ip16("s.gateway_ip")} AS router,
+        {optional(ip16("v.ip6"), "v.ip6", "''::bytea")} AS ip6,
+        {optional("masklen(s.cidr6)", "v.ip6", "0")} AS prefix_len6,
+        {optional(ip16("s.gateway_ip6"), "v.ip6", "''::bytea")} AS router6,
+        ARRAY(
+            SELECT {ip16("server")} FROM unnest(s.dns_servers) WITH ORDINALITY AS d (server, place)
+            ORDER BY place
+        ) AS dns,
+        s.dhcp_lease_s AS lease_s, translate(i.name, '._', '--') AS hostname,
         ARRAY(
             SELECT security_group_id FROM vnic_security_groups AS g
             WHERE g.vnic_id = v.id ORDER BY 1
         ) AS security_groups
-    FROM vnics AS v JOIN subnets AS s ON s.id = v.subnet_id
+    FROM vnics AS v
+    JOIN subnets AS s ON s.id = v.subnet_id
+    JOIN instances AS i ON i.id = v.instance_id
     WHERE v.host_id = ANY(CAST(:hosts AS uuid[])) AND NOT v.withdrawn
     ORDER BY v.id
 """)  # noqa: S608  constants of this module
@@ -46,7 +56,6 @@ _RULES: Final = text(f"""
     WHERE security_group_id = ANY(CAST(:groups AS uuid[]))
     ORDER BY id
 """)  # noqa: S608  constants of this module
-
 
 _IDENTITIES: Final = text("""
     SELECT p.vni, i.number, i.groups
@@ -69,8 +78,9 @@ async def read_host_documents(engine: AsyncEngine, hosts: Sequence[UUID]) -> lis
         revisions = (await connection.execute(_HOSTS, {"hosts": hosts})).all()
         for row in await connection.execute(_PORTS, {"hosts": hosts}):
             owner, fields = _split(row)
-            groups = tuple(fields.pop("security_groups"))
-            ports[owner].append(Port(mtu=names.GUEST_MTU, security_groups=groups, **fields))
+            for name in ("security_groups", "dns"):
+                fields[name] = tuple(fields[name])
+            ports[owner].append(Port(mtu=names.GUEST_MTU, **fields))
         named = {
             group for some in ports.values() for port in some for group in port.security_groups
         }

@@ -13,13 +13,18 @@ from achelous_shared.routes import ROUTE, RouteOp, Routes, ip_of
 
 _QUERY: Final = """
     SELECT v.ip, v.mac, v.revision, v.identity, h.vtep
-    FROM (
-        SELECT ip, mac, revision, identity, host_id FROM vnics
-        WHERE vni = {vni} AND NOT withdrawn AND ip > '{after}' AND ip <= '{until}'
-        ORDER BY ip LIMIT {limit}
-    ) AS v
+    FROM ({routes}) AS v
     JOIN hosts AS h ON h.id = v.host_id
 """
+_FAMILY: Final = """
+        (SELECT {column} AS ip, mac, revision, identity, host_id FROM vnics
+        WHERE vni = {{vni}} AND NOT withdrawn AND {column} > '{{after}}' AND {column} <= '{{until}}'
+        ORDER BY {column} LIMIT {{limit}})
+"""
+_ROUTES: Final = " UNION ALL ".join(_FAMILY.format(column=column) for column in ("ip", "ip6"))
+_MERGED: Final = f"SELECT * FROM ({_ROUTES}) AS routes ORDER BY ip LIMIT {{limit}}"  # noqa: S608
+"""Each family from an index of its own, in order: all of IPv4 comes first, as 16 bytes and as
+PostgreSQL sorts."""
 _BEFORE_ALL: Final = "0.0.0.0/0"  # sorts before every address
 _LAST_OF_ALL: Final = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"
 
@@ -59,7 +64,7 @@ async def read_page(
     connection: AsyncConnection, vni: int, after: bytes, until: bytes, limit: int
 ) -> Routes:
     """Up to ``limit`` routes above ``after`` up to ``until`` (16 bytes or none), in order."""
-    query = _QUERY.format(
+    query = _QUERY.format(routes=_MERGED).format(
         vni=int(vni),
         after=ip_of(after) if after else _BEFORE_ALL,
         until=ip_of(until) if until else _LAST_OF_ALL,

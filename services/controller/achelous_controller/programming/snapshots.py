@@ -41,7 +41,13 @@ _CONCURRENCY: Final = 4  # each takes a connection of the pool, which the API us
 _STAND: Final = text("""
     SELECT
         (SELECT revision FROM vpcs WHERE vni = :vni) AS revision,
-        (SELECT host(ip) FROM vnics WHERE vni = :vni ORDER BY ip DESC LIMIT 1) AS last
+        coalesce(
+            (
+                SELECT host(ip6) FROM vnics
+                WHERE vni = :vni AND ip6 IS NOT NULL ORDER BY ip6 DESC LIMIT 1
+            ),
+            (SELECT host(ip) FROM vnics WHERE vni = :vni ORDER BY ip DESC LIMIT 1)
+        ) AS last
 """)
 
 _REVISIONS: Final = text("""

@@ -13,6 +13,11 @@ def ip16(column: str) -> str:
     return f"CASE family({column}) WHEN 4 THEN {mapped} || {address} ELSE {address} END"
 
 
+def optional(expression: str, column: str, otherwise: str) -> str:
+    """SQL for an expression of a column that may be null."""
+    return f"CASE WHEN {column} IS NULL THEN {otherwise} ELSE {expression} END"
+
+
 def prefix_len(column: str) -> str:
     """SQL for the prefix length of an inet or cidr column as one of 128 bits."""
     return f"masklen({column}) + CASE family({column}) WHEN 4 THEN 96 ELSE 0 END"

@@ -1,5 +1,8 @@
 """What PostgreSQL's errors mean to the caller of the API."""
 
+import re
+from typing import Final
+
 import asyncpg
 from sqlalchemy.exc import DBAPIError
 
@@ -32,7 +35,10 @@ _UNIQUE: dict[str, tuple[str, str]] = {
         "another security group of the VPC has this name",
     ),
 }
-"""Constraint -> the field that it is about, and what to say."""
+"""Constraint -> the field that it is about, and what to say. The field is its last column."""
+
+_KEY: Final = re.compile(r"\([^)]*\)=\((?:.*, )?(?P<last>.*)\)")
+"""In the detail of such an error, whatever its language: Key (vpc_id, name)=(0198..., web) ..."""
 
 
 def refusal(error: Exception) -> Refused | None:
@@ -46,14 +52,20 @@ def refusal(error: Exception) -> Refused | None:
     if state in _RETRY:
         return Unavailable(f"the request was given up and changed nothing: {_RETRY[state]}")
     if state == "23505":
-        known = _UNIQUE.get(_constraint(cause))
-        return Conflict.field(known[0], None, known[1]) if known else None
+        known = _UNIQUE.get(_told(cause, "constraint_name"))
+        return Conflict.field(known[0], _taken(cause), known[1]) if known else None
     if state == "23503":
         return Conflict("something that the request refers to was deleted in the meantime")
     return None
 
 
-def _constraint(error: object) -> str:
-    """The name of the constraint that was violated; asyncpg's own exception knows it."""
+def _taken(error: object) -> str | None:
+    """The value that somebody has already; None where PostgreSQL does not tell it."""
+    key = _KEY.search(_told(error, "detail"))
+    return key["last"] if key else None
+
+
+def _told(error: object, what: str) -> str:
+    """What PostgreSQL said beside its message; asyncpg's own exception knows it."""
     inner = getattr(error, "__cause__", None)
-    return str(getattr(error, "constraint_name", None) or getattr(inner, "constraint_name", ""))
+    return str(getattr(error, what, None) or getattr(inner, what, None) or "")

@@ -16,7 +16,7 @@ from sqlalchemy.types import BigInteger, Integer, Uuid
 
 from achelous_controller.domain.errors import Conflict
 from achelous_controller.domain.identities import MAX_IDENTITIES, NONE, Groups, groups_of, next_free
-from achelous_controller.domain.route_entries import entries
+from achelous_controller.domain.route_entries import entries, keys4, keys6
 from achelous_controller.store.database import Record
 from achelous_controller.store.outbox import lock_vpc, routes_changed
 from achelous_controller.store.schema import (
@@ -90,20 +90,25 @@ async def assign_members(connection: AsyncConnection, vpc_id: UUID, group_id: UU
 async def renumber(
     connection: AsyncConnection, vpc_id: UUID, rows: Sequence[Record], numbers: Sequence[int]
 ) -> None:
-    """Write the identities of vNICs (n,), rows of id, ip, mac and vtep, and their routes."""
+    """Write the identities of vNICs (n,), rows of id, ip, ip6, mac, vtep, and their routes."""
     locked = await lock_vpc(connection, vpc_id)
     if locked is None:
         raise LookupError(f"VPC {vpc_id} is locked and gone")
+    number = {row.id: identity for row, identity in zip(rows, numbers, strict=True)}
+    dual = [row for row in rows if row.ip6 is not None]
+    keys = keys4([int(row.ip) for row in rows]), keys6(int(row.ip6) for row in dual)
+    routes = [*rows, *dual]
     table = entries(
         RouteOp.UPSERT,
-        np.array([int(row.ip) for row in rows], np.uint32),
-        np.array([int(row.vtep) for row in rows], np.uint32),
-        np.array([row.mac for row in rows], np.uint64),
-        np.array(numbers, np.uint16),
+        np.concatenate(keys),
+        np.array([int(row.vtep) for row in routes], np.uint32),
+        np.array([row.mac for row in routes], np.uint64),
+        np.array([number[row.id] for row in routes], np.uint16),
     )
     table = await routes_changed(connection, vpc_id, *locked, table)
-    values = {"ids": [row.id for row in rows], "identities": list(numbers)}
-    await connection.execute(_WRITE, values | {"revisions": table["revision"].tolist()})
+    last = dict(zip((row.id for row in routes), table["revision"].tolist(), strict=True))
+    values = {"ids": list(number), "identities": list(number.values())}
+    await connection.execute(_WRITE, values | {"revisions": [last[row] for row in number]})
 
 
 async def _named(connection: AsyncConnection, groups: Collection[UUID]) -> set[UUID]:
@@ -174,7 +179,7 @@ def _members(vpc_id: UUID, group_id: UUID) -> Select[Any]:
     )
     return (
         select(
-            vnics.c.id, vnics.c.ip, vnics.c.mac, vnics.c.host_id, hosts.c.vtep,
+            vnics.c.id, vnics.c.ip, vnics.c.ip6, vnics.c.mac, vnics.c.host_id, hosts.c.vtep,
             groups.label("groups"),
         )
         .join(hosts, hosts.c.id == vnics.c.host_id)

@@ -15,7 +15,7 @@ from achelous_controller.domain.instance_state import InstanceState, may_become
 from achelous_controller.domain.instances import Instance, Kind, Vnic
 from achelous_controller.domain.precondition import Precondition
 from achelous_controller.domain.quotas import Resource
-from achelous_controller.domain.route_entries import entries
+from achelous_controller.domain.route_entries import entries, keys4, keys6
 from achelous_controller.store import capacity, objects, quotas
 from achelous_controller.store.database import Record
 from achelous_controller.store.outbox import hosts_changed, routes_changed
@@ -76,8 +76,10 @@ async def rename(
     match: Precondition,
     name: str | None,
 ) -> Instance:
-    """Give an instance another name; the data plane does not know it."""
+    """Give an instance another name, which its guest hears of by DHCP."""
     row = await objects.locked(connection, instances, instance_id, project_id, match)
+    if name not in (None, row.name):
+        await hosts_changed(connection, [row.host_id])
     row = await objects.change(connection, instances, instance_id, {"name": name or row.name})
     return (await _with_vnics(connection, [row]))[0]
 
@@ -132,7 +134,7 @@ async def _lock_vpcs(connection: AsyncConnection, instance_id: UUID) -> Sequence
 
 def _held(instance_id: UUID) -> Any:
     return (
-        select(vnics.c.id, vnics.c.vpc_id, vnics.c.ip, vnics.c.mac, hosts.c.vtep)
+        select(vnics.c.id, vnics.c.vpc_id, vnics.c.ip, vnics.c.ip6, vnics.c.mac, hosts.c.vtep)
         .join(hosts, hosts.c.id == vnics.c.host_id)
         .where(vnics.c.instance_id == instance_id)
     )
@@ -141,11 +143,14 @@ def _held(instance_id: UUID) -> Any:
 async def _withdraw_routes(
     connection: AsyncConnection, vpc: Record, held: Sequence[Record]
 ) -> None:
+    dual = [row for row in held if row.ip6 is not None]
+    keys = keys4([int(row.ip) for row in held]), keys6(int(row.ip6) for row in dual)
+    routes = [*held, *dual]
     table = entries(
         RouteOp.DELETE,
-        np.array([int(row.ip) for row in held], np.uint32),
-        np.array([int(row.vtep) for row in held], np.uint32),
-        np.array([row.mac for row in held], np.uint64),
+        np.concatenate(keys),
+        np.array([int(row.vtep) for row in routes], np.uint32),
+        np.array([row.mac for row in routes], np.uint64),
     )
     table = await routes_changed(connection, vpc.id, vpc.vni, vpc.revision, table)
     revision = int(table["revision"][-1])  # an instance's vNICs fit one delta
@@ -209,6 +214,7 @@ async def _with_groups(connection: AsyncConnection, rows: Sequence[Record]) -> l
             host_id=row.host_id,
             position=row.position,
             ip=row.ip,
+            ip6=row.ip6,
             mac=row.mac,
             security_group_ids=of.get(row.id, ()),
             version=row.version,

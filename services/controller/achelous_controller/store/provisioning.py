@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 from uuid import UUID
 
@@ -17,7 +17,7 @@ from achelous_controller.domain.instance_state import InstanceState
 from achelous_controller.domain.instances import Instance, InstanceSpec, Vnic, VnicSpec
 from achelous_controller.domain.placement import Room
 from achelous_controller.domain.quotas import Resource
-from achelous_controller.domain.route_entries import entries
+from achelous_controller.domain.route_entries import entries, keys4, keys6
 from achelous_controller.store import (
     allocation,
     capacity,
@@ -40,6 +40,8 @@ class _Columns:
     specs: list[VnicSpec]
     rooms: list[Room]
     ips: list[int]
+    ips6: list[int]
+    """0: none."""
     macs: list[int]
     revisions: list[int]
     identities: list[int]
@@ -58,12 +60,13 @@ async def create(
     """
     known = await references.lock(connection, project_id, specs)
     flat = [vnic for spec in specs for vnic in spec.vnics]
-    ips = await allocation.addresses(connection, flat, known)
+    ips = await allocation.addresses(connection, flat, known, allocation.IPV4)
+    ips6 = await allocation.addresses(connection, flat, known, allocation.IPV6)
     rooms = await capacity.reserve(connection, specs)
     macs = await allocation.macs(connection, len(flat))
     flat_rooms = [room for spec, room in zip(specs, rooms, strict=True) for _ in spec.vnics]
     numbers, concerned = await _identities(connection, flat, known)
-    columns = _Columns(flat, flat_rooms, ips, macs, [0] * len(flat), numbers)
+    columns = _Columns(flat, flat_rooms, ips, ips6, macs, [0] * len(flat), numbers)
     await _publish_routes(connection, known, columns)
     told = concerned | {room.host_id for room in rooms}
     host_revisions = await hosts_changed(connection, told)
@@ -101,15 +104,24 @@ async def _identities(
 async def _publish_routes(
     connection: AsyncConnection, known: References, columns: _Columns
 ) -> None:
-    """Record the routes of each VPC, and fill in the revisions that they got."""
+    """Record the routes of each VPC, and fill in the revisions that they got.
+
+    A vNIC has the revision of the last of its routes.
+    """
     by_vpc: dict[UUID, list[int]] = defaultdict(list)
     for index, spec in enumerate(columns.specs):
         by_vpc[known.subnets[spec.subnet_id].vpc_id].append(index)
     for vpc_id, indices in sorted(by_vpc.items()):
         vpc = known.vpcs[vpc_id]
+        dual = [index for index in indices if columns.ips6[index]]
+        keys = (
+            keys4([columns.ips[index] for index in indices]),
+            keys6(columns.ips6[index] for index in dual),
+        )
+        indices += dual
         table = entries(
             RouteOp.UPSERT,
-            np.array([columns.ips[index] for index in indices], np.uint32),
+            np.concatenate(keys),
             np.array([int(columns.rooms[index].vtep) for index in indices], np.uint32),
             np.array([columns.macs[index] for index in indices], np.uint64),
             np.array([columns.identities[index] for index in indices], np.uint16),
@@ -162,7 +174,7 @@ def _assemble(
 def _vnic(
     instance_id: UUID, position: int, columns: _Columns, index: int, known: References
 ) -> Vnic:
-    spec = columns.specs[index]
+    spec, ip6 = columns.specs[index], columns.ips6[index]
     subnet = known.subnets[spec.subnet_id]
     return Vnic(
         id=new_id(),
@@ -173,6 +185,7 @@ def _vnic(
         host_id=columns.rooms[index].host_id,
         position=position,
         ip=IPv4Address(columns.ips[index]),
+        ip6=IPv6Address(ip6) if ip6 else None,
         mac=columns.macs[index],
         security_group_ids=known.groups_of(spec),
         version=1,
@@ -184,8 +197,8 @@ _INSTANCE_COLUMNS: Final = (
     "committed_at", "created_at",
 )  # fmt: skip
 _VNIC_COLUMNS: Final = (
-    "id", "project_id", "instance_id", "vpc_id", "subnet_id", "host_id", "position", "ip", "mac",
-    "vni", "revision", "identity",
+    "id", "project_id", "instance_id", "vpc_id", "subnet_id", "host_id", "position", "ip", "ip6",
+    "mac", "vni", "revision", "identity",
 )  # fmt: skip
 
 
@@ -213,7 +226,7 @@ async def _insert(
         _VNIC_COLUMNS,
         [
             (v.id, v.project_id, v.instance_id, v.vpc_id, v.subnet_id, v.host_id, v.position, v.ip,
-             v.mac, known.vpcs[v.vpc_id].vni, revision, identity)
+             v.ip6, v.mac, known.vpcs[v.vpc_id].vni, revision, identity)
             for v, revision, identity in zip(
                 flat, columns.revisions, columns.identities, strict=True
             )

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
 from typing import Final
 from uuid import UUID
 
@@ -12,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from achelous_controller.domain.errors import FieldError, Invalid, Refused
 from achelous_controller.domain.instances import InstanceSpec, VnicSpec
+from achelous_controller.domain.networks import Address, Network
 from achelous_controller.domain.rules import DEFAULT_GROUP
 from achelous_controller.store.schema import security_groups, subnets, vpcs
 
@@ -38,6 +38,15 @@ _GROUPS: Final = select(
 
 
 @dataclass(frozen=True, slots=True)
+class Range:
+    """A subnet's addresses of one family; ``next_ip``: where the search for a free one goes on."""
+
+    network: Network
+    router: Address
+    next_ip: Address
+
+
+@dataclass(frozen=True, slots=True)
 class Subnet:
     """A subnet as allocation needs it."""
 
@@ -45,9 +54,8 @@ class Subnet:
     project_id: UUID
     vpc_id: UUID
     name: str
-    network: IPv4Network
-    router: IPv4Address
-    next_ip: IPv4Address
+    range4: Range
+    range6: Range | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +127,12 @@ async def _read_subnets(
     rows = await connection.execute(_SUBNETS, {"subnets": list(subnet_ids)})
     return {
         row.id: Subnet(
-            row.id, row.project_id, row.vpc_id, row.name, row.cidr, row.gateway_ip, row.next_ip
+            row.id,
+            row.project_id,
+            row.vpc_id,
+            row.name,
+            Range(row.cidr, row.gateway_ip, row.next_ip),
+            Range(row.cidr6, row.gateway_ip6, row.next_ip6) if row.cidr6 else None,
         )
         for row in rows
         if project_id in (None, row.project_id)

@@ -155,6 +155,12 @@ subnets: Final = Table(
     Column("gateway_ip", INET, nullable=False),
     # where the search for a free address goes on, so that one given back is used again late
     Column("next_ip", INET, nullable=False),
+    # all three or none of them
+    Column("cidr6", CIDR),
+    Column("gateway_ip6", INET),
+    Column("next_ip6", INET),
+    Column("dns_servers", ARRAY(INET), nullable=False, server_default="{}"),
+    Column("dhcp_lease_s", Integer, nullable=False, server_default="3600"),
     _created(),
     _version(),
     UniqueConstraint("vpc_id", "name"),
@@ -251,6 +257,7 @@ vnics: Final = Table(
     Column("host_id", Uuid, nullable=False),
     Column("position", SmallInteger, nullable=False),  # 0 is the instance's first
     Column("ip", INET, nullable=False),
+    Column("ip6", INET),
     Column("mac", BigInteger, nullable=False, unique=True),  # all 48 bits
     Column("vni", Integer, nullable=False),  # of its VPC, so that pages of routes need no join
     Column("revision", BigInteger, nullable=False),  # of the VPC when its route last changed
@@ -262,6 +269,9 @@ vnics: Final = Table(
     UniqueConstraint("vpc_id", "ip"),
     UniqueConstraint("subnet_id", "ip"),
     Index(None, "vni", "ip"),
+    # they cost vNICs without an IPv6 address nothing; a VNI is one VPC's
+    Index("vnics_vni_ip6_idx", "vni", "ip6", unique=True, postgresql_where="ip6 IS NOT NULL"),
+    Index("vnics_subnet_id_ip6_idx", "subnet_id", "ip6", postgresql_where="ip6 IS NOT NULL"),
     Index(None, "host_id"),
 )
 

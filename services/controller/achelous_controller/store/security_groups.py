@@ -15,7 +15,7 @@ from achelous_controller.domain.identities import groups_of
 from achelous_controller.domain.ids import new_id
 from achelous_controller.domain.precondition import ANYTHING, Precondition
 from achelous_controller.domain.quotas import Resource
-from achelous_controller.domain.rules import ALLOW_ALL_EGRESS, DEFAULT_GROUP, Rule
+from achelous_controller.domain.rules import DEFAULT_GROUP, FIRST_RULES, Rule
 from achelous_controller.store import identities, objects, quotas, rule_limits
 from achelous_controller.store.database import Record, fetch_one
 from achelous_controller.store.outbox import hosts_changed, lock_vpc
@@ -41,14 +41,15 @@ async def create(connection: AsyncConnection, vpc: Record, name: str) -> Record:
 async def insert_group(
     connection: AsyncConnection, project_id: UUID, vpc_id: UUID, name: str
 ) -> Record:
-    """A group with its first rule, outside the quota."""
+    """A group with its first rules, outside the quota."""
     group = await fetch_one(
         connection,
         insert(security_groups)
         .values(id=new_id(), project_id=project_id, vpc_id=vpc_id, name=name)
         .returning(security_groups),
     )
-    await _insert_rule(connection, group.id, ALLOW_ALL_EGRESS)
+    for rule in FIRST_RULES:
+        await _insert_rule(connection, group.id, rule)
     return group
 
 
@@ -212,7 +213,7 @@ async def change_vnic_groups(
     assigned = await identities.assign(connection, vnic.vpc_id, [wanted])
     if assigned.numbers[wanted] != vnic.identity:
         query = (
-            select(vnics.c.id, vnics.c.ip, vnics.c.mac, hosts.c.vtep)
+            select(vnics.c.id, vnics.c.ip, vnics.c.ip6, vnics.c.mac, hosts.c.vtep)
             .join(hosts, hosts.c.id == vnics.c.host_id)
             .where(vnics.c.id == vnic_id)
         )

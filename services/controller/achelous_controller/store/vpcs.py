@@ -1,14 +1,16 @@
 """VPCs and their subnets."""
 
-from ipaddress import IPv4Address, IPv4Network
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import Column, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from achelous_controller.domain.errors import Conflict
 from achelous_controller.domain.ids import new_id
-from achelous_controller.domain.networks import assignable
+from achelous_controller.domain.networks import Address, Network, assignable
 from achelous_controller.domain.precondition import Precondition
 from achelous_controller.domain.quotas import Resource
 from achelous_controller.domain.rules import DEFAULT_GROUP
@@ -18,6 +20,19 @@ from achelous_controller.store.outbox import lock_vpc
 from achelous_controller.store.schema import VNI, subnets, vnics, vpcs
 from achelous_controller.store.schema import security_groups as groups
 from achelous_controller.store.users import must_be_unused
+
+
+@dataclass(frozen=True, slots=True)
+class NewSubnet:
+    """A subnet that is asked for. ``cidr6`` and ``gateway_ip6``: both or none."""
+
+    name: str
+    cidr: IPv4Network
+    gateway_ip: IPv4Address
+    cidr6: IPv6Network | None
+    gateway_ip6: IPv6Address | None
+    dns_servers: tuple[Address, ...]
+    dhcp_lease_s: int
 
 
 async def create(connection: AsyncConnection, project_id: UUID, name: str) -> Record:
@@ -49,23 +64,12 @@ async def remove(
     await quotas.give_back(connection, vpc.project_id, {Resource.VPCS: 1})
 
 
-async def create_subnet(
-    connection: AsyncConnection,
-    vpc: Record,
-    name: str,
-    cidr: IPv4Network,
-    gateway_ip: IPv4Address,
-) -> Record:
+async def create_subnet(connection: AsyncConnection, vpc: Record, wanted: NewSubnet) -> Record:
     """A subnet of a VPC; raises `Conflict` when it overlaps another one of the VPC."""
     await lock_vpc(connection, vpc.id)
-    query = select(subnets.c.id, subnets.c.name, subnets.c.cidr).where(
-        subnets.c.vpc_id == vpc.id, subnets.c.cidr.op("&&", is_comparison=True)(cidr)
-    )
-    other = (await connection.execute(query.limit(1))).one_or_none()
-    if other is not None:
-        raise Conflict.field(
-            "cidr", str(cidr), f"{cidr} overlaps subnet {other.name} ({other.id}), {other.cidr}"
-        )
+    await _must_not_overlap(connection, vpc, subnets.c.cidr, wanted.cidr)
+    if wanted.cidr6 is not None:
+        await _must_not_overlap(connection, vpc, subnets.c.cidr6, wanted.cidr6)
     row = await fetch_one(
         connection,
         insert(subnets)
@@ -73,15 +77,35 @@ async def create_subnet(
             id=new_id(),
             project_id=vpc.project_id,
             vpc_id=vpc.id,
-            name=name,
-            cidr=cidr,
-            gateway_ip=gateway_ip,
-            next_ip=IPv4Address(assignable(cidr)[0]),
+            name=wanted.name,
+            cidr=wanted.cidr,
+            gateway_ip=wanted.gateway_ip,
+            next_ip=IPv4Address(assignable(wanted.cidr)[0]),
+            cidr6=wanted.cidr6,
+            gateway_ip6=wanted.gateway_ip6,
+            next_ip6=IPv6Address(assignable(wanted.cidr6)[0]) if wanted.cidr6 else None,
+            dns_servers=list(wanted.dns_servers),
+            dhcp_lease_s=wanted.dhcp_lease_s,
         )
         .returning(subnets),
     )
     await quotas.spend(connection, vpc.project_id, {Resource.SUBNETS: 1})
     return row
+
+
+async def _must_not_overlap(
+    connection: AsyncConnection, vpc: Record, column: Column[Any], network: Network
+) -> None:
+    query = select(subnets.c.id, subnets.c.name, column.label("network")).where(
+        subnets.c.vpc_id == vpc.id, column.op("&&", is_comparison=True)(network)
+    )
+    other = (await connection.execute(query.limit(1))).one_or_none()
+    if other is not None:
+        raise Conflict.field(
+            column.name,
+            str(network),
+            f"{network} overlaps subnet {other.name} ({other.id}), {other.network}",
+        )
 
 
 async def remove_subnet(

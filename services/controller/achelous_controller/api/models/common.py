@@ -1,7 +1,8 @@
 """Types that the bodies of several resources share."""
 
+from collections.abc import Callable
 from datetime import datetime
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Annotated, Any, Generic, TypeVar
 from uuid import UUID
 
@@ -14,7 +15,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from achelous_controller.domain.networks import parse_address, parse_network
+from achelous_controller.domain import networks
 
 EXAMPLE_ID = "01981f2e-7c1a-7d52-9a3e-5f0c1b7d9e42"
 EXAMPLE_TIME = "2025-07-18T09:30:00.123456Z"
@@ -35,27 +36,63 @@ def _text(value: object) -> str:
     return value
 
 
-def _address(value: object) -> IPv4Address:
-    return value if isinstance(value, IPv4Address) else parse_address(_text(value))
+T = TypeVar("T")
 
 
-def _network(value: object) -> IPv4Network:
-    return value if isinstance(value, IPv4Network) else parse_network(_text(value))
+def _parsed(parse: Callable[[str], T], kind: Any) -> BeforeValidator:
+    """Text by ``parse``, whose ValueErrors say what would be right; a ``kind`` as it is."""
+    return BeforeValidator(
+        lambda value: value if isinstance(value, kind) else parse(_text(value)),
+        json_schema_input_type=str,
+    )
 
 
 Address = Annotated[
     IPv4Address,
-    BeforeValidator(_address),
+    _parsed(networks.parse_address, IPv4Address),
     WithJsonSchema({"type": "string", "format": "ipv4", "pattern": f"^{_ADDRESS}$"}),
 ]
 Network = Annotated[
     IPv4Network,
-    BeforeValidator(_network),
+    _parsed(networks.parse_network, IPv4Network),
     WithJsonSchema(
         {
             "type": "string",
             "pattern": rf"^{_ADDRESS}/(3[0-2]|[12]?[0-9])$",
             "description": "An IPv4 network in CIDR notation, no bits set after the prefix",
+        }
+    ),
+]
+Address6 = Annotated[
+    IPv6Address,
+    _parsed(networks.parse_address6, IPv6Address),
+    WithJsonSchema({"type": "string", "format": "ipv6"}),
+]
+Network6 = Annotated[
+    IPv6Network,
+    _parsed(networks.parse_network6, IPv6Network),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": r"^[0-9A-Fa-f:]{2,39}/[0-9]{1,3}$",
+            "description": "An IPv6 network in CIDR notation, no bits set after the prefix",
+        }
+    ),
+]
+AnyAddress = Annotated[
+    IPv4Address | IPv6Address,
+    _parsed(networks.parse_any_address, IPv4Address | IPv6Address),
+    WithJsonSchema({"anyOf": [{"type": "string", "format": kind} for kind in ("ipv4", "ipv6")]}),
+]
+AnyNetwork = Annotated[
+    IPv4Network | IPv6Network,
+    _parsed(networks.parse_any_network, IPv4Network | IPv6Network),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": rf"^({_ADDRESS}/(3[0-2]|[12]?[0-9])|[0-9A-Fa-f:]{{2,39}}/[0-9]{{1,3}})$",
+            "description": "A network of either family in CIDR notation, no bits set after the"
+            " prefix",
         }
     ),
 ]

@@ -1,7 +1,7 @@
 """Bodies about instances and vNICs."""
 
 from datetime import datetime
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import Annotated, Self
 from uuid import UUID
 
@@ -11,6 +11,7 @@ from achelous_controller.api.models.common import (
     EXAMPLE_ID,
     EXAMPLE_TIME,
     Address,
+    Address6,
     Body,
     Name,
     Resource,
@@ -34,6 +35,7 @@ _EXAMPLE_VNIC = {
     "subnet_id": EXAMPLE_ID,
     "position": 0,
     "ip": "10.0.1.7",
+    "ip6": "2001:db8:1::7",
     "mac": "02:00:00:00:00:01",
     "security_group_ids": [EXAMPLE_ID],
 }
@@ -77,6 +79,10 @@ class VnicCreate(Body):
     ip: Address | None = Field(
         None, description="A free address of the subnet; null: one is chosen"
     )
+    ip6: Address6 | None = Field(
+        None,
+        description="A free IPv6 address of the subnet; null: one is chosen if it has cidr6",
+    )
     security_group_ids: GroupIds = Field((), description="None: the VPC's group named default")
 
 
@@ -100,7 +106,9 @@ class InstanceCreate(Body):
             self.project_id,
             self.host_id,
             tuple(
-                domain.VnicSpec(f"{field}vnics[{n}]", v.subnet_id, v.ip, v.security_group_ids)
+                domain.VnicSpec(
+                    f"{field}vnics[{n}]", v.subnet_id, v.ip, v.ip6, v.security_group_ids
+                )
                 for n, v in enumerate(self.vnics)
             ),
         )
@@ -141,6 +149,7 @@ class Vnic(Resource):
     subnet_id: UUID
     position: int = Field(description="0 is the instance's first")
     ip: IPv4Address
+    ip6: IPv6Address | None = Field(description="null: its subnet has no cidr6")
     mac: str
     security_group_ids: tuple[UUID, ...]
 
@@ -155,6 +164,7 @@ class Vnic(Resource):
             subnet_id=vnic.subnet_id,
             position=vnic.position,
             ip=vnic.ip,
+            ip6=vnic.ip6,
             mac=mac_of(vnic.mac.to_bytes(6, "big")),
             security_group_ids=vnic.security_group_ids,
         )

@@ -1,22 +1,23 @@
 """Bodies about security groups and their rules."""
 
 from enum import StrEnum
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Self
 from uuid import UUID
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from achelous_controller.api.models.common import (
     EXAMPLE_ID,
     EXAMPLE_TIME,
+    AnyNetwork,
     Body,
     Name,
-    Network,
     Timed,
     example,
 )
 from achelous_controller.domain import rules
+from achelous_controller.domain.networks import check_remote
 from achelous_controller.store.database import Record
 
 
@@ -88,7 +89,7 @@ class RuleCreate(Body):
     port_max: PortNumber | None = None
     icmp_type: Byte | None = Field(None, description="icmp and icmp6 only; null: all")
     icmp_code: Byte | None = Field(None, description="Of that type; null: all")
-    remote: Network | None = Field(
+    remote: Annotated[AnyNetwork, AfterValidator(check_remote)] | None = Field(
         None,
         description="The other end: the sender of ingress, the target of egress; null without a"
         f" group: {rules.EVERYWHERE}",
@@ -140,7 +141,7 @@ class SecurityRule(Timed):
     port_max: int | None
     icmp_type: int | None
     icmp_code: int | None
-    remote: IPv4Network | None
+    remote: IPv4Network | IPv6Network | None
     remote_group_id: UUID | None
     action: Action
     priority: int
@@ -169,7 +170,7 @@ class SecurityRule(Timed):
 
 
 class SecurityGroupCreate(Body):
-    """A new group; it begins with one rule that allows everything out."""
+    """A new group; it begins with two rules that allow everything out, one of each family."""
 
     model_config = example({"vpc_id": EXAMPLE_ID, "name": "web"})
 

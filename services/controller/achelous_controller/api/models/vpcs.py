@@ -1,6 +1,6 @@
 """Bodies about VPCs and subnets."""
 
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Annotated
 from uuid import UUID
 
@@ -10,21 +10,33 @@ from achelous_controller.api.models.common import (
     EXAMPLE_ID,
     EXAMPLE_TIME,
     Address,
+    Address6,
+    AnyAddress,
     Body,
     Name,
     Network,
+    Network6,
     Timed,
     example,
 )
-from achelous_controller.domain.networks import check_usable
+from achelous_controller.domain.networks import check_usable, check_usable6
 
 _MIN_PREFIX = 8
+_PREFIXES6 = range(64, 127)
+_LEASES_S = (60, 7 * 86_400)
+MAX_DNS_SERVERS = 4
 
 
 def _subnet(network: IPv4Network) -> IPv4Network:
     if network.prefixlen < _MIN_PREFIX:
         raise ValueError(f"{network} is too wide: a subnet is a /{_MIN_PREFIX} at most")
     return check_usable(network)
+
+
+def _subnet6(network: IPv6Network) -> IPv6Network:
+    if network.prefixlen not in _PREFIXES6:
+        raise ValueError(f"{network} is a /{network.prefixlen}: an IPv6 subnet is a /64 to /126")
+    return check_usable6(network)
 
 
 class VpcCreate(Body):
@@ -76,6 +88,18 @@ class SubnetCreate(Body):
     gateway_ip: Address | None = Field(
         None, description="Of the subnet's router: its first address unless one is given"
     )
+    cidr6: Annotated[Network6, AfterValidator(_subnet6)] | None = Field(
+        None, description="Its IPv6 network, a /64 to /126; null: its vNICs have IPv4 alone"
+    )
+    gateway_ip6: Address6 | None = Field(
+        None, description="Of its IPv6 router: the first address of cidr6 unless one is given"
+    )
+    dns_servers: list[AnyAddress] = Field(
+        [], max_length=MAX_DNS_SERVERS, description="Resolvers that its guests are told"
+    )
+    dhcp_lease_s: int = Field(
+        3600, ge=_LEASES_S[0], le=_LEASES_S[1], description="Of addresses given by DHCP, seconds"
+    )
 
 
 class SubnetUpdate(Body):
@@ -99,6 +123,10 @@ class Subnet(Timed):
             "name": "web",
             "cidr": "10.0.1.0/24",
             "gateway_ip": "10.0.1.1",
+            "cidr6": "2001:db8:1::/64",
+            "gateway_ip6": "2001:db8:1::1",
+            "dns_servers": ["10.0.1.1"],
+            "dhcp_lease_s": 3600,
         }
     )
 
@@ -107,3 +135,7 @@ class Subnet(Timed):
     name: str
     cidr: IPv4Network
     gateway_ip: IPv4Address
+    cidr6: IPv6Network | None
+    gateway_ip6: IPv6Address | None
+    dns_servers: list[IPv4Address | IPv6Address]
+    dhcp_lease_s: int

@@ -5,7 +5,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "0003_security_groups"
-down_revision = "0001"
+down_revision = "0002_dual_stack"
 branch_labels = None
 depends_on = None
 

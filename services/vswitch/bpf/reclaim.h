@@ -1,0 +1,82 @@
+/* Room for sessions: who holds how many, and which go when there is no room. Bounded in work, and
+ * needed only when the agent, which removes what has ended, is slow, flooded or dead. An
+ * established session never goes before its time. */
+#ifndef VSWITCH_RECLAIM_H
+#define VSWITCH_RECLAIM_H
+
+#include "tcp.h"
+
+#define RECLAIM_TRIES 16
+#define HANDSHAKE_NS  1000000000ULL /* so long a half-open session is left alone */
+
+struct reclaim {
+    __u64 now;
+    const struct ach_vswitch_config *config;
+    __u32 owner; /* take only from this vNIC; 0: from anyone */
+    __u32 kind;  /* of its sessions: ACH_SESSION_ARRIVED or 0 */
+    bool found;
+};
+
+static __always_inline void session_count_closed(__u32 owner, __u32 flags) {
+    struct ach_session_counts *counts = bpf_map_lookup_elem(&session_counts, &owner);
+    if (counts)
+        __sync_fetch_and_add(&counts->closed[flags & ACH_SESSION_ARRIVED ? 1 : 0], 1);
+}
+
+/* Removes a session that the map holds, and tells its owner's count. */
+static __always_inline bool session_remove(const struct ach_session_key *key,
+                                           const struct ach_session *session) {
+    __u32 owner = session->owner, flags = session->flags;
+    if (bpf_map_delete_elem(&sessions, key))
+        return false;
+    session_count_closed(owner, flags);
+    return true;
+}
+
+static __always_inline bool may_go(const struct reclaim *reclaim, __u8 proto,
+                                   const struct ach_session *session) {
+    if (reclaim->owner && (reclaim->owner != session->owner ||
+                           reclaim->kind != (session->flags & ACH_SESSION_ARRIVED)))
+        return false;
+    __s64 idle = reclaim->now - session->last_seen_ns;
+    if (session_is_half_open(proto, session->flags) && idle > (__s64)HANDSHAKE_NS)
+        return true;
+    return session_is_idle(proto, session, reclaim->now, reclaim->config);
+}
+
+static long reclaim_step(__u32 index, struct reclaim *reclaim) {
+    __u32 only = 0;
+    struct ach_session_hands *hands = bpf_map_lookup_elem(&session_hands, &only);
+    if (!hands || !reclaim->config->session_ring)
+        return 1;
+    __u32 at = __sync_fetch_and_add(&hands->hand, 1) % reclaim->config->session_ring;
+    /* No copy: the stack is short of room. A key that another CPU writes over names no session. */
+    const struct ach_session_key *key = bpf_map_lookup_elem(&session_ring, &at);
+    struct ach_session *session = key ? bpf_map_lookup_elem(&sessions, key) : NULL;
+    if (!session || !may_go(reclaim, key->proto, session) || !session_remove(key, session))
+        return 0;
+    __sync_fetch_and_add(&hands->reclaimed, 1);
+    reclaim->found = true;
+    return 1;
+}
+
+/* Removes one session that may go, of those that come next in the ring. */
+static __noinline bool session_reclaim(struct reclaim *reclaim) {
+    reclaim->found = false;
+    bpf_loop(RECLAIM_TRIES, reclaim_step, reclaim, 0);
+    return reclaim->found;
+}
+
+static __always_inline void ring_push(const struct ach_session_key *key,
+                                      const struct ach_vswitch_config *config) {
+    __u32 only = 0;
+    struct ach_session_hands *hands = bpf_map_lookup_elem(&session_hands, &only);
+    if (!hands || !config->session_ring)
+        return;
+    __u32 at = __sync_fetch_and_add(&hands->head, 1) % config->session_ring;
+    struct ach_session_key *place = bpf_map_lookup_elem(&session_ring, &at);
+    if (place)
+        *place = *key;
+}
+
+#endif

@@ -1,0 +1,66 @@
+"""Dropped packets are sampled: which, why, for whom; limited, and what is left out is counted."""
+
+import pytest
+from packets.datapath import Datapath
+from packets.frames import frame, guest, udp
+
+pytestmark = pytest.mark.kernel
+
+ME = guest("10.0.0.5")
+PEER = guest("10.0.0.9")
+
+
+@pytest.fixture(autouse=True)
+def nothing_old(datapath: Datapath) -> None:
+    datapath.samples()
+
+
+def test_a_drop_is_sampled_with_its_headers(datapath: Datapath) -> None:
+    me = datapath.port(ME.ip, allow_out=())
+    sent = frame(ME, PEER.ip, udp())
+    assert datapath.send(me, sent).dropped == "1:ACL_EGRESS"
+
+    [sample] = datapath.samples()
+    assert (sample["slot"], sample["generation"]) == (me.slot, 1)
+    assert sample["reason"] == 8
+    assert (sample["length"], sample["kept"], sample["underlay"]) == (len(sent), len(sent), 0)
+    assert sample["frame"][: len(sent)].tobytes() == sent
+
+
+def test_of_a_long_frame_the_first_bytes_are_kept(datapath: Datapath) -> None:
+    me = datapath.port(ME.ip, allow_out=())
+    sent = frame(ME, PEER.ip, udp(), b"x" * 1000)
+    datapath.send(me, sent)
+
+    [sample] = datapath.samples()
+    assert (sample["length"], sample["kept"]) == (len(sent), 128)
+    assert sample["frame"].tobytes() == sent[:128]
+
+
+def test_a_forwarded_packet_is_not_sampled(datapath: Datapath) -> None:
+    me = datapath.port(ME.ip)
+    datapath.route(PEER.ip)
+    assert datapath.send(me, frame(ME, PEER.ip, udp())).dropped is None
+    assert len(datapath.samples()) == 0
+
+
+def test_samples_are_limited_and_the_rest_is_counted(datapath: Datapath) -> None:
+    datapath.configure(samples_per_window=0)
+    me = datapath.port(ME.ip, allow_out=())
+    datapath.send(me, frame(ME, PEER.ip, udp()))
+
+    assert len(datapath.samples()) == 0
+    counters = datapath.table("counters").per_cpu_lookup(me.slot)
+    assert counters["samples_lost"].sum() == 1
+
+
+def test_a_full_ring_loses_samples_and_says_so(datapath: Datapath) -> None:
+    datapath.configure(samples_per_window=1_000_000)
+    me = datapath.port(ME.ip, allow_out=())
+    sent = frame(ME, PEER.ip, udp())
+    for _ in range(1000):
+        datapath.send(me, sent)
+
+    lost = datapath.table("counters").per_cpu_lookup(me.slot)["samples_lost"].sum()
+    assert lost > 0
+    assert len(datapath.samples()) + lost == 1000

@@ -1,0 +1,169 @@
+"""Gateways that are nothing but real tables, and a client that asks them without a bus."""
+
+import asyncio
+import itertools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from uuid import UUID
+
+import numpy as np
+from vswitch_memory import memory_dataplane
+
+from achelous_gateway.keeper import Keeper
+from achelous_gateway.plan import Delta
+from achelous_gateway.relay import NoRelay
+from achelous_gateway.rsp_server import RspServer
+from achelous_gateway.stats import Stats
+from achelous_gateway.table import RouteTable
+from achelous_shared import rsp, rsp_changes
+from achelous_shared.routes import ROUTE, RouteOp, Routes, ip_bytes
+from achelous_shared.rsp import Capability, Options
+from achelous_shared.rsp_changes import Changes
+from achelous_vswitch.dataplane import Dataplane
+from achelous_vswitch.fc import ForwardingCache
+from achelous_vswitch.gateways import Gateway
+from achelous_vswitch.learner import Learner
+from achelous_vswitch.metrics import Metrics
+from achelous_vswitch.reconcile import Reconciler
+from achelous_vswitch.rsp_client import RspClient
+from achelous_vswitch.settings import VswitchSettings
+
+VNI = 9
+OFFERED = Options(Capability.CHANGES | Capability.PUSH)
+
+
+def address(number: int) -> bytes:
+    return ip_bytes(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
+
+
+def addresses(numbers: Iterable[int]) -> np.ndarray:
+    """(n, 16)"""
+    return np.frombuffer(b"".join(map(address, numbers)), np.uint8).reshape(-1, 16)
+
+
+def entries(revision: int, routes: Mapping[int, int | None]) -> Routes:
+    """A delta's: number -> VTEP, None withdraws."""
+    table = np.zeros(len(routes), ROUTE)
+    table["ip"] = addresses(routes)
+    table["vtep"] = [vtep or 0 for vtep in routes.values()]
+    table["op"] = [RouteOp.UPSERT if vtep else RouteOp.DELETE for vtep in routes.values()]
+    table["revision"] = revision
+    return table
+
+
+class TableGateway:
+    """A gateway's table, log and RSP server; what it has not been told of, it does not know."""
+
+    def __init__(self, number: int, capacity: int = 4096) -> None:
+        self.gateway = Gateway(UUID(int=number + 1), f"g{number}", number + 1, heard=True)
+        self.capacity = capacity
+        self.silent = False
+        self.start()
+
+    def start(self) -> None:
+        """From nothing, as after a restart with an empty data plane."""
+        stats = Stats()
+        table = RouteTable(self.capacity)
+        self.keeper = Keeper(table, NoRelay(), stats, lambda _: None)
+        self.server = RspServer(
+            table, self.keeper.stands, self.keeper.changes, stats, mtu=1500, whole=lambda: True
+        )
+
+    def take(self, base: int, revision: int, table: Routes, vni: int = VNI) -> None:
+        """Apply a delta."""
+        asyncio.run(self.keeper.take(Delta(vni, base, revision, table)))
+
+    def read_whole(self, revision: int, table: Routes, vni: int = VNI) -> None:
+        """Take a snapshot, as after a gap."""
+
+        async def read() -> None:
+            self.keeper.ask(vni)
+            self.keeper.wanted.get_nowait()
+            vpc = self.keeper.begin(vni)
+            assert vpc is not None
+            await self.keeper.finish(vpc, revision, await self.keeper.merge(vpc, table))
+
+        asyncio.run(read())
+
+    @property
+    def revision(self) -> int:
+        vpc = self.keeper.vpcs.get(VNI)
+        return vpc.revision if vpc else 0
+
+
+class TableClient(RspClient):
+    """Asks tables; counts what that would have put on the bus."""
+
+    def __init__(self, gateways: list[TableGateway]) -> None:
+        self.tables = gateways
+        self.bytes = 0
+        self.messages = 0
+        self.asked: list[bytes] = []
+        self._ids = itertools.count(1)
+        self._turn = 0
+
+    def in_turn(self) -> list[Gateway]:
+        self._turn += 1
+        at = self._turn % len(self.tables)
+        return [table.gateway for table in self.tables[at:] + self.tables[:at]]
+
+    def agreed(self, gateway: Gateway) -> Options | None:  # noqa: ARG002 - the client's
+        return OFFERED
+
+    async def ask(self, entries: rsp.Entries, first: Gateway | None = None) -> rsp.Entries | None:
+        turn = self.in_turn()
+        for gateway in [first, *turn] if first else turn:
+            request = rsp.encode(rsp.MessageType.REQUEST, 1, entries, OFFERED)
+            reply = self._exchange_with(gateway, request)
+            if reply is not None:
+                self.asked += [key.tobytes() for key in entries["key"]]
+                return rsp.decode(reply, rsp.MessageType.REPLY).entries
+        return None
+
+    async def watch(self, gateway: Gateway, entries: rsp.Entries) -> Changes | None:
+        reply = self._exchange_with(gateway, rsp_changes.encode_watches(1, entries, OFFERED))
+        return None if reply is None else rsp_changes.decode_changes(reply)
+
+    def _exchange_with(self, gateway: Gateway, request: bytes) -> bytes | None:
+        [table] = [table for table in self.tables if table.gateway is gateway]
+        if table.silent:
+            return None
+        [reply] = table.server.answer([request])
+        self.bytes += len(request) + len(reply)
+        self.messages += 2
+        return reply
+
+
+@dataclass
+class TableHost:
+    """A vSwitch in memory whose gateways are tables."""
+
+    gateways: list[TableGateway]
+    slots: int = 64
+    settings: VswitchSettings = field(
+        default_factory=lambda: VswitchSettings(nats_url="nats://nowhere", host_id=UUID(int=1))
+    )
+
+    def __post_init__(self) -> None:
+        self.dataplane: Dataplane = memory_dataplane(fc=self.slots)
+        self.dataplane.config["vtep"] = 0xFFFF
+        self.cache = ForwardingCache(self.dataplane.fc, self.dataplane.fc_index, rest_s=0)
+        self.client = TableClient(self.gateways)
+        self.metrics = Metrics()
+        self.learner = Learner(self.dataplane, self.cache, self.client, self.settings, self.metrics)
+        self.reconciler = Reconciler(
+            self.cache, self.dataplane.config, self.client, self.settings, self.metrics
+        )
+
+    def learn(self, *numbers: int, vni: int = VNI) -> None:
+        """Ask for these, as for what was relayed."""
+        wanted = rsp.requests([vni] * len(numbers), addresses(numbers))
+        asyncio.run(self.learner._learn(wanted))
+
+    def tick(self) -> bool:
+        return asyncio.run(self.reconciler._delta.tick())
+
+    def held(self) -> dict[bytes, int]:
+        """Address -> VTEP."""
+        held = self.cache.entries[self.cache.used()]
+        return {entry["ip"].tobytes(): int(entry["vtep"]) for entry in held}

@@ -1,0 +1,212 @@
+"""Reconciling by difference, against real gateway tables: what is held is never wrong for long."""
+
+import asyncio
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule
+from rsp_world import VNI, TableGateway, TableHost, address, addresses, entries
+
+from achelous_shared.routes import Routes
+from achelous_vswitch.fc import ForwardingCache
+
+HOSTS = st.sampled_from([None, 2, 3, 4])
+NUMBERS = st.integers(0, 7)
+
+
+@pytest.fixture
+def gateway() -> TableGateway:
+    """One that knows destinations 1 to 20 on host 2, at revision 1."""
+    gateway = TableGateway(0)
+    gateway.take(0, 1, entries(1, dict.fromkeys(range(1, 21), 2)))
+    return gateway
+
+
+@pytest.fixture
+def host(gateway: TableGateway) -> TableHost:
+    """One that holds destinations 1 to 10."""
+    host = TableHost([gateway])
+    host.learn(*range(1, 11))
+    host.tick()
+    return host
+
+
+def late(host: TableHost) -> float:
+    """Changes of which it was noted how late they were acted on."""
+    value = host.metrics.registry.get_sample_value("achelous_vswitch_route_late_seconds_count")
+    return value or 0.0
+
+
+def test_at_rest_one_question_names_each_vpc_and_no_entry(host: TableHost) -> None:
+    host.client.bytes = host.client.messages = 0
+    assert host.tick()
+    assert (host.client.messages, host.client.bytes) == (2, 16 + 16 + 16 + 32)
+
+
+def test_only_what_changed_of_what_is_held_is_asked_about(
+    host: TableHost, gateway: TableGateway
+) -> None:
+    gateway.take(1, 2, entries(2, {3: 4, 15: 4, 7: None}))
+    host.client.asked.clear()
+    host.tick()
+    assert sorted(host.client.asked) == [address(3), address(7)]
+    assert host.held()[address(3)] == 4
+    assert address(7) not in host.held()
+    assert late(host) == 2
+
+
+def test_a_lagging_gateway_does_not_count_as_fresh_and_another_is_asked(
+    host: TableHost, gateway: TableGateway
+) -> None:
+    behind = TableGateway(1)
+    behind.take(0, 1, entries(1, dict.fromkeys(range(1, 21), 2)))
+    host.gateways.append(behind)
+    gateway.take(1, 2, entries(2, {3: 4}))
+    host.tick(), host.tick()
+    gateway.take(2, 3, entries(3, {5: 4}))
+    host.tick(), host.tick()
+    assert (host.held()[address(3)], host.held()[address(5)]) == (4, 4)
+
+
+def test_what_a_lagging_gateway_taught_is_put_right(host: TableHost, gateway: TableGateway) -> None:
+    behind = TableGateway(1)
+    behind.take(0, 1, entries(1, dict.fromkeys(range(1, 21), 2)))
+    gateway.take(1, 2, entries(2, {15: 4}))
+    host.tick()
+    host.gateways[:] = [behind]
+    host.learn(15)
+    assert host.held()[address(15)] == 2
+    host.gateways[:] = [gateway]
+    host.tick()
+    assert host.held()[address(15)] == 4
+
+
+def test_a_gateway_that_forgot_has_all_entries_checked_once(
+    host: TableHost, gateway: TableGateway
+) -> None:
+    gateway.start()
+    gateway.read_whole(7, entries(7, dict.fromkeys(range(1, 10), 3)))
+    host.client.asked.clear()
+    host.tick(), host.tick()
+    assert sorted(host.client.asked) == [address(n) for n in range(1, 11)]
+    assert host.held() == {address(n): 3 for n in range(1, 10)}
+
+
+def test_a_snapshot_after_a_gap_says_what_it_changed_and_no_more(
+    host: TableHost, gateway: TableGateway
+) -> None:
+    same = entries(1, dict.fromkeys([2, 3, *range(5, 21)], 2))
+    gateway.read_whole(9, np.concatenate((same, entries(9, {4: 3}))))
+    host.client.asked.clear()
+    host.tick()
+    assert sorted(host.client.asked) == [address(1), address(4)]
+    assert host.held() == {address(n): 2 for n in range(2, 11)} | {address(4): 3}
+
+
+def test_a_vpc_that_no_gateway_knows_any_more_is_forgotten(
+    host: TableHost, gateway: TableGateway
+) -> None:
+    asyncio.run(gateway.keeper.forget(VNI))
+    host.tick()
+    assert host.held() == {}
+    assert len(host.cache.views) == 0
+
+
+def test_while_no_gateway_answers_everything_stays(host: TableHost, gateway: TableGateway) -> None:
+    gateway.silent = True
+    gateway.take(1, 2, entries(2, {3: 4}))
+    assert host.tick()
+    assert len(host.held()) == 10
+    gateway.silent = False
+    host.tick()
+    assert host.held()[address(3)] == 4
+
+
+def test_a_new_agent_checks_what_it_adopted(host: TableHost, gateway: TableGateway) -> None:
+    gateway.take(1, 2, entries(2, {3: 4}))
+    again = TableHost([gateway])
+    again.dataplane.fc[:] = host.dataplane.fc
+    for key, value in zip(*host.dataplane.fc_index.lookup_batch_all(), strict=True):
+        again.dataplane.fc_index.update(key, value)
+    again.cache.__init__(again.dataplane.fc, again.dataplane.fc_index, rest_s=0)  # type: ignore[misc]
+    again.tick()
+    assert again.held()[address(3)] == 4
+    assert len(again.held()) == 10
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Two gateways, each with its own lag, against the routes as they are committed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.deltas: list[Routes] = []
+        self.truth: dict[int, int] = {}
+        self.gateways = [TableGateway(0), TableGateway(1)]
+        self.host = TableHost(list(self.gateways), slots=32)
+
+    @rule(routes=st.dictionaries(NUMBERS, HOSTS, min_size=1, max_size=3))
+    def commit(self, routes: dict[int, int | None]) -> None:
+        self.deltas.append(entries(len(self.deltas) + 1, routes))
+        for number, vtep in routes.items():
+            if vtep is None:
+                self.truth.pop(number, None)
+            else:
+                self.truth[number] = vtep
+
+    @rule(which=st.integers(0, 1), steps=st.integers(1, 3))
+    def deliver(self, which: int, steps: int) -> None:
+        gateway = self.gateways[which]
+        for _ in range(steps):
+            at = gateway.revision
+            if at < len(self.deltas):
+                gateway.take(at, at + 1, self.deltas[at])
+
+    @rule(which=st.integers(0, 1), restart=st.booleans())
+    def read_whole(self, which: int, restart: bool) -> None:
+        gateway = self.gateways[which]
+        if restart:
+            gateway.start()
+        gateway.read_whole(len(self.deltas), entries(len(self.deltas), {**self.truth}))
+
+    @rule(which=st.integers(0, 1), silent=st.booleans())
+    def mute(self, which: int, silent: bool) -> None:
+        self.gateways[which].silent = silent
+
+    @rule(number=NUMBERS)
+    def learn(self, number: int) -> None:
+        self.host.learn(number)
+
+    @rule()
+    def tick(self) -> None:
+        self.host.tick()
+
+    def teardown(self) -> None:
+        """When every gateway knows all, two ticks later so does the host, of what it holds."""
+        for which in (0, 1):
+            self.gateways[which].silent = False
+            self.deliver(which, len(self.deltas))
+        self.host.tick(), self.host.tick()
+        right = {address(number): vtep for number, vtep in self.truth.items()}
+        for ip, vtep in self.host.held().items():
+            assert right.get(ip) == vtep
+
+
+TestAnyOrder: Any = AnyOrder.TestCase
+TestAnyOrder.settings = settings(max_examples=120, stateful_step_count=30, deadline=None)
+
+
+def test_entries_of_equal_hash_are_all_found_and_gone_ones_are_not() -> None:
+    host = TableHost([], slots=2000)
+    cache: ForwardingCache = host.cache
+    chains = cache._hashes
+    for slot in range(1, 2001):
+        chains.add(slot, slot % 700)
+    for slot in range(1, 2001, 3):
+        chains.remove(slot)
+    found, places = chains.find(np.arange(0, 1400, dtype=np.uint32))
+    assert sorted(found.tolist()) == [slot for slot in range(1, 2001) if slot % 3 != 1]
+    assert (places == found % 700).all()
+    assert len(addresses([])) == 0
