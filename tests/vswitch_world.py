@@ -253,6 +253,15 @@ class Host:
             env=self._environment,
         )
 
+    def upgrade(self, objects: Path) -> None:
+        """The next agent to be started loads its programs from `objects`."""
+        self._environment["ACHELOUS_BPF_DIR"] = str(objects)
+        self.agent = self.process("agent")
+
+    async def stop(self) -> None:
+        """Stop the agent, be it the first one or another."""
+        await self.agent.stop()
+
     async def start_again(self) -> None:
         """Start the agent, and wait until it runs the document as it is now."""
         self._world.reports.pop(self.host_id, None)
@@ -447,7 +456,8 @@ async def make_world(
             gateway.relay([host.node.ip for host in world.hosts])
         await world.publish_fleet()
         for host in world.hosts:
-            await stack.enter_async_context(host.agent)
+            await host.agent.start()
+            stack.push_async_callback(host.stop)
         for host in world.hosts:
             await host.reported(lambda report: report.fleet_revision > 0)
         yield world

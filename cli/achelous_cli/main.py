@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from achelous_cli import instances, platform, tables, watching
+from achelous_cli import instances, loadgen, platform, tables, watching
 from achelous_cli.commands import add_commands, example_text
 from achelous_cli.failures import ExitCode, Failure
 from achelous_cli.failures import usage as usage_failure
@@ -62,6 +62,7 @@ def build() -> typer.Typer:
     app.command("flows", epilog=example_text("flows h1"))(watching.flows)
     app.command("up", epilog=example_text("up --hosts 4 --gateways 2"))(platform.up)
     app.command("demo", epilog=example_text("demo"))(platform.demo)
+    app.add_typer(loadgen.group(), name="loadgen")
     app.command("version")(_version)
     return app
 

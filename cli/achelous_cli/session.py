@@ -22,7 +22,7 @@ class Session:
     """``url`` and ``token_file``: the options of the call. ``closing`` is closed when it ends."""
 
     def __init__(self, url: str | None, token_file: Path | None, closing: ExitStack) -> None:
-        self._url, self._token_file, self._closing = url, token_file, closing
+        self.url, self.token_file, self._closing = url, token_file, closing
         self._ids: dict[tuple[str, str, str], str] = {}
         self._vpcs: dict[str, str] = {}
 
@@ -30,7 +30,7 @@ class Session:
     def api(self) -> "Api":
         from achelous_cli.api import Api  # httpx takes longer to import than `--help` to answer
 
-        return self._closing.enter_context(Api(connection(self._url, self._token_file, os.environ)))
+        return self._closing.enter_context(Api(connection(self.url, self.token_file, os.environ)))
 
     def items(self, path: str, params: "Params", limit: int | None) -> Iterator[Document]:
         """Objects of a list, ``limit`` of them at most; pages are asked for as they are wanted."""

@@ -10,7 +10,7 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Final
+from typing import Final, Self
 from urllib.parse import urlsplit
 
 import nats
@@ -54,7 +54,7 @@ class Bus:
 
     @classmethod
     @asynccontextmanager
-    async def connect(cls, url: str, *, role: str, name: str) -> AsyncIterator["Bus"]:
+    async def connect(cls, url: str, *, role: str, name: str) -> AsyncIterator[Self]:
         """Connect, waiting for a server as long as it takes; closed on exit.
 
         ``role`` selects the prefix of the inboxes, which must be the role of the URL's user.
@@ -109,8 +109,12 @@ class Bus:
 
     async def publish(self, subject: str, message: messages.Message) -> None:
         """Send at most once. Raises `BusError` while no server is connected."""
+        await self.publish_bytes(subject, messages.encode(message))
+
+    async def publish_bytes(self, subject: str, data: bytes) -> None:
+        """Send what is no `Message` at most once, likewise."""
         try:
-            await self._client.publish(subject, messages.encode(message))
+            await self._client.publish(subject, data)
         except (nats.errors.Error, OSError) as error:
             raise BusError(f"publish on {subject}: {error}") from error
         finally:

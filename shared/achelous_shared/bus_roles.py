@@ -12,6 +12,7 @@ from typing import Final
 from achelous_shared.subjects import (
     ALL_APPLIED,
     ALL_HOSTS,
+    ALL_PUSHES,
     ALL_ROUTES,
     FLEET,
     HOSTS_STREAM,
@@ -76,6 +77,7 @@ _PERMISSIONS: Final = {
         publish=(
             f"{PREFIX}.applied.gateway.*",
             f"{PREFIX}.snapshot.>",
+            ALL_PUSHES,
             _inbox(Role.VSWITCH),
             _inbox(Role.CONTROLLER),
             *_follows(ROUTES_STREAM, ALL_ROUTES),
@@ -95,7 +97,7 @@ _PERMISSIONS: Final = {
             _inbox(Role.CONTROLLER),
             *_follows(HOSTS_STREAM, ALL_HOSTS, FLEET),
         ),
-        subscribe=(f"{PREFIX}.command.vswitch.>", REPORT, _inbox(Role.VSWITCH)),
+        subscribe=(f"{PREFIX}.command.vswitch.>", REPORT, ALL_PUSHES, _inbox(Role.VSWITCH)),
     ),
     Role.OBSERVER: Permissions(publish=(">",), subscribe=(">",)),
 }

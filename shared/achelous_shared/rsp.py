@@ -91,7 +91,7 @@ class Options(NamedTuple):
     def agree(self, other: "Options") -> "Options":
         """What both can do: common capabilities, and the lower MTU of those that are said."""
         said = [mtu for mtu in (self.mtu, other.mtu) if mtu]
-        return Options(self.capabilities & other.capabilities, min(said, default=0))
+        return Options(int(self.capabilities) & int(other.capabilities), min(said, default=0))
 
 
 NO_OPTIONS: Final = Options()

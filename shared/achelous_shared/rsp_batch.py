@@ -58,10 +58,12 @@ def encode_replies(
     data = entries.tobytes()
     replies = []
     at = 0
+    offered, agreed = NO_OPTIONS, options.agree(NO_OPTIONS)
     for head in heads:
-        message_id, count, offered = head or _NO_HEAD
+        message_id, count, offers = head or _NO_HEAD
         size = count * REPLY.itemsize
-        agreed = options.agree(offered)
+        if offers != offered:  # askers mostly offer alike
+            offered, agreed = offers, options.agree(offers)
         replies.append(
             header(MessageType.REPLY, message_id, count, size, agreed) + data[at : at + size]
         )

@@ -23,6 +23,9 @@ REPORT: Final = f"{PREFIX}.command.all.report"
 """Broadcast by a new leader: every gateway and host reports in full what it runs."""
 
 
+ALL_PUSHES: Final = f"{PREFIX}.push.*"
+
+
 def routes(vni: int) -> str:
     """Subject of the route deltas of one VPC."""
     return f"{PREFIX}.routes.{vni}"
@@ -36,6 +39,11 @@ def host(host_id: UUID) -> str:
 def rsp(gateway_id: UUID) -> str:
     """Subject on which one gateway answers RSP requests."""
     return f"{PREFIX}.rsp.{gateway_id}"
+
+
+def push(vtep: int) -> str:
+    """Subject on which gateways send routes unasked to the host of this VTEP."""
+    return f"{PREFIX}.push.{vtep:08x}"
 
 
 def gateway_applied(gateway_id: UUID) -> str:

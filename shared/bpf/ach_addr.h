@@ -28,6 +28,13 @@ static __always_inline void ach_copy_ip(__u8 *to, const __u8 *from) {
         ach_words(to)[i] = ach_words(from)[i];
 }
 
+static __always_inline bool ach_same_ip(const __u8 *a, const __u8 *b) {
+    __u32 differ = 0;
+    for (int i = 0; i < 4; i++)
+        differ |= ach_words(a)[i] ^ ach_words(b)[i];
+    return !differ;
+}
+
 /* As memcmp: below, equal to or above 0. */
 static __always_inline int ach_compare_ip(const __u8 *a, const __u8 *b) {
     for (int i = 0; i < 4; i++) {
@@ -56,6 +63,21 @@ static __always_inline bool ach_in_prefix(const __u8 *ip, const __u8 *prefix, __
 /* IPv4: 224.0.0.0/4, the limited broadcast and what is above them. */
 static __always_inline bool ach_is_multicast(__be32 addr) {
     return (addr & bpf_htonl(0xe0000000)) == bpf_htonl(0xe0000000);
+}
+
+static __always_inline bool ach_is_multicast6(const __u8 *ip) {
+    return ip[0] == 0xff;
+}
+
+/* fe80::/10 */
+static __always_inline bool ach_is_link_local6(const __u8 *ip) {
+    return (ach_words(ip)[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000);
+}
+
+/* An IPv6 address of ::/64: unspecified, loopback, or IPv4 mapped, which in a key would name an
+ * IPv4 address. No packet carries one from guest to guest. */
+static __always_inline bool ach_is_reserved6(const __u8 *ip) {
+    return !(ach_words(ip)[0] | ach_words(ip)[1]);
 }
 
 /* The last address of an IPv4 subnet, except of /31 and /32, which have no broadcast address. */

@@ -252,6 +252,16 @@ struct ach_gateway_config {
     __be32 vtep;
     __u32 underlay_ifindex;
     __u64 heartbeat_ns; /* CLOCK_MONOTONIC; renewed by the agent only while its tables are fresh */
+    __u64 push_interval_ns; /* one event per destination and host in this time; 0: none at all */
+    __u32 push_per_window;  /* at most so many per CPU and 100 ms */
+    __u32 reserved;
+};
+
+/* relayed_for ring: a packet from this host was relayed to a destination that has a route. */
+struct ach_relayed_event {
+    __u32 vni;
+    __u8 ip[16];
+    __be32 vtep; /* of the sender's host */
 };
 
 struct ach_route {
@@ -265,6 +275,8 @@ struct ach_gateway_counters {
     __u64 relayed_packets;
     __u64 relayed_bytes;
     __u64 probes;
+    __u64 push_window; /* the 100 ms window that push_in_window counts */
+    __u64 push_in_window;
     __u64 drops[ACH_DROP_SLOTS];
 };
 

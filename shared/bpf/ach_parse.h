@@ -5,16 +5,23 @@
 
 #include "ach_addr.h"
 
-#define ACH_ETH_IPV4        0x0800
-#define ACH_ETH_ARP         0x0806
-#define ACH_MF              0x2000 /* of iphdr.frag_off: more fragments follow */
-#define ACH_OFFSET          0x1fff
-#define ACH_TCP_FIN         0x01
-#define ACH_TCP_SYN         0x02
-#define ACH_TCP_RST         0x04
-#define ACH_TCP_ACK         0x10
-#define ACH_ICMP_ECHO       8
-#define ACH_ICMP_ECHO_REPLY 0
+#define ACH_ETH_IPV4           0x0800
+#define ACH_ETH_ARP            0x0806
+#define ACH_ETH_IPV6           0x86dd
+#define ACH_PROTO_ICMP6        58
+#define ACH_MF                 0x2000 /* of iphdr.frag_off: more fragments follow */
+#define ACH_OFFSET             0x1fff
+#define ACH_TCP_FIN            0x01
+#define ACH_TCP_SYN            0x02
+#define ACH_TCP_RST            0x04
+#define ACH_TCP_ACK            0x10
+#define ACH_ICMP_ECHO          8
+#define ACH_ICMP_ECHO_REPLY    0
+#define ACH_ICMP_UNREACHABLE   3
+#define ACH_ICMP_SOURCE_QUENCH 4
+#define ACH_ICMP_REDIRECT      5
+#define ACH_ICMP_TIME_EXCEEDED 11
+#define ACH_ICMP_BAD_PARAMETER 12
 
 /* `left` counts from `pos` to the end of what the innermost length field claims; `end` is where
  * the linear part of the frame ends. */
@@ -24,18 +31,25 @@ struct ach_cursor {
     __u32 left;
 };
 
-/* A guest's IPv4 packet. `from` and `to` are ready to be used as map keys. */
+/* A guest's packet. `from` and `to` are ready to be used as map keys. */
 struct ach_packet {
     struct ach_vni_ip from;
     struct ach_vni_ip to;
     __be16 sport; /* ICMP echo: its identifier, in both; 0 where there are no ports */
     __be16 dport;
-    __u16 headers; /* bytes of IPv4 and transport header: what each GSO segment repeats */
-    __u8 proto;
-    __u8 tos;
+    __u16 headers; /* bytes of IP and transport headers: what each GSO segment repeats */
+    __u8 proto;    /* of the transport, behind all extension headers */
+    __u8 tos;      /* or traffic class */
     __u8 tcp_flags;
     __u8 icmp_type; /* of ICMP and ICMPv6, else 0 */
     __u8 icmp_code;
+    __u8 family;  /* 4 or 6 */
+    __u8 ttl;     /* or hop limit */
+    __u8 error;   /* an ICMP error; once its quote was read: who the packet belongs to */
+    __u16 offset; /* in its datagram, in 8 bytes; 0 for the first fragment and for all others */
+    __u8 more;    /* fragments follow */
+    __u8 reserved;
+    __u32 fragment_id; /* as the header has it; IPv4: 16 bits */
 };
 
 /* A cursor at the start of the frame, with its first `want` bytes made linear. */
@@ -89,6 +103,17 @@ static __always_inline int ach_limit_ipv4(struct ach_cursor *at, const struct ip
     return ach_limit(at, (__s32)bpf_ntohs(ip->tot_len) - ip->ihl * 4);
 }
 
+/* Returns the first next header. */
+static __always_inline int ach_parse_ipv6(struct ach_cursor *at, struct ipv6hdr **ip) {
+    *ip = ach_take(at, sizeof(**ip));
+    if (!*ip)
+        return -ACH_DROP_TRUNCATED;
+    if ((*ip)->version != 6)
+        return -ACH_DROP_BAD_IP_HEADER;
+    int error = ach_limit(at, bpf_ntohs((*ip)->payload_len));
+    return error ? error : (*ip)->nexthdr;
+}
+
 static __always_inline int ach_parse_tcp(struct ach_cursor *at, struct ach_packet *packet) {
     struct tcphdr *tcp = ach_take(at, sizeof(*tcp));
     if (!tcp || tcp->doff < 5 || tcp->doff * 4 - sizeof(*tcp) > at->left)
@@ -110,12 +135,20 @@ static __always_inline int ach_parse_udp(struct ach_cursor *at, struct ach_packe
     return 0;
 }
 
+/* Of IPv4: a message that quotes the packet that caused it. */
+static __always_inline bool ach_is_icmp_error(__u8 type) {
+    return (type >= ACH_ICMP_UNREACHABLE && type <= ACH_ICMP_REDIRECT) ||
+           type == ACH_ICMP_TIME_EXCEEDED || type == ACH_ICMP_BAD_PARAMETER;
+}
+
 static __always_inline int ach_parse_icmp(struct ach_cursor *at, struct ach_packet *packet) {
     struct icmphdr *icmp = ach_take(at, sizeof(*icmp));
     if (!icmp)
         return -ACH_DROP_TRUNCATED;
     packet->icmp_type = icmp->type;
     packet->icmp_code = icmp->code;
+    packet->error = ach_is_icmp_error(icmp->type);
+    packet->headers += sizeof(*icmp);
     if (icmp->type == ACH_ICMP_ECHO || icmp->type == ACH_ICMP_ECHO_REPLY) {
         packet->sport = icmp->un.echo.id;
         packet->dport = icmp->un.echo.id;

@@ -14,6 +14,7 @@
 #define ACH_OUTER_TTL  64
 #define ACH_DF         0x4000
 #define ACH_ECN_CE     3
+#define ACH_EALREADY   114
 #define ACH_FIRST_PORT 49152 /* source ports, chosen by flow, are the dynamic ones (RFC 6335) */
 #define ACH_PORT_MASK  0x3fff
 
@@ -25,7 +26,7 @@ struct ach_vxlan {
     __be32 vni; /* upper 24 bits */
 };
 
-/* What lies between the frame's Ethernet header and the guest's IPv4 header: ACH_ENCAP_LEN. */
+/* What lies between the frame's Ethernet header and the guest's IP header: ACH_ENCAP_LEN. */
 struct ach_outer {
     struct iphdr ip;
     struct udphdr udp;
@@ -41,6 +42,7 @@ struct ach_tunnel {
     __u32 vni;
     const __u8 *smac; /* of the inner frame */
     const __u8 *dmac;
+    __u16 type;     /* EtherType of the inner frame */
     __u16 identity; /* of the sender; sent only when it is not 0 */
     __u8 tos;
 };
@@ -97,19 +99,40 @@ static __always_inline int ach_parse_vxlan(struct ach_cursor *at, __u16 *identit
     return bpf_ntohl(vxlan->vni) >> 8;
 }
 
-/* Puts outer headers in front of a guest's IPv4 packet; the kernel segments it later if it must.
+/* Room for the outer headers of a packet that came out of a tunnel itself and that its guest
+ * forwards. It still has the kernel's marks of encapsulation, its inner headers are where they
+ * were, and the kernel refuses to mark it once more: nothing but room is needed. For IPv6, the one
+ * way to say that IPv4 comes first now is to remove a few bytes as if they had been IPv4's. */
+static __always_inline int ach_room_again(struct __sk_buff *skb, __u16 type) {
+    const __u32 spare = type == ACH_ETH_IPV6 ? 4 : 0;
+    int error =
+        bpf_skb_adjust_room(skb, ACH_ENCAP_LEN + spare, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO);
+    if (error || !spare)
+        return error;
+    return bpf_skb_adjust_room(skb, -(__s32)spare, BPF_ADJ_ROOM_MAC,
+                               BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_DECAP_L3_IPV4);
+}
+
+static __always_inline int ach_room(struct __sk_buff *skb, __u16 type) {
+    __u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 |
+                  BPF_F_ADJ_ROOM_ENCAP_L4_UDP | BPF_F_ADJ_ROOM_ENCAP_L2_ETH |
+                  ACH_ENCAP_L2(sizeof(struct ethhdr));
+    int error = bpf_skb_adjust_room(skb, ACH_ENCAP_LEN, BPF_ADJ_ROOM_MAC, flags);
+    return error == -ACH_EALREADY ? ach_room_again(skb, type) : error;
+}
+
+/* Puts outer headers in front of a guest's packet; the kernel segments it later if it must.
  * FIXED_GSO keeps segments at the size that the guest chose: it knows its MTU. */
 static __always_inline int ach_encap(struct __sk_buff *skb, const struct ach_tunnel *tunnel) {
     __u16 length = skb->len - sizeof(struct ethhdr) + ACH_ENCAP_LEN;
     __u16 sport = ACH_FIRST_PORT | (bpf_get_hash_recalc(skb) & ACH_PORT_MASK);
-    __u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 |
-                  BPF_F_ADJ_ROOM_ENCAP_L4_UDP | BPF_F_ADJ_ROOM_ENCAP_L2_ETH |
-                  ACH_ENCAP_L2(sizeof(struct ethhdr));
-    if (bpf_skb_adjust_room(skb, ACH_ENCAP_LEN, BPF_ADJ_ROOM_MAC, flags))
+    if (ach_room(skb, tunnel->type))
         return -ACH_DROP_ENCAP_FAILED;
     struct ach_outer *outer = (void *)(long)skb->data + sizeof(struct ethhdr);
     if ((void *)(outer + 1) > (void *)(long)skb->data_end)
         return -ACH_DROP_ENCAP_FAILED;
+    struct ethhdr *eth = (void *)(long)skb->data;
+    eth->h_proto = bpf_htons(ACH_ETH_IPV4);
     struct iphdr ip = {
         .version = 4,
         .ihl = 5,
@@ -132,15 +155,22 @@ static __always_inline int ach_encap(struct __sk_buff *skb, const struct ach_tun
     outer->vxlan.vni = bpf_htonl(tunnel->vni << 8);
     ach_copy_mac(outer->eth.h_dest, tunnel->dmac);
     ach_copy_mac(outer->eth.h_source, tunnel->smac);
-    outer->eth.h_proto = bpf_htons(ACH_ETH_IPV4);
+    outer->eth.h_proto = bpf_htons(tunnel->type);
     return 0;
 }
 
-/* Removes the outer headers of a frame that ach_parse_underlay accepted. A congestion mark that
- * the underlay set is handed on to the guest (RFC 6040). */
-static __always_inline int ach_decap(struct __sk_buff *skb, __u8 outer_tos) {
-    if (bpf_skb_adjust_room(skb, -ACH_ENCAP_LEN, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO))
+/* Removes the outer headers of a frame that ach_parse_underlay accepted, whose inner frame is of
+ * that EtherType. A congestion mark that the underlay set is handed on to the guest (RFC 6040). */
+static __always_inline int ach_decap(struct __sk_buff *skb, __u16 type, __u8 outer_tos) {
+    __u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO;
+    if (type == ACH_ETH_IPV6)
+        flags |= BPF_F_ADJ_ROOM_DECAP_L3_IPV6;
+    if (bpf_skb_adjust_room(skb, -ACH_ENCAP_LEN, BPF_ADJ_ROOM_MAC, flags))
         return -ACH_DROP_ENCAP_FAILED;
+    struct ethhdr *eth = (void *)(long)skb->data;
+    if ((void *)(eth + 1) > (void *)(long)skb->data_end)
+        return -ACH_DROP_ENCAP_FAILED;
+    eth->h_proto = bpf_htons(type);
     if ((outer_tos & ACH_ECN_CE) == ACH_ECN_CE)
         bpf_skb_ecn_set_ce(skb);
     return 0;

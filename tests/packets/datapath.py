@@ -3,13 +3,13 @@
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
 from typing import Any, Final
 
 import numpy as np
 from packets.frames import Guest, guest
 from packets.outcome import LOOPBACK, Counters, Outcome, read_counters, run
-from packets.tables import clear, mac_bytes, mapped, record
+from packets.tables import clear, mac_bytes, mapped, record, unmapped
 
 from achelous_shared.bpf import BpfMap, BpfObject, RingBuffer, dtype_of
 from achelous_vswitch import classifier
@@ -24,6 +24,7 @@ SECOND: Final = 10**9
 SMALL: Final = {
     "ports": 16,
     "counters": 16,
+    "icmp_budgets": 16,
     "leases": 16,
     "port_by_ifindex": 16,
     "endpoints": 16,
@@ -68,15 +69,16 @@ class Rule:
 
     def compiled(self) -> classifier.Rule:
         """As the agent has it."""
-        network = IPv4Network(self.remote)
+        network = ip_network(self.remote)
+        length = network.prefixlen + (96 if network.version == 4 else 0)
         return classifier.Rule(
             self.priority, self.allow, self.proto, *self.ports,
-            mapped(str(network.network_address)), 96 + network.prefixlen,
+            mapped(str(network.network_address)), length,
             identities=self.identities,
         )  # fmt: skip
 
 
-ANYTHING: Final = (Rule(),)
+ANYTHING: Final = (Rule(), Rule("::/0"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +136,8 @@ class Datapath:
         *,
         vni: int = VNI,
         subnet: str = "10.0.0.0/24",
+        ip6: str | None = None,
+        subnet6: str = "fd00::/64",
         allow_in: Iterable[Rule] = ANYTHING,
         allow_out: Iterable[Rule] = ANYTHING,
         **fields: Any,
@@ -157,9 +161,12 @@ class Datapath:
                 "flags": 1,
                 "mtu": 1500,
             }
+            | (_ipv6(ip6, IPv6Network(subnet6)) if ip6 else {})
             | fields,
         )
-        self.table("endpoints").update(self.address(ip, vni), made.slot)
+        for address in (ip, ip6):
+            if address is not None:
+                self.table("endpoints").update(self.address(address, vni), made.slot)
         self.table("vnis").update(vni, 1)
         self.ports.append(made)
         return made
@@ -220,6 +227,7 @@ class Datapath:
         *,
         vni: int = VNI,
         revision: int = 1,
+        mac: str | None = None,
         identity: int = 0,
     ) -> int:
         """Learn or change a route as the agent does; returns the FC slot."""
@@ -232,7 +240,7 @@ class Datapath:
             vni=vni,
             ip=mapped(ip),
             vtep=int(IPv4Address(vtep)),
-            mac=mac_bytes(guest(ip).mac),
+            mac=mac_bytes(mac or guest(ip).mac),
             mtu=1500,
             revision=revision,
             identity=identity,
@@ -296,7 +304,7 @@ class Datapath:
         """(vni, address, slot of the sender) of the learn events since the last call."""
         ring = RingBuffer(self.table("learn"), dtype_of(self.loaded, "ach_learn_event"))
         return [
-            (int(event["vni"]), str(IPv4Address(event["ip"][12:].tobytes())), int(event["port"]))
+            (int(event["vni"]), str(unmapped(event["ip"].tobytes())), int(event["port"]))
             for event in ring.read(10_000)
         ]
 
@@ -308,3 +316,9 @@ class Datapath:
     def counters(self) -> Counters:
         """All counters by slot, summed over the CPUs; drops by the name of their reason."""
         return read_counters(self.loaded)
+
+
+def _ipv6(ip: str, network: IPv6Network) -> dict[str, Any]:
+    """Fields of ach_port."""
+    router = str(network[1])
+    return {"ip6": mapped(ip), "router6": mapped(router), "prefix_len6": network.prefixlen}

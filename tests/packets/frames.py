@@ -1,10 +1,11 @@
 """Frames as guests and the underlay send them, built once with scapy; the rest are bytes."""
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, ip_address
 from typing import Any, Final
 
 from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.layers.inet6 import ICMPv6EchoReply, ICMPv6EchoRequest, IPv6
 from scapy.layers.l2 import ARP, Ether
 from scapy.layers.vxlan import VXLAN
 
@@ -30,12 +31,13 @@ class Guest:
 
 def guest(ip: str) -> Guest:
     """A guest of that address; its MAC ends like the address."""
-    return Guest(ip, (b"\x02\x0a" + IPv4Address(ip).packed).hex(":"))
+    return Guest(ip, (b"\x02\x0a" + ip_address(ip).packed[-4:]).hex(":"))
 
 
 def frame(sender: Guest, to: str, *layers: Any, dst: str = ROUTER, **ip: Any) -> bytes:
-    """An IPv4 frame as `sender` emits it. `ip`: fields of the IPv4 header."""
-    packet = Ether(dst=dst, src=sender.mac) / IP(src=sender.ip, dst=to, **ip)
+    """A frame as `sender` emits it. `ip`: fields of the IPv4 or IPv6 header."""
+    header = IPv6 if ":" in sender.ip else IP
+    packet = Ether(dst=dst, src=sender.mac) / header(src=sender.ip, dst=to, **ip)
     for layer in layers:
         packet /= layer
     return bytes(packet)
@@ -53,6 +55,10 @@ def ping(identifier: int = 7, *, reply: bool = False) -> Any:
     return ICMP(type=0 if reply else 8, id=identifier, seq=1) / PAYLOAD
 
 
+def ping6(identifier: int = 7, *, reply: bool = False) -> Any:
+    return (ICMPv6EchoReply if reply else ICMPv6EchoRequest)(id=identifier, seq=1, data=PAYLOAD)
+
+
 def delivered(sent: bytes, to: Guest) -> bytes:
     """`sent` as guest `to` shall see it: from the router's MAC to its own."""
     return bytes.fromhex(to.mac.replace(":", "")) + ROUTER_MAC + sent[12:]
@@ -61,10 +67,16 @@ def delivered(sent: bytes, to: Guest) -> bytes:
 def on_the_wire(sent: bytes, *, vteps: tuple[str, str], vni: int, dmac: str, sport: int) -> bytes:
     """`sent` with outer headers from the first VTEP to the second, before redirect_neigh gives
     it an outer Ethernet header: until then it carries the guest's own."""
-    outer = IP(src=vteps[0], dst=vteps[1], id=0, flags="DF", ttl=64, tos=sent[15])
+    six = sent[12:14] == b"\x86\xdd"
+    tos = int.from_bytes(sent[14:16], "big") >> 4 & 0xFF if six else sent[15]
+    outer = IP(src=vteps[0], dst=vteps[1], id=0, flags="DF", ttl=64, tos=tos)
     inner = bytes.fromhex(dmac.replace(":", "")) + sent[6:]
     vxlan = VXLAN(flags=0x08, vni=vni)
-    return sent[:14] + bytes(outer / UDP(sport=sport, dport=4789, chksum=0) / vxlan / inner)
+    return (
+        sent[:12]
+        + b"\x08\x00"
+        + bytes(outer / UDP(sport=sport, dport=4789, chksum=0) / vxlan / inner)
+    )
 
 
 def source_port(sent: bytes) -> int:

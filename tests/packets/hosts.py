@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from packets.datapath import GATEWAY_VTEP, SMALL, Datapath, Port
 from packets.frames import guest
@@ -20,6 +20,11 @@ from achelous_lab.netns.underlay import UNDERLAY_DEVICE, Node
 from achelous_shared.bpf import BpfObject, NetNs, attach_tcx
 
 _SIZES: Final = SMALL | {"sessions": 4096, "session_ring": 4096}
+
+
+def ip6_of(ip: str) -> str:
+    """The IPv6 address that a guest has beside that IPv4 address."""
+    return f"fd00::{ip.rpartition('.')[2]}"
 
 
 @dataclass(slots=True)
@@ -61,12 +66,12 @@ class Host:
         nic = Nic(guest(ip).mac, IPv4Interface(f"{ip}/24"), IPv4Address("10.0.0.1"))
         cable = await made.add_nic(self.network.cables, nic)
         await cable.plug(self.attached.node.namespace, f"v-{name}")
-        return made, self.bind(f"v-{name}", ip)
+        return made, self.bind(f"v-{name}", ip, ip6=ip6_of(ip))
 
-    def bind(self, device: str, ip: str) -> Port:
-        """What this device receives comes from the guest of that address."""
+    def bind(self, device: str, ip: str, **fields: Any) -> Port:
+        """What this device receives comes from the guest of that address. `fields`: of its port."""
         ifindex = self.attached.attach("from_guest", device)
-        port = self.datapath.port(ip, ifindex=ifindex)
+        port = self.datapath.port(ip, ifindex=ifindex, **fields)
         self.datapath.table("port_by_ifindex").update(ifindex, port.slot)
         return port
 

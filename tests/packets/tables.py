@@ -1,19 +1,30 @@
 """Tables as numpy sees them: records by field names, addresses as keys have them."""
 
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Final, cast
 
 import numpy as np
 
 from achelous_shared.bpf import BpfObject, MapType, RingBuffer, dtype_of
 
-EVENTS: Final = {"learn": "ach_learn_event", "samples": "ach_drop_sample"}
+EVENTS: Final = {
+    "learn": "ach_learn_event",
+    "samples": "ach_drop_sample",
+    "relayed_for": "ach_relayed_event",
+}
 """What each ring holds."""
 
 
 def mapped(ip: str) -> bytes:
-    """The 16 bytes of an IPv4 address in keys."""
-    return bytes(10) + b"\xff\xff" + IPv4Address(ip).packed
+    """The 16 bytes of an address in keys."""
+    address = ip_address(ip)
+    return address.packed if address.version == 6 else bytes(10) + b"\xff\xff" + address.packed
+
+
+def unmapped(key: bytes) -> IPv4Address | IPv6Address:
+    """The address of such a key."""
+    address = IPv6Address(key)
+    return address.ipv4_mapped or address
 
 
 def record(dtype: np.dtype[Any], **fields: Any) -> np.void:

@@ -145,6 +145,10 @@ def judged(result: dict[str, Any], before: dict[str, Any]) -> list[str]:
                 f"{'met   ' if met else 'MISSED'} {group}.{name} {figure:.2f}"
                 f" ({bound} {target}{was})"
             )
+    for name, count in result["verifier"].items():
+        earlier = before.get("verifier", {}).get(name)
+        grown = "" if not earlier else f", {count / earlier - 1:+.1%} since the last run"
+        lines.append(f"       verifier.{name} {count} instructions{grown}")
     return lines
 
 

@@ -20,10 +20,10 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from scale.requester import Load, Requester
 from scale.world import REVISION, VNI, Gateway, World, addresses, cpu_seconds, rss_mib, world
 
 from achelous_lab.waiting import wait_until
+from achelous_loadgen.requester import Load, Requester
 from achelous_shared import messages, subjects
 from achelous_shared.bus import Bus
 from achelous_shared.bus_roles import Role

@@ -31,7 +31,9 @@ class PostgresServer:
     With `fsync` off it writes faster and survives kill -9 as before, but not a power failure.
     """
 
-    def __init__(self, directory: Path, *, fsync: bool = True) -> None:
+    def __init__(
+        self, directory: Path, *, fsync: bool = True, shared_buffers: str = "64MB"
+    ) -> None:
         if len(os.fsencode(directory / SOCKET_NAME)) > SOCKET_PATH_MAX:
             raise ValueError(
                 f"{directory / SOCKET_NAME} is longer than the {SOCKET_PATH_MAX} bytes of a Unix"
@@ -43,7 +45,7 @@ class PostgresServer:
             "listen_addresses": "",
             "unix_socket_directories": str(directory),
             "unix_socket_permissions": "0700",
-            "shared_buffers": "64MB",
+            "shared_buffers": shared_buffers,
             "max_connections": "200",
             "fsync": "on" if fsync else "off",
             "full_page_writes": "on" if fsync else "off",

@@ -22,6 +22,7 @@ from achelous_controller.api import (
     vpcs,
 )
 from achelous_controller.api.context import Services
+from achelous_controller.api.instance_writes import InstanceWrites
 from achelous_controller.api.middleware import Authentication, BodyLimit, Metrics, Problems
 from achelous_controller.api.problems import respond
 from achelous_shared.telemetry import Check, health_routes
@@ -43,6 +44,7 @@ def create_app(services: Services, registry: CollectorRegistry) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.services = services
+    app.state.instance_writes = InstanceWrites(services.database)
     for resource in _RESOURCES:
         app.include_router(resource.router)
     _setup_problems(app)

@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry
 
 from achelous_gateway.follower import Follower
 from achelous_gateway.keeper import Keeper
+from achelous_gateway.pusher import Pusher
 from achelous_gateway.relay import Relay
 from achelous_gateway.reporter import Reporter
 from achelous_gateway.rsp_server import RspServer
@@ -66,6 +67,7 @@ class Agent:
                     self._rsp.answer,
                     max_payload=rsp.MAX_REQUEST_BYTES,
                 ),
+                Pusher(self._bus, self.relay, self._rsp, self.stats).run(),
                 self._bus.serve(subjects.show("gateway", settings.gateway_id), self._show),
                 self._bus.listen(subjects.REPORT, self._reporter.on_command),
                 serve_http(health_app(self.checks(), registry), settings.http, address_file),

@@ -27,6 +27,7 @@ _HELP: Final = {
     "rsp_misses": "of these, without a route",
     "rsp_garbage": "RSP requests that were garbage",
     "rsp_watches": "VPCs whose changes were asked for by RSP",
+    "rsp_pushed": "routes sent unasked to hosts for which packets were relayed",
     "rsp_changes": "changes named in answer to that",
     "rsp_rechecks": "answers that the changes are not remembered so far back",
 }

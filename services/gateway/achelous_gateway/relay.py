@@ -18,7 +18,9 @@ from achelous_shared.bpf import (
     BpfMap,
     BpfObject,
     NetNs,
+    RingBuffer,
     attach_tcx,
+    dtype_of,
     ensure_bpffs,
     enum_of,
     object_path,
@@ -44,6 +46,9 @@ class RelayCounters:
 class Relay(Protocol):
     """What forwards packets by the routes, whether this process lives or not."""
 
+    relayed_for: RingBuffer | None
+    """Events (`ach_relayed_event`) of hosts whose packets it relayed, if it can tell."""
+
     def load(self) -> Iterator[tuple[Records, Records]]:
         """All routes that it holds, in parts: `KEY` and `VALUE`."""
 
@@ -65,6 +70,8 @@ class Relay(Protocol):
 
 class NoRelay:
     """For machines without eBPF, and for tests of load: tables and RSP alone."""
+
+    relayed_for: RingBuffer | None = None
 
     def load(self) -> Iterator[tuple[Records, Records]]:
         """See Relay."""
@@ -103,6 +110,15 @@ class BpfRelay:
         }
         self._config = loaded.maps["config"].mmap()[0]
         self._config["underlay_ifindex"] = ifindex
+        self.relayed_for: RingBuffer | None = RingBuffer(
+            loaded.maps["relayed_for"], dtype_of(loaded, "ach_relayed_event")
+        )
+
+    def push(self, settings: GatewaySettings) -> None:
+        """Tell by `relayed_for` of what is relayed, or not, as the settings say."""
+        interval_ns = int(settings.push_interval_s * 1e9) if settings.push else 0
+        self._config["push_per_window"] = settings.push_per_window
+        self._config["push_interval_ns"] = interval_ns
 
     @classmethod
     @asynccontextmanager
@@ -119,6 +135,7 @@ class BpfRelay:
             ) as loaded:
                 ifindex = await netns.run(lambda: _ifindex(device, settings.netns))
                 relay = cls(loaded, settings.gateway_id, ifindex)
+                relay.push(settings)
                 program, pin = loaded.programs["relay"], settings.bpffs / "links" / device
                 link = await netns.run(lambda: attach_tcx(program, ifindex, pin=pin))
                 try:

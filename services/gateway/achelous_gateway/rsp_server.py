@@ -50,7 +50,7 @@ class RspServer:
         found["next_hop"][:, 10:12] = _V4_MAPPED
         self._template = found
         self._mtu = mtu
-        self._options = Options(Capability.CHANGES, mtu)
+        self._options = Options(Capability.CHANGES | Capability.PUSH, mtu)
 
     def answer(self, requests: Sequence[bytes]) -> list[bytes]:
         """The reply to each of ``requests``: an entry for each one asked, in the same order.
@@ -71,6 +71,12 @@ class RspServer:
         self._stats.rsp_garbage += garbage
         self._stats.rsp_requests += len(requests) - garbage
         return replies
+
+    def routes(self, vnis: npt.ArrayLike, ips: npt.NDArray[np.uint8]) -> rsp.Entries:
+        """Reply entries for those of these destinations (n,), (n, 16) that have a route."""
+        reply = self._reply(rsp.requests(vnis, ips))
+        found: rsp.Entries = reply[reply["type"] == ReplyType.ROUTE]
+        return found
 
     def _answer_requests(self, asked: rsp_batch.Requests, *, whole: bool) -> list[bytes]:
         if not whole:

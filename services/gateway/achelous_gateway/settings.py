@@ -17,5 +17,11 @@ class GatewaySettings(DataplaneSettings):
     """Routes of all VPCs together: the size of the table and of the data plane's map."""
     dataplane: Literal["ebpf", "none"] = "ebpf"
     """none: tables and RSP alone, no relay; needs neither root nor eBPF."""
+    push: bool = False
+    """Whether to send routes unasked to hosts for which packets were relayed."""
+    push_interval_s: float = Field(default=1.0, gt=0)
+    """Once per destination and host in this time."""
+    push_per_window: int = Field(default=256, ge=1, lt=2**32)
+    """At most so many per CPU and 100 ms."""
     guest_mtu: int = Field(default=names.GUEST_MTU, ge=576, le=65_535)
     """Largest inner packet, bytes; told to vSwitches in RSP replies."""

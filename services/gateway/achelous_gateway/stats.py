@@ -22,3 +22,4 @@ class Stats:
     rsp_watches: int = 0
     rsp_changes: int = 0
     rsp_rechecks: int = 0
+    rsp_pushed: int = 0

@@ -5,32 +5,46 @@
 #include "maps.h"
 #include "ach_vxlan.h"
 #include "probe.h"
+#include "push.h"
 
-#define UNDERLAY_HEADERS 124 /* Ethernet, 50 of the underlay, inner IPv4 with options */
+#define UNDERLAY_HEADERS 124 /* Ethernet, 50 of the underlay, inner IPv4 with options, or IPv6 */
 #define INNER_MAC_AT     50  /* the inner destination MAC, behind 14 + 20 + 8 + 8 */
 
+/* Reads the inner packet's destination. */
+static __always_inline int receiver_of(struct ach_cursor *at, int type, __u8 *to) {
+    if (type == ACH_ETH_IPV4) {
+        struct iphdr *ip;
+        int proto = ach_parse_ipv4(at, &ip);
+        int error = proto < 0 ? proto : ach_limit_ipv4(at, ip);
+        if (!error)
+            ach_map_ipv4(to, ip->daddr);
+        return error;
+    }
+    if (type != ACH_ETH_IPV6)
+        return -ACH_DROP_UNSUPPORTED_ETHERTYPE;
+    struct ipv6hdr *ip;
+    int next = ach_parse_ipv6(at, &ip);
+    if (next < 0)
+        return next;
+    ach_copy_ip(to, (const __u8 *)&ip->daddr);
+    return ach_is_reserved6(to) ? -ACH_DROP_BAD_ADDRESS : 0;
+}
+
 /* Where the inner packet goes, or NULL with the reason in `verdict`. */
-static __always_inline struct ach_route *route_of(struct ach_cursor *at, int *verdict) {
-    struct ach_vni_ip to;
+static __always_inline struct ach_route *route_of(struct ach_cursor *at, struct ach_vni_ip *to,
+                                                  int *verdict) {
     struct ethhdr *eth;
-    struct iphdr *ip;
     __u16 identity; /* the sender's: it is the receiver's host that asks, and the header stays */
     *verdict = ach_parse_vxlan(at, &identity);
     if (*verdict < 0)
         return NULL;
-    to.vni = *verdict;
+    to->vni = *verdict;
     int type = ach_parse_eth(at, &eth);
-    *verdict = type < 0 ? type : -ACH_DROP_UNSUPPORTED_ETHERTYPE;
-    if (type != ACH_ETH_IPV4)
-        return NULL;
-    *verdict = ach_parse_ipv4(at, &ip);
-    if (*verdict >= 0)
-        *verdict = ach_limit_ipv4(at, ip);
+    *verdict = type < 0 ? type : receiver_of(at, type, to->ip);
     if (*verdict < 0)
         return NULL;
-    ach_map_ipv4(to.ip, ip->daddr);
     *verdict = -ACH_DROP_NO_ROUTE;
-    return bpf_map_lookup_elem(&routes, &to);
+    return bpf_map_lookup_elem(&routes, to);
 }
 
 /* New outer addresses and the receiver's MAC; segments of a GSO frame get the same ones later. */
@@ -49,13 +63,18 @@ static __always_inline int rewrite(struct __sk_buff *skb, struct iphdr *ip, stru
 
 static __always_inline int relay_packet(struct __sk_buff *skb, struct ach_cursor *at,
                                         struct iphdr *ip, struct udphdr *udp,
-                                        const struct ach_gateway_config *config) {
+                                        const struct ach_gateway_config *config,
+                                        struct ach_gateway_counters *counted) {
     int verdict;
-    struct ach_route *route = route_of(at, &verdict);
+    struct ach_vni_ip to;
+    struct ach_route *route = route_of(at, &to, &verdict);
     if (!route)
         return verdict;
     if (ip->ttl <= 1)
         return -ACH_DROP_TTL_EXPIRED;
+    struct ach_relayed_event relayed = {.vni = to.vni, .vtep = ip->saddr};
+    ach_copy_ip(relayed.ip, to.ip);
+    tell_relayed(&relayed, config, counted);
     if (rewrite(skb, ip, udp, config->vtep, route))
         return -ACH_DROP_ENCAP_FAILED;
     return bpf_redirect_neigh(config->underlay_ifindex, NULL, 0, 0);
@@ -88,7 +107,7 @@ static __always_inline int underlay_frame(struct __sk_buff *skb,
         counted->probes += answered >= 0;
         return answered;
     }
-    int relayed = relay_packet(skb, &at, ip, udp, config);
+    int relayed = relay_packet(skb, &at, ip, udp, config, counted);
     if (relayed >= 0) {
         counted->relayed_packets++;
         counted->relayed_bytes += skb->len;

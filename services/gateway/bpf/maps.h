@@ -35,7 +35,21 @@ struct {
     __type(value, struct ach_gateway_counters);
 } counters SEC(".maps");
 
+struct {
+    __uint(type, BPF_MAP_TYPE_RINGBUF);
+    __uint(max_entries, 1 << 18);
+} relayed_for SEC(".maps");
+
+/* Forgotten entries only mean that a route is pushed once more. */
+struct {
+    __uint(type, BPF_MAP_TYPE_LRU_HASH);
+    __uint(max_entries, 65536);
+    __type(key, struct ach_relayed_event);
+    __type(value, __u64);
+} pushed SEC(".maps");
+
 /* Types that Python asks BTF for and no map names. */
+const struct ach_relayed_event *ach_relayed_event_btf __attribute__((unused));
 const struct ach_probe *ach_probe_btf __attribute__((unused));
 const enum ach_drop *ach_drop_btf __attribute__((unused));
 const enum ach_vtep_kind *ach_vtep_kind_btf __attribute__((unused));

@@ -19,7 +19,7 @@ from achelous_shared.telemetry import Check, health_app, serve_http
 from achelous_vswitch.agent_state import AgentState
 from achelous_vswitch.applier import Applier
 from achelous_vswitch.dataplane import Dataplane
-from achelous_vswitch.devices import Devices
+from achelous_vswitch.devices import HostDevices
 from achelous_vswitch.drops import DropWatch
 from achelous_vswitch.fc import ForwardingCache
 from achelous_vswitch.flows import FlowMeter
@@ -28,6 +28,7 @@ from achelous_vswitch.gauges import Gauges
 from achelous_vswitch.learner import Learner
 from achelous_vswitch.metrics import Metrics
 from achelous_vswitch.probe import Prober
+from achelous_vswitch.pushed import Pushed
 from achelous_vswitch.reconcile import Reconciler
 from achelous_vswitch.reporter import Reporter
 from achelous_vswitch.rsp_client import RspClient, offered
@@ -45,7 +46,7 @@ class Agent:
         self,
         settings: VswitchSettings,
         dataplane: Dataplane,
-        devices: Devices,
+        devices: HostDevices,
         netns: NetNs,
         bus: Bus,
     ) -> None:
@@ -65,6 +66,7 @@ class Agent:
             bus, self._gateways, settings.rsp_timeout_s, metrics,
             lambda: offered(dataplane.config[0]),
         )  # fmt: skip
+        self._pushed = Pushed(dataplane, self._cache, metrics)
         self._learner = Learner(dataplane, self._cache, client, settings, metrics)
         self._reconciler = Reconciler(self._cache, dataplane.config, client, settings, metrics)
         self._prober = Prober(self._gateways, netns, settings.probe_s, metrics.probe_rtt_s)
@@ -78,18 +80,28 @@ class Agent:
 
     async def run(self) -> None:
         """Run until cancelled."""
+        address_file = self._settings.run_dir / f"vswitch-{self._settings.host_id}.http"
+        app = health_app(self._checks(), self._metrics.registry)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.decide())
+            tasks.create_task(self._prober.run())
+            tasks.create_task(serve_http(app, self._settings.http, address_file))
+
+    async def decide(self) -> None:
+        """All that needs no more than the packet path's seam, devices and bus, until cancelled.
+
+        A simulated host runs this alone: it has no underlay to probe gateways over.
+        """
         host_id, bus = self._settings.host_id, self._bus
         shower = Shower(self.state)
-        address_file = self._settings.run_dir / f"vswitch-{host_id}.http"
-        app = health_app(self._checks(), self._metrics.registry)
         host, fleet = subjects.host(host_id), subjects.FLEET
         async with asyncio.TaskGroup() as tasks:
             for task in (
                 self._devices.run(self._applier.wake),
                 self._applier.run(),
                 self._learner.run(),
+                self._pushed.run(bus, self._own_vtep),
                 self._reconciler.run(),
-                self._prober.run(),
                 self._sessions.run(),
                 self._reporter.run(),
                 bus.follow(subjects.HOSTS_STREAM, host, self.on_document, last=True),
@@ -99,7 +111,6 @@ class Agent:
                 self._drops.run(),
                 bus.serve(subjects.drops(host_id), self._drops.answer, concurrency=1),
                 bus.serve(subjects.flows(host_id), self._flows.answer, concurrency=4),
-                serve_http(app, self._settings.http, address_file),
             ):
                 tasks.create_task(task)
 

@@ -9,7 +9,7 @@ from uuid import UUID
 from achelous_shared.messages import HostDocument
 from achelous_vswitch import underlay
 from achelous_vswitch.dataplane import Dataplane
-from achelous_vswitch.devices import Devices, Underlay
+from achelous_vswitch.devices import HostDevices, Underlay
 from achelous_vswitch.fc import ForwardingCache
 from achelous_vswitch.metrics import Metrics
 from achelous_vswitch.plan import Desired, DesiredPort, Link, plan, resolve
@@ -33,7 +33,7 @@ class Applier:
     def __init__(
         self,
         dataplane: Dataplane,
-        devices: Devices,
+        devices: HostDevices,
         cache: ForwardingCache,
         settings: VswitchSettings,
         metrics: Metrics,

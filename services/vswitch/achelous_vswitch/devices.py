@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from achelous_shared.bpf import NetNs
 from achelous_vswitch import netlink
@@ -27,6 +27,24 @@ class Underlay:
     ifindex: int
     mtu: int
     vtep: bytes
+
+
+class HostDevices(Protocol):
+    """What the agent asks of a host's devices: a seam, as simulated hosts have none."""
+
+    known: asyncio.Event
+    """Set once the first full picture is there."""
+
+    @property
+    def links(self) -> dict[str, Link]:
+        """The links by name."""
+
+    @property
+    def underlay(self) -> Underlay | None:
+        """The underlay, once its device is there and has an address."""
+
+    async def run(self, on_change: Callable[[], None]) -> None:
+        """Follow them until cancelled; ``on_change`` is called after every change."""
 
 
 class Devices:

@@ -16,6 +16,7 @@ from achelous_shared.bpf import (
     ensure_bpffs,
     enum_of,
     object_path,
+    replace_pinned,
 )
 from achelous_vswitch.dataplane import Dataplane
 from achelous_vswitch.settings import VswitchSettings
@@ -56,6 +57,12 @@ class TcHooks:
         """Devices with a link, whether the device is still there or not."""
         return self._links.keys() | {pin.name for pin in self._folder.iterdir()}
 
+    def replace_all(self, underlay_device: str) -> None:
+        """Run the new programs wherever the old ones do: their maps are others."""
+        for pin in self._folder.iterdir():
+            underlay = pin.name == underlay_device
+            replace_pinned(self._from_underlay if underlay else self._from_guest, pin)
+
     def close(self) -> None:
         """Let go of the links; the pins hold them."""
         for link in self._links.values():
@@ -74,12 +81,15 @@ class TcHooks:
 def open_dataplane(settings: VswitchSettings, netns: NetNs) -> Iterator[Dataplane]:
     """Load the packet path, or take over the one that runs; packets do not notice its closing.
 
-    Raises BpfError: eBPF is missing here, or pinned maps have another size or layout.
+    Pinned maps of another size or layout are succeeded by new ones with the same entries. Raises
+    BpfError: eBPF is missing here, or entries of a pinned map cannot go over (MapLayoutChanged).
     """
     ensure_bpffs(settings.bpffs)
     path = object_path("vswitch")
     pins = settings.bpffs / _MAPS
-    with BpfObject.open(path, pin_dir=pins, max_entries=_capacities(settings)) as opened:
+    with BpfObject.open(
+        path, pin_dir=pins, max_entries=_capacities(settings), carry=True
+    ) as opened:
         maps = opened.maps
         hooks = TcHooks(
             netns,
@@ -87,6 +97,9 @@ def open_dataplane(settings: VswitchSettings, netns: NetNs) -> Iterator[Dataplan
             opened.programs["from_guest"],
             opened.programs["from_underlay"],
         )
+        if opened.carried:
+            hooks.replace_all(settings.underlay_device)
+            opened.settle()
         try:
             yield Dataplane(
                 config=maps["config"].mmap(),
@@ -135,6 +148,7 @@ def _capacities(settings: VswitchSettings) -> dict[str, int]:
     return {
         "ports": ports,
         "counters": ports,
+        "icmp_budgets": ports,
         "leases": ports,
         "port_by_ifindex": ports,
         "endpoints": 2 * ports,  # an IPv4 and an IPv6 address each

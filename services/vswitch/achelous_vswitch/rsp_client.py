@@ -110,7 +110,7 @@ class RspClient:
 def offered(config: Any) -> Options:
     """What a host of this packet path's ``config`` offers."""
     mtu = int(config["underlay_mtu"])
-    return Options(Capability.CHANGES, min(max(0, mtu - _ENCAP_BYTES), 0xFFFF))
+    return Options(Capability.CHANGES | Capability.PUSH, min(max(0, mtu - _ENCAP_BYTES), 0xFFFF))
 
 
 def _replies(data: bytes, message_id: int, asked: rsp.Entries) -> tuple[Options, rsp.Entries]:

@@ -30,16 +30,6 @@ static __always_inline int to_guest(struct __sk_buff *skb, __u32 slot,
     return bpf_redirect_peer(port->ifindex, 0);
 }
 
-/* Whether the underlay carries the packet, or each of its segments, with 50 bytes more. */
-static __always_inline bool fits_underlay(struct __sk_buff *skb, const struct ach_packet *packet,
-                                          const struct ach_vswitch_config *config) {
-    __u32 whole = skb->len - sizeof(struct ethhdr) + ACH_ENCAP_LEN;
-    if (!skb->gso_size)
-        return whole <= config->underlay_mtu;
-    return packet->headers + skb->gso_size + ACH_ENCAP_LEN <= config->underlay_mtu &&
-           whole <= 0xffff;
-}
-
 static __always_inline int to_vtep(struct __sk_buff *skb, const struct ach_tunnel *tunnel,
                                    const struct ach_vswitch_config *config) {
     int error = ach_encap(skb, tunnel);

@@ -180,25 +180,43 @@ struct {
 struct fragment_key {
     struct ach_vni_ip from;
     __u8 to[16];
-    __be16 id;
-    __u8 proto;
-    __u8 reserved;
+    __u32 id;
+    __u8 proto; /* IPv6: next header of the fragment header */
+    __u8 family;
+    __u16 reserved;
 };
 
 struct fragment_ports {
     __be16 sport;
     __be16 dport;
+    __u16 headers; /* bytes of the first fragment that later ones may not overwrite */
+    __u8 proto;    /* of the transport */
     __u8 icmp_type;
     __u8 icmp_code;
+    __u8 reserved;
 };
 
-/* The ports of datagrams whose first fragment has passed. */
+/* The ports of datagrams whose first fragment was seen; whether it passed is its session's matter.
+ */
 struct {
     __uint(type, BPF_MAP_TYPE_LRU_HASH);
     __uint(max_entries, 16384);
     __type(key, struct fragment_key);
     __type(value, struct fragment_ports);
 } fragments SEC(".maps");
+
+/* ICMP errors made for a vNIC on this CPU in this 100 ms. Indexed by slot, as the counters are. */
+struct icmp_budget {
+    __u64 window;
+    __u64 made;
+};
+
+struct {
+    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+    __uint(max_entries, PORTS);
+    __type(key, __u32);
+    __type(value, struct icmp_budget);
+} icmp_budgets SEC(".maps");
 
 /* Types that Python asks BTF for and no map names. */
 const struct ach_learn_event *ach_learn_event_btf __attribute__((unused));

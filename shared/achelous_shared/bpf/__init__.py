@@ -9,7 +9,7 @@ from achelous_shared.bpf.dtypes import dtype_of, enum_of
 from achelous_shared.bpf.errors import BpfError, MapLayoutChanged
 from achelous_shared.bpf.features import missing_for_ebpf
 from achelous_shared.bpf.layout import MapLayout, MapType
-from achelous_shared.bpf.links import Link, attach_tcx
+from achelous_shared.bpf.links import Link, attach_tcx, replace_pinned
 from achelous_shared.bpf.maps import ANY, EXIST, LOCK, NOEXIST, BpfMap
 from achelous_shared.bpf.netns import NetNs
 from achelous_shared.bpf.object import BpfObject, object_path
@@ -33,6 +33,7 @@ __all__ = [
     "SK_BUFF",
     "Link",
     "attach_tcx",
+    "replace_pinned",
     "NetNs",
     "ensure_bpffs",
     "BpfError",

@@ -18,14 +18,17 @@ class BpfError(OSError):
 class MapLayoutChanged(BpfError):
     """A pinned map holds another layout than the object wants: its contents cannot be adopted."""
 
-    def __init__(self, name: str, pinned: MapLayout, wanted: MapLayout, pin: Path) -> None:
+    def __init__(
+        self, name: str, pinned: MapLayout, wanted: MapLayout, pin: Path, why: str = ""
+    ) -> None:
         self.name = name
         self.pinned = pinned
         self.wanted = wanted
         super().__init__(
             errno.EEXIST,
-            f"adopt map {name}: {pin} holds ({pinned}), the object wants ({wanted}); give the "
-            f"changed map a new name, or remove the pin and lose its contents",
+            f"adopt map {name}: {pin} holds ({pinned}), the object wants ({wanted})"
+            f"{why and ': '}{why}; start the release that made the pin, or detach this one's "
+            f"packet path (which removes the pins), and lose what they hold",
         )
 
 

@@ -49,6 +49,7 @@ _PROTOTYPES: Final[dict[str, tuple[type | None, tuple[type, ...]]]] = {
     "btf__parse_elf": (c_void_p, (c_char_p, c_void_p)),
     "btf__raw_data": (c_void_p, (c_void_p, _u32p)),
     "btf__free": (None, (c_void_p,)),
+    "bpf_btf_get_fd_by_id": (c_int, (c_uint32,)),
     "bpf_obj_get": (c_int, (c_char_p,)),
     "bpf_obj_pin": (c_int, (c_int, c_char_p)),
     "bpf_obj_get_info_by_fd": (c_int, (c_int, c_void_p, _u32p)),

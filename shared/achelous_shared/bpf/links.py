@@ -62,6 +62,17 @@ def attach_tcx(
     return link
 
 
+def replace_pinned(program: BpfProgram, pin: Path) -> None:
+    """Put `program` in place of what the link at `pin` runs; nothing if its device is gone."""
+    fd = check(libbpf().bpf_obj_get(os.fsencode(pin)), f"open the pinned link {pin}")
+    try:
+        result: int = libbpf().bpf_link_update(fd, program.fd, None)
+    finally:
+        os.close(fd)
+    if result != -errno.ENOLINK:
+        check(result, f"replace the program of link {pin} by {program.name}")
+
+
 def has_tcx() -> bool:
     """Whether this kernel knows TCX (6.6 and later, if so configured)."""
     count = ctypes.c_uint32(0)

@@ -12,9 +12,9 @@ from typing import Any, Final, Self
 import numpy as np
 
 from achelous_shared.bpf.btf import Btf
+from achelous_shared.bpf.carry import Carried, PinnedMap, Shape
 from achelous_shared.bpf.dtypes import section_dtype, to_dtype
 from achelous_shared.bpf.errors import BpfError, check
-from achelous_shared.bpf.layout import MapLayout
 from achelous_shared.bpf.libbpf import libbpf
 from achelous_shared.bpf.maps import BpfMap
 from achelous_shared.bpf.pins import choose_pins, layout_of
@@ -50,6 +50,9 @@ class BpfObject:
         self.btf = Btf.of_handle(libbpf().bpf_object__btf(handle))
         self.maps: Mapping[str, BpfMap] = _NOTHING
         self.programs: Mapping[str, BpfProgram] = _NOTHING
+        self.carried: tuple[Carried, ...] = ()
+        """Maps that take over from pinned ones of another layout, until `settle`."""
+        self._leaving: list[PinnedMap] = []
         self._handle: int | None = handle
 
     @classmethod
@@ -60,11 +63,14 @@ class BpfObject:
         pin_dir: Path | None,
         max_entries: Mapping[str, int] = _NOTHING,
         rodata: Mapping[str, int | bytes] = _NOTHING,
+        carry: bool = False,
     ) -> Self:
         """Open and load `path`; its maps get `max_entries`, its `const volatile` globals `rodata`.
 
         With `pin_dir` (on a bpf filesystem) each map is pinned as pin_dir/<map name>, and one that
-        is pinned there already is adopted with its contents: MapLayoutChanged if it cannot be.
+        is pinned there already is adopted with its contents: MapLayoutChanged if it cannot be,
+        for it has another layout. With `carry`, its entries have been copied into a new map in
+        that case, and the pin is left alone until `settle` (see carry.py).
         BpfError with the verifier's last lines if a program is refused.
         """
         log = _VerifierLog()
@@ -73,25 +79,36 @@ class BpfObject:
             handles = {_map_name(handle): handle for handle in opened._handles("map")}
             _resize(handles, max_entries, path)
             opened._write_rodata(handles, rodata)
-            choose_pins(handles, pin_dir)
-            layouts = {name: opened._shape(name, handle) for name, handle in handles.items()}
+            shapes = {name: opened._shape(name, handle) for name, handle in handles.items()}
+            leaving = choose_pins(handles, shapes, pin_dir, carry=carry)
+            opened._leaving = leaving
             log.check(libbpf().bpf_object__load(opened._handle), f"load {path}")
             opened.maps = MappingProxyType(
-                {
-                    name: BpfMap(name, libbpf().bpf_map__fd(handle), *layouts[name])
-                    for name, handle in handles.items()
-                }
+                {name: _made(name, handle, shapes[name]) for name, handle in handles.items()}
             )
             opened.programs = MappingProxyType(
                 {program.name: program for program in map(_program, opened._handles("program"))}
             )
+            opened.carried = tuple(Carried(one, opened.maps[one.name]) for one in leaving)
+            for one in opened.carried:
+                one.copy()
         except BaseException:
             opened.close()
             raise
         return opened
 
+    def settle(self) -> None:
+        """The new programs run: carry over what came late, and give the new maps their pins."""
+        for one in self.carried:
+            one.copy_missing()
+        for one in self.carried:
+            one.take_pin()
+
     def close(self) -> None:
         """Close all fds. Pinned maps and attached programs live on; mmapped views stay valid."""
+        for one in self._leaving:
+            one.close()
+        self._leaving.clear()
         if self._handle is not None:
             libbpf().bpf_object__close(self._handle)
             self._handle = None
@@ -114,14 +131,14 @@ class BpfObject:
             yield handle
             handle = following(self._handle, handle)
 
-    def _shape(self, name: str, handle: int) -> tuple[MapLayout, np.dtype[Any], np.dtype[Any]]:
+    def _shape(self, name: str, handle: int) -> Shape:
         layout = layout_of(handle)
         key_type = libbpf().bpf_map__btf_key_type_id(handle)
         value_type = libbpf().bpf_map__btf_value_type_id(handle)
         key = self._dtype(key_type, layout.key_size)
         if name.startswith("."):
-            return layout, key, section_dtype(self.btf, name, layout.value_size)
-        return layout, key, self._dtype(value_type, layout.value_size)
+            return Shape(layout, key, section_dtype(self.btf, name, layout.value_size))
+        return Shape(layout, key, self._dtype(value_type, layout.value_size))
 
     def _dtype(self, type_id: int, size: int) -> np.dtype[Any]:
         if not type_id:  # declared by size alone
@@ -187,6 +204,10 @@ class _VerifierLog:
         text = self._memory[: self._memory.find(b"\0")].decode(errors="replace")
         tail = text.splitlines()[-_LOG_TAIL:]
         check(result, attempted, "\n".join([*tail, libbpf().take_log()]) if result else "")
+
+
+def _made(name: str, handle: int, shape: Shape) -> BpfMap:
+    return BpfMap(name, libbpf().bpf_map__fd(handle), shape.layout, shape.key, shape.value)
 
 
 def _map_name(handle: int) -> str:

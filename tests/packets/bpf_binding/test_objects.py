@@ -3,7 +3,7 @@
 import errno
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ def test_constants_are_set_before_loading(path: Path) -> None:
     ],
 )
 def test_a_wrong_constant_or_size_is_named(
-    path: Path, wrong: dict[str, Mapping[str, Any]], error: type[Exception]
+    path: Path, wrong: dict[str, Any], error: type[Exception]
 ) -> None:
     with pytest.raises(error):
         BpfObject.open(path, pin_dir=None, **wrong)

@@ -71,6 +71,21 @@ def test_a_packet_of_a_host_goes_to_the_receivers_host(
     assert outcome.counted == {0: {"relayed_packets": 1, "relayed_bytes": length}}
 
 
+def test_ipv6_is_relayed_by_its_destination(gateway: GatewayPath) -> None:
+    gateway.route("fd00::9")
+    inner = frame(guest("fd00::5"), "fd00::9", udp())
+    outcome = gateway.receive(vxlan(inner, vteps=HERE, vni=VNI, dmac=ROUTER))
+    receiver = guest("fd00::9")
+    assert outcome.frame == vxlan(inner, vteps=ONWARD, vni=VNI, dmac=receiver.mac, ttl=63)
+
+
+def test_an_ipv6_packet_does_not_find_the_route_of_an_ipv4_address(gateway: GatewayPath) -> None:
+    gateway.route(RECEIVER.ip)
+    inner = frame(guest("fd00::5"), f"::ffff:{RECEIVER.ip}", udp())
+    outcome = gateway.receive(vxlan(inner, vteps=HERE, vni=VNI, dmac=ROUTER))
+    assert outcome.counted == {0: {"BAD_ADDRESS": 1}}
+
+
 def test_an_outer_checksum_that_no_longer_fits_is_removed(gateway: GatewayPath) -> None:
     gateway.route(RECEIVER.ip)
     outcome = gateway.receive(changed(OUTER_UDP + 6, b"\x12\x34"))

@@ -47,7 +47,6 @@ REFUSED = {
         frame(Guest(NEIGHBOUR.ip, ME.mac), NEIGHBOUR.ip, udp()), "SPOOFED_IP"
     ),
     "no address yet": Case(frame(Guest(NO_ADDRESS, ME.mac), "10.0.0.1", udp()), "SPOOFED_IP"),
-    "IPv6": Case(bytes(Ether(dst=NEIGHBOUR.mac, src=ME.mac, type=0x86DD)) + bytes(40), "ETHERTYPE"),
     "802.3": Case(bytes(Ether(dst=NEIGHBOUR.mac, src=ME.mac, type=46)) + bytes(46), "ETHERTYPE"),
     "multicast": Case(frame(ME, "224.0.0.251", udp(), dst="01:00:5e:00:00:fb"), "MULTICAST"),
     "multicast to a unicast MAC": Case(frame(ME, "239.1.2.3", udp()), "MULTICAST"),

@@ -8,7 +8,7 @@ from packets.datapath import SESSION_TIMEOUTS, VNI, Datapath, Rule
 from packets.frames import frame, guest, ping, tcp, udp
 from packets.outcome import Verdict
 from packets.tables import mapped
-from scapy.layers.inet import ICMP, IP
+from scapy.layers.inet import ICMP
 
 pytestmark = pytest.mark.kernel
 
@@ -69,11 +69,7 @@ def test_ping_is_known_by_its_identifier(pair: Datapath) -> None:
 
 
 def test_other_icmp_has_a_session_of_its_own(pair: Datapath) -> None:
-    exchange(
-        pair,
-        ("low", udp()),
-        ("high", ICMP(type=3, code=3) / IP(src=LOW.ip, dst=HIGH.ip)),
-    )
+    exchange(pair, ("low", udp()), ("high", ICMP(type=13)))
     assert sorted(zip(keys(pair)["proto"], keys(pair)["port"].tolist(), strict=True)) == [
         (1, [0, 0]),
         (17, [1000, 2000]),

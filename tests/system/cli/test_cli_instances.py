@@ -205,3 +205,18 @@ async def test_a_reader_that_has_seen_enough_is_no_error(cli: Cli) -> None:
         code = await child.wait()
     assert child.stderr is not None
     assert (code, await child.stderr.read()) == (0, b"")
+
+
+async def test_a_vnic_may_name_its_ipv6_address(cli: Cli, prod: str) -> None:
+    await cli.json(
+        "subnet", "create", "six", "--vpc", prod, "--cidr", "10.6.0.0/24", "--cidr6", "fd00:6::/64"
+    )
+    made = await cli.json(
+        "instance", "create", "dual-1", "--host", "h1", "--project", "acme",
+        "--nic", "subnet=six,ip=10.6.0.9,ip6=fd00:6::9",
+    )  # fmt: skip
+    assert [vnic["ip6"] for vnic in made["vnics"]] == ["fd00:6::9"]
+    listed = (await cli("instance", "list", "--name", "dual-1")).out
+    assert "10.6.0.9,fd00:6::9" in listed
+    found = await cli.json("vnic", "list", "--ip6", "fd00:6::9")
+    assert [vnic["id"] for vnic in found["items"]] == [made["vnics"][0]["id"]]

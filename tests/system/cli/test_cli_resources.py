@@ -163,3 +163,19 @@ async def test_a_mistake_gets_its_exit_code_and_what_the_api_said(
     as_json = await cli(*command.split(), "--json")
     assert as_json.problem["title"]
     assert (as_json.code, as_json.out) == (code, "")
+
+
+async def test_a_subnet_may_have_ipv6_and_tell_guests_of_resolvers(cli: Cli, acme: str) -> None:
+    subnet = await cli.json(
+        "subnet", "create", "dual", "--vpc", "prod", "--cidr", "10.6.0.0/24",
+        "--cidr6", "fd00:6::/64", "--gateway-ip6", "fd00:6::fe",
+        "--dns-server", "10.6.0.53", "--dns-server", "fd00:6::53", "--dhcp-lease", "120",
+    )  # fmt: skip
+    assert (subnet["cidr6"], subnet["gateway_ip6"]) == ("fd00:6::/64", "fd00:6::fe")
+    assert (subnet["dns_servers"], subnet["dhcp_lease_s"]) == (["10.6.0.53", "fd00:6::53"], 120)
+    listed = (await cli("subnet", "list", "--vpc", "prod")).out
+    assert "fd00:6::/64  fd00:6::fe" in listed
+    refused = await cli("subnet", "create", "n", "--vpc", "prod", "--cidr", "10.7.0.0/24",
+                        "--cidr6", "fd00:6::/80")  # fmt: skip
+    assert refused.code == 1
+    assert "fd00:6::/80 overlaps subnet dual" in refused.err

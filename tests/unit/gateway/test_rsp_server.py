@@ -147,7 +147,7 @@ def test_what_changed_is_named_by_hash_and_what_is_forgotten_is_to_be_checked(
         *[Status.CHANGES] * 3, Status.RECHECK, Status.CHANGES, Status.UNKNOWN_VNI, Status.CHANGES
     ]  # fmt: skip
     assert answer.entries["revision"].tolist() == [6, 6, 6, 6, 0, 0, 0]
-    assert answer.head == (5, 7, Options(Capability.CHANGES, 900))
+    assert answer.head == (5, 7, Options(Capability.CHANGES | Capability.PUSH, 900))
 
 
 def test_a_table_that_was_never_whole_says_of_no_vpc_that_nothing_changed(

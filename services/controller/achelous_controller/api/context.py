@@ -53,27 +53,31 @@ class Services:
         return self.bus
 
 
-def services(request: Request) -> Services:
+# What FastAPI calls is async throughout: it would run anything else in a thread, for each request.
+
+
+async def services(request: Request) -> Services:
     """The services of the application."""
     found: Services = request.app.state.services
     return found
 
 
-def _caller(request: Request) -> Principal:
+async def _caller(request: Request) -> Principal:
     principal: Principal = request.state.principal
     return principal
 
 
-def _operator(caller: Annotated[Principal, Depends(_caller)]) -> Principal:
+async def _operator(caller: Annotated[Principal, Depends(_caller)]) -> Principal:
     caller.must_be_operator()
     return caller
 
 
-def _database(request: Request) -> Database:
-    return services(request).database
+async def _database(request: Request) -> Database:
+    found: Services = request.app.state.services
+    return found.database
 
 
-def _precondition(
+async def _precondition(
     if_match: Annotated[
         str | None,
         Header(description="ETags; the object has to be at one of them, or nothing changes"),
@@ -82,7 +86,7 @@ def _precondition(
     return Precondition.parse(if_match)
 
 
-def _page(
+async def _page(
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = _DEFAULT_PAGE,
     cursor: Annotated[
         str | None, Query(max_length=64, description="`next` of the page before")
@@ -91,7 +95,7 @@ def _page(
     return Page(None if cursor is None else _id_of(cursor), limit)
 
 
-def _accepted_at(request: Request) -> datetime:
+async def _accepted_at(request: Request) -> datetime:
     at: datetime = request.state.accepted_at
     return at
 

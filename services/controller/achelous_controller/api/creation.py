@@ -11,8 +11,8 @@ from starlette.responses import Response
 from achelous_controller.api.context import Caller, Store
 from achelous_controller.domain.errors import Invalid
 from achelous_controller.domain.principal import Principal
-from achelous_controller.store import idempotency
 from achelous_controller.store.database import Database
+from achelous_controller.store.idempotency import Claim, Reply
 
 Work = Callable[[AsyncConnection], Awaitable[Response]]
 """Makes something in a transaction and says what to reply."""
@@ -29,20 +29,24 @@ class Creation:
         self._key = key
         self._request_hash = request_hash
 
+    @property
+    def claim(self) -> Claim | None:
+        """What the request's key stands for, if it has one."""
+        if self._key is None:
+            return None
+        return Claim(self._caller.token_id, self._key, self._request_hash)
+
     async def run(self, work: Work) -> Response:
         """Do the work, or repeat the reply of the time when it was done."""
+        claim = self.claim
         async with self._database.write() as connection:
-            if self._key is None:
+            if claim is None:
                 return await work(connection)
-            ours = (self._caller.token_id, self._key, self._request_hash)
-            earlier = await idempotency.claim(connection, *ours)
+            earlier = await claim.take(connection)
             if earlier is not None:
                 return Response(earlier.body, earlier.status, earlier.headers)
             response = await work(connection)
-            reply = idempotency.Reply(
-                response.status_code, dict(response.headers), bytes(response.body)
-            )
-            await idempotency.keep(connection, *ours, reply)
+            await claim.keep(connection, reply_of(response))
             return response
 
     async def run_secret(self, work: Work) -> Response:
@@ -54,6 +58,11 @@ class Creation:
                 "a token's secret is shown once and not stored: leave the key out here",
             )
         return await self.run(work)
+
+
+def reply_of(response: Response) -> Reply:
+    """What is kept of a response."""
+    return Reply(response.status_code, dict(response.headers), bytes(response.body))
 
 
 async def _creation(

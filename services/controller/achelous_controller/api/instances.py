@@ -10,6 +10,7 @@ from starlette.responses import Response
 from achelous_controller.api import replies
 from achelous_controller.api.context import AcceptedAt, Caller, Match, Store, Wanted
 from achelous_controller.api.creation import Post
+from achelous_controller.api.instance_writes import Writes
 from achelous_controller.api.models.common import Name, Page
 from achelous_controller.api.models.instances import (
     Batch,
@@ -40,17 +41,11 @@ def _allowed(caller: Principal, specs: Sequence[InstanceSpec]) -> Sequence[Insta
 
 @router.post("/instances", status_code=201, response_model=Instance)
 async def create_instance(
-    body: InstanceCreate, caller: Caller, post: Post, accepted_at: AcceptedAt
+    body: InstanceCreate, caller: Caller, post: Post, writes: Writes, accepted_at: AcceptedAt
 ) -> Response:
     """Make an instance. It is BUILDING, and ACTIVE as soon as it can be reached."""
-    specs = _allowed(caller, [body.spec()])
-
-    async def create(connection: AsyncConnection) -> Response:
-        made = await provisioning.create(connection, caller.project_id, specs, accepted_at)
-        view = Instance.of(made[0], show_host=caller.operator)
-        return replies.resource(view, 201, f"/v1/instances/{view.id}")
-
-    return await post.run(create)
+    (spec,) = _allowed(caller, [body.spec()])
+    return await writes.create(caller, spec, accepted_at, post.claim)
 
 
 @router.post("/instances:batch", status_code=201, response_model=Batch)
@@ -63,7 +58,8 @@ async def create_instances(
     )
 
     async def create(connection: AsyncConnection) -> Response:
-        made = await provisioning.create(connection, caller.project_id, specs, accepted_at)
+        accepted = [accepted_at] * len(specs)
+        made = await provisioning.create(connection, caller.project_id, specs, accepted)
         views = [Instance.of(instance, show_host=caller.operator) for instance in made]
         return replies.body(Batch.model_construct(instances=views), 201)
 
@@ -119,11 +115,8 @@ async def update_instance(
 
 @router.delete("/instances/{instance_id}", status_code=202, response_model=Instance)
 async def delete_instance(
-    instance_id: UUID, caller: Caller, database: Store, match: Match, accepted_at: AcceptedAt
+    instance_id: UUID, caller: Caller, writes: Writes, match: Match, accepted_at: AcceptedAt
 ) -> Response:
     """Delete an instance. It is DELETING until its host and all gateways have let go of it."""
-    async with database.write() as connection:
-        left = await instances.withdraw(
-            connection, instance_id, caller.project_id, match, accepted_at
-        )
+    left = await writes.delete(caller, instance_id, match, accepted_at)
     return replies.resource(Instance.of(left, show_host=caller.operator), 202)

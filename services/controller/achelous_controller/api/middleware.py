@@ -1,6 +1,7 @@
 """What every request passes through, outermost first: metrics, problems, size, token."""
 
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -15,10 +16,13 @@ from achelous_controller.domain.errors import Unauthenticated
 from achelous_controller.domain.principal import Principal
 from achelous_controller.store import projects
 from achelous_controller.store.database import Database
+from achelous_controller.store.gathering import Gatherer
 from achelous_shared.telemetry import LATENCY_BUCKETS_S
 
 MAX_BODY_BYTES: Final = 16 * 1024 * 1024
 _PROTECTED: Final = "/v1/"
+_TOKENS: Final = 1000
+"""Of one query: requests that come while one is under way share the next."""
 
 
 class Metrics:
@@ -121,6 +125,7 @@ class Authentication:
     def __init__(self, app: ASGIApp, database: Database) -> None:
         self._app = app
         self._database = database
+        self._asking: Gatherer[str, Principal | None] = Gatherer(self._ask, _TOKENS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"].startswith(_PROTECTED):
@@ -134,8 +139,11 @@ class Authentication:
         scheme, _, token = header.partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise Unauthenticated("the header Authorization has to be: Bearer TOKEN")
-        async with self._database.glance() as connection:
-            principal = await projects.principal(connection, token.strip())
+        principal = await self._asking.submit(token.strip())
         if principal is None:
             raise Unauthenticated("this token is not known: it was revoked, or never made here")
         return principal
+
+    async def _ask(self, tokens: Sequence[str]) -> list[Principal | None]:
+        async with self._database.glance() as connection:
+            return await projects.principals(connection, tokens)

@@ -18,6 +18,7 @@ DATABASE_ERRORS: Final = (
     PoolTimeoutError,
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # after a timeout that came between two messages of a statement
     OSError,  # refused, reset, and every TimeoutError
 )
 """What it looks like when PostgreSQL is gone or refuses: come back later."""

@@ -1,13 +1,17 @@
 """Connections to PostgreSQL: bounded in number and in time, whole again after its restart."""
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeAlias
 
-from sqlalchemy import Executable, Row, text
-from sqlalchemy.exc import DBAPIError
+import asyncpg
+from sqlalchemy import Executable, Row, event, text
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 Record: TypeAlias = Row[*tuple[Any, ...]]
 """A row of a table, its columns as attributes."""
@@ -16,6 +20,9 @@ STATEMENT_TIMEOUT_S: Final = 15
 LOCK_TIMEOUT_S: Final = 10
 _CLIENT_TIMEOUT_S: Final = 20
 """For a server that is gone without a word; longer than its own timeouts."""
+
+_FRESH_S: Final = 1.0
+_RESTS_SINCE: Final = "rests since"
 
 _SERVER_SETTINGS: Final = {
     "application_name": "achelous-controller",
@@ -28,18 +35,45 @@ _SERVER_SETTINGS: Final = {
 
 def create_engine(dsn: str) -> AsyncEngine:
     """The engine of a controller; ``dsn`` is postgresql+asyncpg://..."""
-    return create_async_engine(
+    engine = create_async_engine(
         dsn,
         pool_size=16,
         max_overflow=16,
         pool_timeout=5,
-        pool_pre_ping=True,
         connect_args={
             "server_settings": _SERVER_SETTINGS,
             "timeout": 5,
             "command_timeout": _CLIENT_TIMEOUT_S,
         },
     )
+    _ping_rested(engine)
+    return engine
+
+
+def _ping_rested(engine: AsyncEngine) -> None:
+    """Ask whether a connection still works before it is used, unless it worked a moment ago.
+
+    The pool's own option asks each time, which is one more round trip for every request.
+    """
+    pool, dialect = engine.sync_engine.pool, engine.dialect
+
+    @event.listens_for(pool, "checkin")
+    def _rest(_: object, record: ConnectionPoolEntry) -> None:
+        record.info[_RESTS_SINCE] = time.monotonic()
+
+    @event.listens_for(pool, "checkout")
+    def _wake(
+        connection: DBAPIConnection, record: ConnectionPoolEntry, _: PoolProxiedConnection
+    ) -> None:
+        driver: asyncpg.Connection | None = record.driver_connection
+        if driver is None or driver.is_closed():  # the socket told that already
+            raise DisconnectionError("the server closed the connection")
+        if time.monotonic() - record.info.get(_RESTS_SINCE, float("inf")) < _FRESH_S:
+            return
+        try:
+            dialect.do_ping(connection)
+        except (dialect.loaded_dbapi.Error, *UNREACHABLE) as error:
+            raise DisconnectionError(str(error)) from error  # the pool takes another one
 
 
 class Database:

@@ -9,7 +9,13 @@ from sqlalchemy.exc import DBAPIError
 from achelous_controller.domain.errors import Conflict, Refused, Unavailable
 from achelous_controller.store.database import UNREACHABLE
 
-FAILURES = (DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError, *UNREACHABLE)
+FAILURES = (
+    DBAPIError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    *UNREACHABLE,
+)
 """All that the store raises beside refusals (COPY goes past SQLAlchemy and its exceptions)."""
 
 _OUTAGES = ("08", "3D", "53", "57")

@@ -26,51 +26,60 @@ class Reply:
     body: bytes
 
 
-async def claim(
-    connection: AsyncConnection, token_id: UUID, key: str, request_hash: bytes
-) -> Reply | None:
-    """The reply that this request had, or None: it is new, and this transaction carries it out.
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A request with an Idempotency-Key; ``request_hash`` tells it from others."""
 
-    Raises `Conflict` while another transaction carries it out, and when the key was used for a
-    different request.
-    """
-    lock = func.pg_try_advisory_xact_lock(func.hashtextextended(f"{token_id}/{key}", 0))
-    if not (await connection.execute(select(lock))).scalar_one():
-        raise Conflict(f"a request with the Idempotency-Key {key!r} is being carried out now")
-    table = idempotency_keys
-    row = (
-        await connection.execute(
-            select(table).where(
-                table.c.token_id == token_id,
-                table.c.key == key,
-                table.c.created_at > func.now() - LIFETIME,
+    token_id: UUID
+    key: str
+    request_hash: bytes
+
+    def busy(self) -> Conflict:
+        """While another carries it out."""
+        return Conflict(f"a request with the Idempotency-Key {self.key!r} is being carried out now")
+
+    async def take(self, connection: AsyncConnection) -> Reply | None:
+        """The reply that this request had, or None: it is new, and this transaction does it.
+
+        Raises `Conflict` while another transaction carries it out, and when the key was used for a
+        different request.
+        """
+        lock = func.pg_try_advisory_xact_lock(
+            func.hashtextextended(f"{self.token_id}/{self.key}", 0)
+        )
+        if not (await connection.execute(select(lock))).scalar_one():
+            raise self.busy()
+        table = idempotency_keys
+        row = (
+            await connection.execute(
+                select(table).where(
+                    table.c.token_id == self.token_id,
+                    table.c.key == self.key,
+                    table.c.created_at > func.now() - LIFETIME,
+                )
             )
-        )
-    ).one_or_none()
-    if row is None:
-        return None
-    if row.request_hash != request_hash:
-        raise Conflict(
-            f"the Idempotency-Key {key!r} was used for a different request: take a new one"
-        )
-    return Reply(row.status, row.headers, zlib.decompress(row.body))
+        ).one_or_none()
+        if row is None:
+            return None
+        if row.request_hash != self.request_hash:
+            raise Conflict(
+                f"the Idempotency-Key {self.key!r} was used for a different request: take a new one"
+            )
+        return Reply(row.status, row.headers, zlib.decompress(row.body))
 
-
-async def keep(
-    connection: AsyncConnection, token_id: UUID, key: str, request_hash: bytes, reply: Reply
-) -> None:
-    """Keep a reply; in the transaction of what it tells, so that neither is without the other."""
-    values = {
-        "request_hash": request_hash,
-        "status": reply.status,
-        "headers": reply.headers,
-        "body": zlib.compress(reply.body, _ZLIB_LEVEL),
-        "created_at": func.now(),
-    }
-    statement = insert(idempotency_keys).values(token_id=token_id, key=key, **values)
-    await connection.execute(
-        statement.on_conflict_do_update(index_elements=["token_id", "key"], set_=values)
-    )
+    async def keep(self, connection: AsyncConnection, reply: Reply) -> None:
+        """Keep a reply, in the transaction of what it tells: neither is without the other."""
+        values = {
+            "request_hash": self.request_hash,
+            "status": reply.status,
+            "headers": reply.headers,
+            "body": zlib.compress(reply.body, _ZLIB_LEVEL),
+            "created_at": func.now(),
+        }
+        statement = insert(idempotency_keys).values(token_id=self.token_id, key=self.key, **values)
+        await connection.execute(
+            statement.on_conflict_do_update(index_elements=["token_id", "key"], set_=values)
+        )
 
 
 async def forget_old(connection: AsyncConnection) -> int:

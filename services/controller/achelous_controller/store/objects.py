@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Table, delete, select, update
+from sqlalchemy import ColumnElement, Select, Table, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from achelous_controller.domain.errors import NotFound
@@ -63,6 +63,19 @@ async def page(
     *conditions: ColumnElement[bool],
 ) -> Sequence[Record]:
     """A page of the objects that have the values in ``filters`` (None: any) in their columns."""
+    query = page_query(table, project_id, filters, wanted, *conditions)
+    found: Sequence[Record] = (await connection.execute(query)).all()
+    return found
+
+
+def page_query(
+    table: Table,
+    project_id: UUID | None,
+    filters: Mapping[str, object],
+    wanted: Page,
+    *conditions: ColumnElement[bool],
+) -> Select[Any]:
+    """The query of `page`: it goes on after an id, and so never reads what it passes over."""
     query = select(table).where(*conditions).order_by(table.c.id).limit(wanted.limit)
     if project_id is not None:
         query = query.where(table.c.project_id == project_id)
@@ -71,7 +84,7 @@ async def page(
     for column, value in filters.items():
         if value is not None:
             query = query.where(table.c[column] == value)
-    return (await connection.execute(query)).all()
+    return query
 
 
 async def change(

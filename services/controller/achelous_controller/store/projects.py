@@ -2,11 +2,12 @@
 
 import hashlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import LargeBinary, any_, bindparam, delete, func, insert, select
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from achelous_controller.domain.errors import Conflict
@@ -76,11 +77,17 @@ async def remove_token(connection: AsyncConnection, token_id: UUID) -> None:
     await objects.remove(connection, tokens, token_id)
 
 
-async def principal(connection: AsyncConnection, token: str) -> Principal | None:
-    """Who holds a token; None if nobody does."""
-    query = select(tokens.c.id, tokens.c.project_id).where(tokens.c.hash == token_hash(token))
-    row = (await connection.execute(query)).one_or_none()
-    return None if row is None else Principal(row.id, row.project_id)
+async def principals(
+    connection: AsyncConnection, tokens_given: Sequence[str]
+) -> list[Principal | None]:
+    """Who holds each token; None if nobody does."""
+    hashes = [token_hash(token) for token in tokens_given]
+    query = select(tokens.c.hash, tokens.c.id, tokens.c.project_id).where(
+        tokens.c.hash == any_(bindparam("hashes", type_=ARRAY(LargeBinary)))
+    )
+    rows = await connection.execute(query, {"hashes": list(set(hashes))})
+    holders = {row.hash: Principal(row.id, row.project_id) for row in rows}
+    return [holders.get(each) for each in hashes]
 
 
 async def any_token(connection: AsyncConnection) -> bool:

@@ -51,12 +51,12 @@ async def create(
     connection: AsyncConnection,
     project_id: UUID | None,
     specs: Sequence[InstanceSpec],
-    accepted_at: datetime,
+    accepted: Sequence[datetime],
 ) -> list[Instance]:
     """Make the instances, BUILDING, and record what gateways and hosts have to know of them.
 
-    ``project_id``: the caller's, None for an operator. Raises `Invalid` and `Conflict`, which name
-    the fields of the specs.
+    ``project_id``: the caller's, None for an operator. ``accepted``: when each was asked for.
+    Raises `Invalid` and `Conflict`, which name the fields of the specs.
     """
     known = await references.lock(connection, project_id, specs)
     flat = [vnic for spec in specs for vnic in spec.vnics]
@@ -70,7 +70,7 @@ async def create(
     await _publish_routes(connection, known, columns)
     told = concerned | {room.host_id for room in rooms}
     host_revisions = await hosts_changed(connection, told)
-    made = _assemble(specs, rooms, columns, known, accepted_at)
+    made = _assemble(specs, rooms, columns, known, accepted)
     await _insert(connection, made, columns, known, host_revisions)
     for owner, amounts in sorted(_amounts(made).items()):
         await quotas.spend(connection, owner, amounts)
@@ -136,12 +136,12 @@ def _assemble(
     rooms: Sequence[Room],
     columns: _Columns,
     known: References,
-    accepted_at: datetime,
+    accepted: Sequence[datetime],
 ) -> list[Instance]:
     now = datetime.now(UTC)
     made = []
     start = 0
-    for spec, room in zip(specs, rooms, strict=True):
+    for spec, room, accepted_at in zip(specs, rooms, accepted, strict=True):
         instance_id = new_id()
         parts = tuple(
             _vnic(instance_id, position, columns, start + position, known)

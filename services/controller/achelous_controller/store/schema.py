@@ -236,9 +236,12 @@ instances: Final = Table(
     _version(),
     Index(None, "project_id", "id"),
     Index(None, "host_id", "id"),
+    Index(None, "name", "id"),
+    Index(None, "kind", "id"),
     # what the leader has to look after when it starts
     Index(
         "instances_pending_idx",
+        "state",
         "id",
         postgresql_where="state <> 'ACTIVE'",
     ),
@@ -252,7 +255,7 @@ vnics: Final = Table(
     Column("subnet_id", Uuid, ForeignKey("subnets.id"), nullable=False),
     # copies from its subnet and its instance, which hold the references: each foreign key costs a
     # look-up per row, which twenty thousand rows in one call notice
-    Column("project_id", Uuid, nullable=False, index=True),
+    Column("project_id", Uuid, nullable=False),
     Column("vpc_id", Uuid, nullable=False),
     Column("host_id", Uuid, nullable=False),
     Column("position", SmallInteger, nullable=False),  # 0 is the instance's first
@@ -273,6 +276,8 @@ vnics: Final = Table(
     Index("vnics_vni_ip6_idx", "vni", "ip6", unique=True, postgresql_where="ip6 IS NOT NULL"),
     Index("vnics_subnet_id_ip6_idx", "subnet_id", "ip6", postgresql_where="ip6 IS NOT NULL"),
     Index(None, "host_id"),
+    Index(None, "project_id", "id"),
+    Index(None, "vpc_id", "instance_id"),
 )
 
 vnic_security_groups: Final = Table(

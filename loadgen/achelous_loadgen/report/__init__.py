@@ -1,0 +1,1 @@
+"""The figures as a page of HTML beside those of the paper."""

@@ -1,0 +1,135 @@
+"""The figures of a run, under the names by which scripts read them."""
+
+import msgspec
+
+from achelous_loadgen.usage import Use
+
+
+class Quantiles(msgspec.Struct, frozen=True, kw_only=True):
+    """Of programming time; ``parts``: medians of its stages, in ms since the call."""
+
+    p50_ms: float
+    p99_ms: float
+    samples: int
+    parts: dict[str, float]
+
+
+class Burst(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds since the call; ``vpc``: instances that were there before."""
+
+    instances: int
+    last_reachable_s: float
+    api_s: float
+    gateways_s: float
+    hosts_s: float
+    vpc: int
+
+
+class Churn(msgspec.Struct, frozen=True, kw_only=True):
+    """``rate_per_s``: reached, beside ``wanted_per_s``. Times from when a change was due."""
+
+    rate_per_s: float
+    wanted_per_s: float
+    seconds: float
+    p50_ms: float
+    p99_ms: float
+    lost: int
+    freshness_p99_ms: float | None
+    """From when all gateways knew of a change to when the last FC that held it had acted."""
+    refused: int
+
+
+class Gateway(msgspec.Struct, frozen=True, kw_only=True):
+    """Of one gateway at ``routes`` routes."""
+
+    cold_start_s: float | None
+    lookups_per_s: float
+    rss_mb: float | None
+    routes: int
+
+
+class Controller(msgspec.Struct, frozen=True, kw_only=True):
+    """``load_1500000_s``: null unless so many were loaded."""
+
+    single_changes_per_s: float
+    single_p99_ms: float
+    load_1500000_s: float | None
+    loaded: int
+    load_s: float
+
+
+class FcEntries(msgspec.Struct, frozen=True, kw_only=True):
+    """Over hosts."""
+
+    mean: float
+    p90: float
+    p99: float
+    max: float
+
+
+class Learning(msgspec.Struct, frozen=True, kw_only=True):
+    """``rsp_share``: of guests' and RSP's bytes together. ``cdf``: sizes of FCs, ascending."""
+
+    fc_entries: FcEntries
+    rsp_share: float
+    hosts: int
+    seconds: float
+    traffic_bytes: int
+    rsp_bytes: int
+    cdf: list[int]
+
+
+class Reconcile(msgspec.Struct, frozen=True, kw_only=True):
+    """Bytes of one host at rest, both directions; null: a mode that its agent does not have."""
+
+    per_entry_bytes_per_s: float | None
+    delta_bytes_per_s: float | None
+    entries: int
+
+
+class Fault(msgspec.Struct, frozen=True, kw_only=True):
+    """``converged_s``: from the fault's end until all was right; null: not in time.
+
+    ``lost``: accepted changes that are not in effect; ``wrong``: entries of gateways and FCs that
+    differ from the database, and instances that hang.
+    """
+
+    converged_s: float | None
+    lost: int
+    wrong: int
+
+
+class Run(msgspec.Struct, kw_only=True):
+    """What the run was on."""
+
+    started_at: str
+    seconds: float = 0.0
+    cpus: int
+    memory_gb: float
+    load_1m: float
+    attached: bool
+    failures: list[str] = []
+    """What did not come out, one sentence each."""
+
+
+class Results(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """Scenarios that were not run are left out."""
+
+    run: Run
+    programming_time: dict[str, dict[str, Quantiles]] | None = None
+    """By programming model and instances in the VPC."""
+    burst: Burst | None = None
+    churn: Churn | None = None
+    gateway: Gateway | None = None
+    controller: Controller | None = None
+    learning: Learning | None = None
+    reconcile: Reconcile | None = None
+    host_state_saved: float | None = None
+    """Part of a host's route state that learning saves, 0..1."""
+    faults: dict[str, Fault] | None = None
+    services: dict[str, Use] = {}
+
+
+def encode(results: Results) -> bytes:
+    """JSON, indented."""
+    return msgspec.json.format(msgspec.json.encode(results), indent=2)

@@ -1,0 +1,181 @@
+"""One run: its scenarios in order, its progress on standard error, its figures in files."""
+
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import psutil
+import uvloop
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from achelous_lab.api import ApiRefused
+from achelous_lab.process import ProcessFailed
+from achelous_loadgen import results
+from achelous_loadgen.http import ApiGone
+from achelous_loadgen.options import Options
+from achelous_loadgen.report import page
+from achelous_loadgen.scenarios import (
+    burst,
+    churn,
+    learning,
+    programming_time,
+    reconcile,
+    services,
+)
+from achelous_loadgen.tenant import Vpc
+from achelous_loadgen.world import World, world
+from achelous_shared.bus import BusError
+
+_BUILT: Final = Path(__file__).parents[2] / "build" / "bpf"
+"""The layouts that simulated hosts share with real ones, of this checkout."""
+
+EXPECTED: Final = (ApiRefused, ApiGone, BusError, TimeoutError, ValueError, OSError)
+"""What a scenario can end with that is the platform's doing, or a wrong size."""
+
+
+@dataclass(slots=True)
+class Running:
+    """A run under way. ``vpcs``: by programming model, filled as far as it has come."""
+
+    options: Options
+    world: World
+    found: results.Results
+    say: Callable[[float, str], None]
+    vpcs: dict[str, Vpc] = field(default_factory=dict)
+
+    async def vpc(self) -> Vpc:
+        """The VPC under load; one of the smallest size if none has been filled yet."""
+        if "alm" not in self.vpcs:
+            self.vpcs["alm"] = vpc = await self.world.tenant.vpc("load")
+            await programming_time.grow(self.world, vpc, self.options.sizes.vpc[-1])
+        return self.vpcs["alm"]
+
+
+async def _programming_time(run: Running) -> None:
+    run.found.programming_time = {}
+    sizes = run.options.sizes
+    for model in run.world.tenant.models:
+        run.vpcs[model], run.found.programming_time[model] = await programming_time.measure(
+            run.world, model, sizes.vpc, sizes.samples, run.say
+        )
+
+
+async def _burst(run: Running) -> None:
+    run.found.burst = await burst.measure(run.world, await run.vpc(), run.options.sizes.burst)
+
+
+async def _churn(run: Running) -> None:
+    sizes = run.options.sizes
+    run.found.churn = await churn.measure(
+        run.world, await run.vpc(), sizes.churn_rate, sizes.churn_s
+    )
+
+
+async def _learning(run: Running) -> None:
+    vpc, sizes = await run.vpc(), run.options.sizes
+    run.found.learning = await learning.measure(
+        run.world, vpc, sizes.learning_hosts, sizes.mean_peers, sizes.learning_s
+    )
+    run.found.host_state_saved = learning.state_saved(run.found.learning, vpc.filled)
+
+
+async def _reconcile(run: Running) -> None:
+    vpc, sizes = await run.vpc(), run.options.sizes
+    run.found.reconcile = await reconcile.measure(
+        run.world, vpc, sizes.reconcile_entries, sizes.reconcile_s
+    )
+
+
+async def _services(run: Running) -> None:
+    vpc, sizes = await run.vpc(), run.options.sizes
+    run.found.controller = await services.controller(run.world, vpc, sizes.single_s)
+    run.found.gateway = await services.gateway(run.world, vpc, sizes.lookup_s)
+
+
+SCENARIOS: Final[dict[str, Callable[[Running], Awaitable[None]]]] = {
+    "programming-time": _programming_time,
+    "burst": _burst,
+    "churn": _churn,
+    "services": _services,
+    "reconcile": _reconcile,
+    "learning": _learning,
+}
+"""In the order of a full run."""
+
+
+def main(options: Options) -> int:
+    """Run; 0: all came out, 1: something did not (the figures that there are are written)."""
+    logging.basicConfig(level=logging.ERROR)
+    os.environ.setdefault("ACHELOUS_BPF_DIR", str(_BUILT))
+    console = Console(stderr=True, highlight=False)
+    try:
+        found = uvloop.run(_run(options, console))
+    except (*EXPECTED, ProcessFailed, ExceptionGroup) as error:
+        leaves = _leaves(error)
+        if not all(isinstance(leaf, (*EXPECTED, ProcessFailed)) for leaf in leaves):
+            raise
+        for leaf in leaves:
+            console.print(f"The run broke: {leaf}", markup=False)
+        return 1
+    if options.json:
+        options.json.write_bytes(results.encode(found) + b"\n")
+    if options.html:
+        options.html.write_text(page.render(found))
+    for failure in found.run.failures:
+        console.print(f"Missed: {failure}", markup=False)
+    return 1 if found.run.failures else 0
+
+
+async def _run(options: Options, console: Console) -> results.Results:
+    begun = time.monotonic()
+    found = results.Results(run=_run_facts(options))
+    with Progress(
+        TextColumn("{task.description:<18}"), BarColumn(), TextColumn("{task.fields[doing]}"),
+        TimeElapsedColumn(), console=console, disable=not console.is_terminal,
+    ) as bars:  # fmt: skip
+        tasks = {
+            name: bars.add_task(name, total=1.0, doing="", start=False)
+            for name in options.scenarios
+        }
+        async with world(options) as made:
+            vpcs: dict[str, Vpc] = {}
+            for name, task in tasks.items():
+                run = Running(options, made, found, _sayer(bars, task), vpcs)
+                bars.start_task(task)
+                try:
+                    await SCENARIOS[name](run)
+                except EXPECTED as error:
+                    found.run.failures.append(f"{name}: {error}")
+                bars.update(task, completed=1.0, doing="")
+                if not console.is_terminal:
+                    console.print(f"{name}: done after {time.monotonic() - begun:.0f} s")
+            made.usage.sample()
+            found.services = made.usage.services
+    found.run.seconds = round(time.monotonic() - begun, 1)
+    return found
+
+
+def _sayer(bars: Progress, task: TaskID) -> Callable[[float, str], None]:
+    return lambda part, doing: bars.update(task, completed=part, doing=doing)
+
+
+def _run_facts(options: Options) -> results.Run:
+    return results.Run(
+        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        cpus=len(os.sched_getaffinity(0)),
+        memory_gb=round(psutil.virtual_memory().total / 1e9, 1),
+        load_1m=os.getloadavg()[0],
+        attached=options.attach is not None,
+    )
+
+
+def _leaves(error: Exception) -> list[Exception]:
+    if not isinstance(error, ExceptionGroup):
+        return [error]
+    return [leaf for inner in error.exceptions for leaf in _leaves(inner)]

@@ -1,0 +1,1 @@
+"""What is done to the platform, one module for each kind of load."""

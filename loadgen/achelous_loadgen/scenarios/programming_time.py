@@ -1,0 +1,95 @@
+"""How long one more instance takes until it can be reached, in VPCs of growing size (Fig. 10)."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+
+from achelous_loadgen import waiting
+from achelous_loadgen.results import Quantiles
+from achelous_loadgen.tenant import Created, Vpc
+from achelous_loadgen.world import World
+from achelous_shared.routes import ip_bytes
+
+_WAIT_S: Final = 30.0
+_FILL_S: Final = 300.0
+
+Say = Callable[[float, str], None]
+"""Progress: part done, 0..1, and what is being done."""
+
+
+async def measure(
+    world: World, model: str, sizes: tuple[int, ...], samples: int, say: Say
+) -> tuple[Vpc, dict[str, Quantiles]]:
+    """A VPC that grows from size to size; the figures by size. The VPC stays."""
+    vpc = await world.tenant.vpc(f"grows-{model}", model)
+    found: dict[str, Quantiles] = {}
+    for number, size in enumerate(sizes):
+        say(number / len(sizes), f"VPC of {size:,}")
+        await grow(world, vpc, size)
+        found[str(size)] = await _at_this_size(world, vpc, samples)
+    return vpc, found
+
+
+async def grow(world: World, vpc: Vpc, size: int) -> None:
+    """Fill to ``size`` instances, and wait until all that has settled."""
+    missing = size - vpc.filled
+    if missing <= 0:
+        return
+    room = 1_000 * len(world.idle_places) - vpc.filled
+    if room < missing:
+        await world.park_hosts(missing - max(room, 0))
+    places = world.idle_places[vpc.filled // 1_000 :]
+    last = await world.tenant.fill(vpc, places, missing)
+    vteps = {str(place.id): place.vtep for place in places}
+    targets = vpc.targets(last, [vteps[one.host_id] for one in last])
+    await world.watch.until_met(targets, _FILL_S)
+    deadline = time.monotonic() + _FILL_S
+    while building := await world.tenant.building():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"after {_FILL_S:g} s {building} instances are not ACTIVE yet")
+        await asyncio.sleep(0.2)
+
+
+async def _at_this_size(world: World, vpc: Vpc, samples: int) -> Quantiles:
+    await _one(world, vpc, 0)  # connections and caches are warm from here on
+    stages = np.array([await _one(world, vpc, number) for number in range(1, samples + 1)]) * 1e3
+    reachable = stages.max(axis=1)
+    p50, p99 = np.percentile(reachable, [50, 99]).tolist()
+    names = ("api", "gateways", "host", "learned")
+    return Quantiles(
+        p50_ms=round(p50, 2),
+        p99_ms=round(p99, 2),
+        samples=samples,
+        parts=dict(zip(names, np.median(stages, axis=0).round(2).tolist(), strict=True)),
+    )
+
+
+async def _one(world: World, vpc: Vpc, number: int) -> tuple[float, ...]:
+    """Seconds from the call to: reply, all gateways, its own host, another host has learned it."""
+    hosts = world.hosts
+    own, other = hosts[number % len(hosts)], hosts[(number + 1) % len(hosts)]
+    called = time.perf_counter()
+    created = await world.tenant.create(vpc, own.place, f"one-{vpc.filled}-{number}")
+    replied = time.perf_counter()
+    ip = ip_bytes(created.vnics[0].ip)
+    targets = vpc.targets([created], [own.place.vtep])
+    there = asyncio.create_task(
+        waiting.until(lambda: own.path.has_port(vpc.vni, ip), "no port on its host", _WAIT_S)
+    )
+    try:
+        known = await world.watch.until_met(targets, _WAIT_S)
+        learned = await waiting.until_learned(other, vpc.vni, ip, own.place.vtep, _WAIT_S)
+        running = await there
+    finally:
+        there.cancel()
+    await remove(world, vpc, [created])
+    return replied - called, known - called, running - called, learned - called
+
+
+async def remove(world: World, vpc: Vpc, created: list[Created]) -> None:
+    """Delete, and wait until no gateway has them."""
+    await world.tenant.delete_many(created)
+    await world.watch.until_met(vpc.targets(created, [None] * len(created)), _WAIT_S)

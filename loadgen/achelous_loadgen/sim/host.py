@@ -1,0 +1,111 @@
+"""One simulated host: the agent as it is, less its packet path, devices, probes and HTTP."""
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing, suppress
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any, cast
+from uuid import UUID
+
+import numpy as np
+
+from achelous_loadgen.sim.devices import SimulatedDevices
+from achelous_loadgen.sim.metered import MeteredBus
+from achelous_loadgen.sim.path import GuestPath
+from achelous_shared.bpf import NetNs
+from achelous_shared.bus_roles import Role
+from achelous_shared.messages import BadMessage, HostDocument, decode
+from achelous_vswitch.agent import Agent
+from achelous_vswitch.dataplane import Array
+from achelous_vswitch.fc import ForwardingCache
+from achelous_vswitch.gateways import Gateways
+from achelous_vswitch.memory import MemoryEvents, memory_dataplane
+from achelous_vswitch.settings import VswitchSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A host as the API registered it."""
+
+    id: UUID
+    vtep: IPv4Address
+
+
+class SimulatedAgent(Agent):
+    """An agent whose guests' devices appear with the document that asks for them."""
+
+    devices: SimulatedDevices
+
+    async def on_document(self, data: bytes) -> None:
+        """Plug in, then as ever."""
+        with suppress(BadMessage):  # the agent counts it
+            self.devices.plug(decode(data, HostDocument))
+        await super().on_document(data)
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedHost:
+    """``settings`` with what `VswitchSettings` takes; times as on a real host."""
+
+    place: Place
+    agent: SimulatedAgent
+    path: GuestPath
+    bus: MeteredBus
+
+    @property
+    def cache(self) -> ForwardingCache:
+        """What it has learned."""
+        return self.agent.state.cache
+
+    @property
+    def gateways(self) -> Gateways:
+        """The gateways as it sees them."""
+        return self.agent.state.gateways
+
+    def learned(self) -> Array:
+        """A copy of its FC's entries (n,), in order of slot."""
+        entries: Array = self.cache.entries[self.cache.used()].copy()
+        return entries
+
+    def holds(self, vni: int, ip: bytes, vtep: IPv4Address) -> bool:
+        """Whether packets for a destination go to this host, without a gateway."""
+        return self.path.vtep_of(vni, ip) == int(vtep)
+
+
+@asynccontextmanager
+async def simulated_host(
+    place: Place, nats_url: str, netns: NetNs, **settings: Any
+) -> AsyncIterator[SimulatedHost]:
+    """Runs until the end of the block; a failure of the agent ends the block."""
+    known = VswitchSettings(
+        host_id=place.id,
+        nats_url=nats_url,
+        run_dir=Path(tempfile.gettempdir()),
+        **({"session_scan_s": 3600.0} | settings),
+    )
+    dataplane = memory_dataplane(
+        ports=known.max_ports, fc=known.max_fc, rule_sets=8192, rule_words=1 << 18
+    )
+    devices = SimulatedDevices(place.vtep)
+    name = f"simulated vswitch {place.id}"
+    async with MeteredBus.connect(nats_url, role=Role.VSWITCH, name=name) as bus:
+        with closing(cast(MemoryEvents, dataplane.learn)):
+            agent = SimulatedAgent(known, dataplane, devices, netns, bus)
+            agent.devices = devices
+            host = SimulatedHost(place, agent, GuestPath(dataplane), bus)
+            async with asyncio.TaskGroup() as tasks:
+                task = tasks.create_task(agent.decide())
+                try:
+                    yield host
+                finally:
+                    task.cancel()
+
+
+def addresses_of(entries: Array) -> list[tuple[int, bytes, int]]:
+    """(vni, address, VTEP) of FC entries (n,)."""
+    vnis, vteps = entries["vni"].tolist(), entries["vtep"].astype(np.uint32).tolist()
+    ips = [ip.tobytes() for ip in entries["ip"]]
+    return list(zip(vnis, ips, vteps, strict=True))

@@ -1,0 +1,76 @@
+"""Hosts that only say that they run what they were told: the rest of a large fleet.
+
+They make the load of a large VPC bearable on one machine: their guests have routes and documents,
+and no agent applies them. What is measured is never measured on them.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Final
+from uuid import UUID
+
+import msgspec
+
+from achelous_loadgen.sim.host import Place
+from achelous_shared import subjects
+from achelous_shared.bus import Bus, BusError
+from achelous_shared.messages import HostApplied
+
+_EVERY_S: Final = 2.0
+
+
+class _Head(msgspec.Struct):
+    """As much of a host's document as is read here."""
+
+    host_id: UUID
+    revision: int
+
+
+class ParkedHosts:
+    """Reports the revision of each document as soon as it is published."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._revisions: dict[UUID, int] = {}
+        self._decoder = msgspec.msgpack.Decoder(_Head)
+
+    def add(self, places: Sequence[Place]) -> None:
+        """Speak for these hosts too."""
+        self._revisions |= {place.id: 0 for place in places}
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._bus.listen(subjects.ALL_HOSTS, self._on_document))
+            tasks.create_task(self._bus.listen(subjects.REPORT, self._on_command))
+            tasks.create_task(self._repeat())
+
+    async def _on_document(self, data: bytes) -> None:
+        head = self._decoder.decode(data)
+        if self._revisions.get(head.host_id, head.revision) < head.revision:
+            self._revisions[head.host_id] = head.revision
+            await self._report(head.host_id)
+
+    async def _on_command(self, _: bytes) -> None:
+        for host_id in list(self._revisions):
+            await self._report(host_id)
+
+    async def _repeat(self) -> None:
+        while True:
+            await asyncio.sleep(_EVERY_S)
+            await self._on_command(b"")
+
+    async def _report(self, host_id: UUID) -> None:
+        report = HostApplied(
+            host_id=host_id,
+            revision=self._revisions[host_id],
+            fleet_revision=0,
+            waiting=(),
+            failed={},
+            at=time.time(),
+        )
+        try:
+            await self._bus.publish(subjects.host_applied(host_id), report)
+        except BusError:
+            return  # the next one says it

@@ -1,0 +1,198 @@
+"""A tenant and its VPCs, filled by the API."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+from achelous_lab.api import ApiRefused, Object
+from achelous_loadgen.http import Http
+from achelous_loadgen.sim.host import Place
+from achelous_loadgen.watch import Targets
+from achelous_shared.routes import ip_bytes, mac_bytes
+
+MAX_BATCH: Final = 20_000
+_QUOTA: Final = 10_000_000
+_AT_ONCE: Final = 16
+
+
+class Vnic(msgspec.Struct):
+    """As much of a vNIC as is used here."""
+
+    ip: str
+    mac: str
+
+
+class Created(msgspec.Struct):
+    """As much of an instance."""
+
+    id: str
+    host_id: str
+    vnics: list[Vnic]
+
+
+class _Batch(msgspec.Struct):
+    instances: list[Created]
+
+
+_batches: Final = msgspec.json.Decoder(_Batch)
+_single: Final = msgspec.json.Decoder(Created)
+
+
+@dataclass(slots=True)
+class Vpc:
+    """A VPC with one subnet, 10.0.0.0/8. ``filled``: instances that stay in it."""
+
+    id: str
+    subnet_id: str
+    vni: int
+    model: str
+    filled: int = 0
+    load_s: float = 0.0
+    """Seconds that the API took to accept them."""
+
+    def body(self, place: Place, name: str) -> Object:
+        """Of a new container on that host."""
+        return {
+            "name": name,
+            "kind": "container",
+            "host_id": str(place.id),
+            "vnics": [{"subnet_id": self.subnet_id}],
+        }
+
+    def targets(self, created: Sequence[Created], vteps: Sequence[IPv4Address | None]) -> Targets:
+        """Where each of them shall be found; None: nowhere."""
+        keys = b"".join(ip_bytes(one.vnics[0].ip) for one in created)
+        macs = b"".join(mac_bytes(one.vnics[0].mac) for one in created)
+        return Targets(
+            self.vni,
+            np.frombuffer(keys, np.uint8).reshape(-1, 16),
+            np.frombuffer(macs, np.uint8).reshape(-1, 6),
+            np.array([int(vtep) if vtep else 0 for vtep in vteps], np.uint32),
+        )
+
+
+@dataclass(slots=True)
+class Tenant:
+    """A project of the run's own."""
+
+    http: Http
+    project_id: str
+    models: tuple[str, ...]
+    """Programming models that the API offers for a VPC, `alm` first."""
+    vpcs: list[Vpc] = field(default_factory=list)
+
+    async def vpc(self, name: str, model: str = "alm") -> Vpc:
+        """A new one, empty."""
+        body: Object = {"name": name, "project_id": self.project_id}
+        if len(self.models) > 1:
+            body["programming_model"] = model
+        made = await self.http.post("/vpcs", body)
+        subnet = {"vpc_id": made["id"], "name": "all", "cidr": "10.0.0.0/8"}
+        subnet_id = (await self.http.post("/subnets", subnet))["id"]
+        vpc = Vpc(made["id"], subnet_id, made["vni"], model)
+        self.vpcs.append(vpc)
+        return vpc
+
+    async def create(self, vpc: Vpc, place: Place, name: str) -> Created:
+        """One instance on a host."""
+        body = msgspec.json.encode(vpc.body(place, name))
+        return _single.decode((await self.http.call("POST", "/instances", body)).body)
+
+    async def create_many(
+        self, vpc: Vpc, places: Sequence[Place], count: int, prefix: str
+    ) -> list[Created]:
+        """One call for ``count`` instances (`MAX_BATCH` at most), dealt out to the hosts."""
+        bodies = [
+            vpc.body(places[number % len(places)], f"{prefix}-{number}") for number in range(count)
+        ]
+        body = msgspec.json.encode({"instances": bodies})
+        return _batches.decode(
+            (await self.http.call("POST", "/instances:batch", body)).body
+        ).instances
+
+    async def delete(self, created: Created) -> None:
+        """Ask for one's end; gone already is as good."""
+        await self.http.call("DELETE", f"/instances/{created.id}")
+
+    async def delete_many(self, created: Sequence[Created]) -> None:
+        """Ask for the end of all."""
+        limit = asyncio.Semaphore(_AT_ONCE)
+
+        async def one(instance: Created) -> None:
+            async with limit:
+                await self.delete(instance)
+
+        await asyncio.gather(*(one(instance) for instance in created))
+
+    async def fill(self, vpc: Vpc, places: Sequence[Place], count: int) -> list[Created]:
+        """``count`` more instances that stay; returns those of the last call."""
+        last: list[Created] = []
+        for at in range(0, count, MAX_BATCH):
+            number = min(MAX_BATCH, count - at)
+            begun = time.perf_counter()
+            last = await self.create_many(vpc, places, number, f"{vpc.filled}")
+            vpc.load_s += time.perf_counter() - begun
+            vpc.filled += number
+        return last
+
+    async def building(self) -> int:
+        """Instances of the whole platform that are not what they shall become."""
+        states: dict[str, int] = (await self.http.get("/status"))["instances"]
+        return sum(count for state, count in states.items() if state != "ACTIVE")
+
+    async def clean_up(self) -> None:
+        """Delete all that was made. Raises ApiRefused if something does not go in a minute."""
+        path = f"/instances?project_id={self.project_id}&limit=1000"
+        while page := (await self.http.get(path))["items"]:
+            left = [
+                _single.decode(msgspec.json.encode(one))
+                for one in page
+                if one["state"] != "DELETING"
+            ]
+            await self.delete_many(left)
+            await asyncio.sleep(0.1)
+        for vpc in self.vpcs:
+            await _delete(self.http, f"/subnets/{vpc.subnet_id}")
+            await _delete(self.http, f"/vpcs/{vpc.id}")
+        await _delete(self.http, f"/projects/{self.project_id}")
+
+
+async def _delete(http: Http, path: str) -> None:
+    """What is in use for a moment longer is tried again."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            await http.call("DELETE", path)
+        except ApiRefused as refused:
+            if refused.status != 409 or time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(0.2)
+        else:
+            return
+
+
+async def make_tenant(http: Http) -> Tenant:
+    """A project with quotas that are not in the way."""
+    quotas = dict.fromkeys(("vpcs", "subnets", "security_groups", "instances", "vnics"), _QUOTA)
+    body = {"name": f"load-{secrets.token_hex(4)}", "quotas": quotas}
+    project = await http.post("/projects", body)
+    return Tenant(http, project["id"], await _models(http))
+
+
+async def _models(http: Http) -> tuple[str, ...]:
+    """What the API's own description says that a VPC can be created with."""
+    described: dict[str, Any] = msgspec.json.decode(await http.outside("/openapi.json") or b"{}")
+    schemas = described.get("components", {}).get("schemas", {"VpcCreate": {"properties": {}}})
+    known = schemas["VpcCreate"]["properties"].get("programming_model", {})
+    for part in (known, *known.get("allOf", ())):
+        if "$ref" in part:
+            known = schemas[part["$ref"].rpartition("/")[2]]
+    models = known.get("enum", ["alm"])
+    return tuple(sorted(models, key=lambda model: model != "alm"))

@@ -1,0 +1,60 @@
+"""What the processes of the platform take: memory and CPU, sampled each second."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import msgspec
+import psutil
+
+_EVERY_S: Final = 1.0
+
+
+class Use(msgspec.Struct):
+    """Of one service, its children included. ``cpu``: cores, from begin to end of the run."""
+
+    rss_mb: float = 0.0
+    peak_rss_mb: float = 0.0
+    cpu: float = 0.0
+
+
+class Usage:
+    """``pids``: asked at each sample, as a process may be started again under another pid."""
+
+    def __init__(self, pids: Callable[[], Mapping[str, int]]) -> None:
+        self._pids = pids
+        self._begun = time.monotonic()
+        self._first: dict[int, float] = {}
+        self._seconds: dict[str, dict[int, float]] = {}
+        self.services: dict[str, Use] = {}
+
+    async def run(self) -> None:
+        """Sample until cancelled."""
+        while True:
+            self.sample()
+            await asyncio.sleep(_EVERY_S)
+
+    def sample(self) -> None:
+        """Look once at all."""
+        elapsed = max(time.monotonic() - self._begun, 1e-3)
+        for name, pid in self._pids().items():
+            use = self.services.setdefault(name, Use())
+            spent = self._seconds.setdefault(name, {})
+            try:
+                family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+                use.rss_mb = round(sum(_resident(member) for member in family) / 1e6, 1)
+                for member in family:
+                    times = member.cpu_times()
+                    total = times.user + times.system
+                    spent[member.pid] = total - self._first.setdefault(member.pid, total)
+            except psutil.Error:
+                continue  # it has just ended
+            use.peak_rss_mb = max(use.peak_rss_mb, use.rss_mb)
+            use.cpu = round(sum(spent.values()) / elapsed, 3)
+
+
+def _resident(process: psutil.Process) -> int:
+    """Resident bytes that no other process shares: PostgreSQL's buffers count once at most."""
+    memory = process.memory_info()
+    return int(memory.rss - memory.shared)

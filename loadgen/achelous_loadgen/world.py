@@ -1,0 +1,148 @@
+"""What all scenarios work on: the platform, a tenant, simulated and parked hosts, the watch."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+from typing import Any, Final
+from uuid import UUID
+
+from achelous_loadgen.gateways import GatewayClient, Reports, stand_in_for_probes
+from achelous_loadgen.http import Http
+from achelous_loadgen.options import Options
+from achelous_loadgen.platform import Platform, attached, own_platform
+from achelous_loadgen.sim.host import Place, SimulatedHost, simulated_host
+from achelous_loadgen.sim.parked import ParkedHosts
+from achelous_loadgen.tenant import Tenant, make_tenant
+from achelous_loadgen.usage import Usage
+from achelous_loadgen.watch import Watch
+from achelous_shared.bpf import NetNs
+from achelous_shared.bus import Bus
+from achelous_shared.bus_roles import Role
+from achelous_vswitch.gateways import Gateways
+
+_VTEPS: Final = IPv4Address("198.19.0.0")
+_CAPACITY: Final = 1_000
+_AT_ONCE: Final = 16
+
+
+@dataclass(slots=True)
+class World:
+    """Closed by the block that it was made in."""
+
+    platform: Platform
+    buses: dict[Role, Bus]
+    """As one who may do everything, with the inbox of a role: replies go to its askers alone."""
+    reports: Reports
+    gateways: list[GatewayClient]
+    watch: Watch
+    parked: ParkedHosts
+    tenant: Tenant
+    usage: Usage
+    stack: AsyncExitStack
+    netns: NetNs
+    hosts: list[SimulatedHost] = field(default_factory=list)
+    idle_places: list[Place] = field(default_factory=list)
+    """Parked hosts, in the order in which they fill."""
+    _numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
+    _made: list[str] = field(default_factory=list)
+
+    @property
+    def http(self) -> Http:
+        """The API, as an operator."""
+        return self.platform.http
+
+    async def add_hosts(self, count: int, **settings: Any) -> list[SimulatedHost]:
+        """So many more simulated hosts, running."""
+        places = await self._places(count)
+        url = self.platform.nats(Role.VSWITCH)
+        added = [
+            await self.stack.enter_async_context(
+                simulated_host(place, url, self.netns, **({"max_fc": 4096} | settings))
+            )
+            for place in places
+        ]
+        self.hosts += added
+        return added
+
+    async def park_hosts(self, instances: int) -> None:
+        """Room for so many more instances on hosts that only report."""
+        places = await self._places(-(-instances // _CAPACITY))
+        self.parked.add(places)
+        self.idle_places += places
+
+    async def clean_up(self) -> None:
+        """Take the hosts away again, of a platform that goes on."""
+        for host_id in self._made:
+            await self.http.call("DELETE", f"/hosts/{host_id}")
+
+    async def _places(self, count: int) -> list[Place]:
+        limit = asyncio.Semaphore(_AT_ONCE)
+
+        async def one() -> Place:
+            number = next(self._numbers)
+            vtep = _VTEPS + number
+            body = {"name": f"load-{number}", "vtep": str(vtep), "capacity": _CAPACITY}
+            async with limit:
+                made = await self.http.post("/hosts", body)
+            self._made.append(made["id"])
+            return Place(UUID(made["id"]), vtep)
+
+        return list(await asyncio.gather(*(one() for _ in range(count))))
+
+
+@asynccontextmanager
+async def world(options: Options) -> AsyncIterator[World]:
+    """A world with its simulated hosts; a task of it that fails ends the block."""
+    async with AsyncExitStack() as stack:
+        opening = attached(options.attach) if options.attach else own_platform()
+        platform = await stack.enter_async_context(opening)
+        buses = {role: await stack.enter_async_context(_bus(platform, role)) for role in Role}
+        bus = buses[Role.OBSERVER]
+        netns = NetNs(None)
+        stack.callback(netns.close)
+        reports = Reports(bus)
+        clients = [
+            GatewayClient(buses[Role.VSWITCH], buses[Role.CONTROLLER], gateway_id)
+            for gateway_id in platform.gateways
+        ]
+        watch, parked = Watch(clients, reports), ParkedHosts(bus)
+        tenant = await make_tenant(platform.http)
+        usage = Usage(platform.pids)
+        made = World(platform, buses, reports, clients, watch, parked, tenant, usage, stack, netns)
+        views = _Views(made.hosts)
+        async with asyncio.TaskGroup() as tasks:
+            background = [
+                tasks.create_task(work)
+                for work in (
+                    reports.run(), watch.run(), parked.run(), usage.run(),
+                    stand_in_for_probes(reports, views),
+                )
+            ]  # fmt: skip
+            try:
+                async with AsyncExitStack() as inner:
+                    made.stack = inner
+                    await made.add_hosts(options.sizes.hosts)
+                    yield made
+                if options.attach:
+                    await tenant.clean_up()
+                    await made.clean_up()
+            finally:
+                for task in background:
+                    task.cancel()
+
+
+def _bus(platform: Platform, inbox: Role) -> AbstractAsyncContextManager[Bus]:
+    return Bus.connect(platform.nats(Role.OBSERVER), role=inbox, name=f"loadgen as {inbox}")
+
+
+class _Views:
+    """The gateways as each simulated host sees them, those included that come later."""
+
+    def __init__(self, hosts: Sequence[SimulatedHost]) -> None:
+        self._hosts = hosts
+
+    def __iter__(self) -> Iterator[Gateways]:
+        return iter([host.gateways for host in self._hosts])

@@ -1,0 +1,153 @@
+"""Whatever a list is filtered by, PostgreSQL reads it from an index."""
+
+import itertools
+import json
+from collections.abc import AsyncIterator, Iterator
+from ipaddress import ip_address
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from api.client import fresh
+from sqlalchemy import Select, text
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from achelous_controller.store import allocation, instances, objects, schema
+from achelous_controller.store.database import create_engine
+from achelous_controller.store.migrate import migrate
+from achelous_lab.servers.postgres import PostgresServer
+
+ROWS = 60_000
+VPCS = 20
+AFTER = UUID(int=ROWS // 2)
+
+_FILL = (
+    "SET session_replication_role = replica",
+    """INSERT INTO instances (id, project_id, name, kind, host_id, state, host_revision,
+                              accepted_at)
+       SELECT lpad(to_hex(n), 32, '0')::uuid, lpad(to_hex(n % {vpcs}), 32, '0')::uuid,
+              'i-' || n % 30000, 'container', lpad(to_hex(n % 300), 32, '0')::uuid, 'ACTIVE', 1,
+              now()
+       FROM generate_series(1, {rows}) AS n""",
+    """INSERT INTO vnics (id, instance_id, subnet_id, project_id, vpc_id, host_id, position, ip,
+                          mac, vni, revision)
+       SELECT id, id, project_id, project_id, project_id, host_id, 0,
+              inet '10.0.0.0' + row_number() OVER (), row_number() OVER (),
+              4096 + ('x' || right(project_id::text, 4))::bit(16)::int, 1
+       FROM instances""",
+    "ANALYZE",
+)
+
+
+@pytest.fixture(scope="module")
+async def filled(postgres: PostgresServer) -> AsyncIterator[AsyncEngine]:
+    """A database of sixty thousand instances, all of them ACTIVE containers."""
+    engine = create_engine(await postgres.create_database(fresh("db").replace("-", "_")))
+    await migrate(engine)
+    async with engine.begin() as connection:
+        for statement in _FILL:
+            await connection.execute(text(statement.format(rows=ROWS, vpcs=VPCS)))
+    yield engine
+    await engine.dispose()
+
+
+async def plan(engine: AsyncEngine, query: Select[Any]) -> list[dict[str, Any]]:
+    """The nodes of the query's plan."""
+    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+    sql = str(query.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
+    async with engine.connect() as connection:
+        found = await connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {sql}")
+        document = found.scalar_one()
+    if isinstance(document, str):
+        document = json.loads(document)
+    return list(nodes(document[0]["Plan"]))
+
+
+def nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield node
+    for part in node.get("Plans", ()):
+        yield from nodes(part)
+
+
+def scanned(found: list[dict[str, Any]]) -> set[str]:
+    """Tables that are read from end to end."""
+    return {node["Relation Name"] for node in found if node["Node Type"].endswith("Seq Scan")}
+
+
+def some_of(values: dict[str, object], most: int) -> list[dict[str, object]]:
+    """Every choice of up to ``most`` filters."""
+    return [
+        dict(chosen)
+        for size in range(most + 1)
+        for chosen in itertools.combinations(values.items(), size)
+    ]
+
+
+_INSTANCES: dict[str, object] = {
+    "name": "i-77",
+    "kind": "container",
+    "state": "ACTIVE",
+    "host_id": UUID(int=5),
+    "project_id": UUID(int=5),
+    "vpc_id": UUID(int=5),
+}
+_RARE = _INSTANCES | {"name": "nobody", "kind": "vm", "state": "ERROR", "vpc_id": uuid4()}
+
+
+@pytest.mark.parametrize("project", [None, UUID(int=5)], ids=["operator", "tenant"])
+@pytest.mark.parametrize("after", [None, AFTER], ids=["first", "next"])
+@pytest.mark.parametrize("values", [_INSTANCES, _RARE], ids=["common", "rare"])
+async def test_instances_are_listed_from_an_index(
+    filled: AsyncEngine, values: dict[str, object], after: UUID | None, project: UUID | None
+) -> None:
+    for filters in some_of(values, 3):
+        rest = {name: value for name, value in filters.items() if name != "vpc_id"}
+        vpc = filters.get("vpc_id")
+        assert vpc is None or isinstance(vpc, UUID)
+        query = instances.page_query(project, rest, vpc, objects.Page(after, 100))
+
+        assert scanned(await plan(filled, query)) == set(), filters
+
+
+@pytest.mark.parametrize("project", [None, UUID(int=5)], ids=["operator", "tenant"])
+async def test_vnics_are_listed_from_an_index(filled: AsyncEngine, project: UUID | None) -> None:
+    values: dict[str, object] = {
+        "instance_id": UUID(int=77),
+        "subnet_id": UUID(int=5),
+        "vpc_id": UUID(int=5),
+        "project_id": UUID(int=5),
+    }
+    for filters in some_of(values, 3):
+        query = objects.page_query(schema.vnics, project, filters, objects.Page(None, 100))
+
+        assert scanned(await plan(filled, query)) == set(), filters
+
+
+async def test_nothing_is_passed_over_to_reach_a_page(filled: AsyncEngine) -> None:
+    query = objects.page_query(schema.instances, None, {}, objects.Page(AFTER, 100))
+
+    assert "OFFSET" not in str(query)
+    (page,) = [node for node in await plan(filled, query) if "Index Cond" in node]
+    assert page["Index Name"] == "instances_pkey"
+
+
+async def test_a_free_address_is_found_by_a_walk_that_ends_at_it(filled: AsyncEngine) -> None:
+    """However many addresses are taken before the place where the last search ended."""
+    last_taken = ip_address("10.0.0.0") + ROWS
+    bounds = {
+        "low": last_taken - 10,
+        "high": ip_address("10.255.255.254"),
+        "below": last_taken - 11,
+        "above": ip_address("10.255.255.255"),
+    }
+    query = text(f"EXPLAIN (ANALYZE, FORMAT JSON) {allocation.IPV4.gaps.text}").bindparams(
+        *allocation.IPV4.gaps._bindparams.values()
+    )
+    async with filled.begin() as connection:
+        values = {"subnet": UUID(int=5), "limit": 2, **bounds}
+        (found,) = (await connection.execute(query, values)).scalar_one()
+
+    (scan,) = [node for node in nodes(found["Plan"]) if "Relation Name" in node]
+    assert scan["Node Type"].startswith("Index")
+    assert scan["Actual Rows"] <= 10

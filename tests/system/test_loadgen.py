@@ -1,0 +1,79 @@
+"""The load generator against a platform of its own: every figure is there, and true to itself."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from achelous_lab.process import Completed, run
+
+_LIMIT_S = 580.0
+pytestmark = pytest.mark.timeout(600)
+
+SMALL = ("--quick", "--largest", "20")
+
+
+async def _loadgen(*words: str) -> Completed:
+    command = [sys.executable, "-c", "from achelous_cli.main import main; main()", "loadgen"]
+    return await run([*command, *words], timeout=_LIMIT_S, check=False)
+
+
+@pytest.fixture(scope="module")
+async def figures(objects: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Of one full run in small."""
+    assert os.environ["ACHELOUS_BPF_DIR"]  # simulated hosts have the layouts of the objects
+    file = tmp_path_factory.mktemp("loadgen") / "figures.json"
+    done = await _loadgen("full", *SMALL, "--json", str(file))
+    assert done.status == 0, done.stderr.decode()
+    found: dict[str, Any] = msgspec.json.decode(file.read_bytes())
+    return found
+
+
+def test_programming_time_is_given_for_each_size_of_a_vpc(figures: dict[str, Any]) -> None:
+    by_size = figures["programming_time"]["alm"]
+
+    assert list(by_size) == ["10", "20"]
+    assert all(0 < one["p50_ms"] <= one["p99_ms"] for one in by_size.values())
+
+
+def test_every_container_of_a_burst_is_reachable(figures: dict[str, Any]) -> None:
+    burst = figures["burst"]
+
+    assert burst["instances"] == 500
+    assert burst["last_reachable_s"] >= max(burst["api_s"], burst["gateways_s"])
+
+
+def test_churn_loses_nothing(figures: dict[str, Any]) -> None:
+    churn = figures["churn"]
+
+    assert churn["lost"] == churn["refused"] == 0
+    assert 0 < churn["p50_ms"] <= churn["p99_ms"]
+
+
+def test_hosts_learn_and_asking_for_changes_is_cheaper_than_for_entries(
+    figures: dict[str, Any],
+) -> None:
+    reconcile, learning = figures["reconcile"], figures["learning"]
+
+    assert reconcile["entries"] == 20
+    assert 0 < reconcile["delta_bytes_per_s"] < reconcile["per_entry_bytes_per_s"]
+    assert 0 < learning["fc_entries"]["mean"] <= learning["fc_entries"]["max"] <= 20
+    assert 0 < learning["rsp_share"] < 1
+
+
+def test_services_are_measured(figures: dict[str, Any]) -> None:
+    assert figures["gateway"]["routes"] == 20
+    assert figures["gateway"]["lookups_per_s"] > 0
+    assert figures["controller"]["single_changes_per_s"] > 0
+    assert figures["controller"]["load_1500000_s"] is None
+    assert {"controller1", "g1", "g2", "nats", "postgres"} <= figures["services"].keys()
+
+
+async def test_attaching_without_a_bus_says_what_is_missing() -> None:
+    done = await _loadgen("burst", "--attach")
+
+    assert done.status == 2
+    assert b"--nats" in done.stderr
