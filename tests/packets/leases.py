@@ -1,6 +1,7 @@
 """What guests ask of DHCP and of routers, and what they shall be told, built with scapy."""
 
 from collections.abc import Sequence
+from ipaddress import IPv6Address
 from typing import Any, Final
 from uuid import UUID
 
@@ -15,7 +16,7 @@ from scapy.layers.l2 import Ether
 
 from achelous_shared.messages import Port
 from achelous_shared.names import ROUTER_LINK_LOCAL, ROUTER_MAC
-from achelous_shared.routes import ip_bytes, ip_of
+from achelous_shared.routes import ip_bytes
 from achelous_vswitch import lease
 from achelous_vswitch.lease import Lease
 
@@ -44,8 +45,9 @@ def bind(datapath: Datapath, port: Port, guest: Guest) -> Bound:
         guest.ip,
         router=port.router,
         prefix_len=port.prefix_len,
-        ip6=str(ip_of(port.ip6)) if port.ip6 else None,
-        **({"router6": port.router6, "prefix_len6": port.prefix_len6} if port.ip6 else {}),
+        ip6=str(IPv6Address(port.ip6)) if port.ip6 else None,
+        router6=port.router6 or bytes(16),
+        prefix_len6=port.prefix_len6,
     )
     give(datapath, made, lease.lease_of(port))
     return made

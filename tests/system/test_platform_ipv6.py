@@ -2,11 +2,10 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 
-from achelous_lab.api import Rule
+from achelous_lab.api import Object, Rule
 from achelous_lab.platform import Instance, Lab, Size
 from achelous_lab.process import run
 from achelous_lab.waiting import wait_until
@@ -20,7 +19,7 @@ class Routed:
 
     a: Instance
     b: Instance
-    near: dict[str, Any]
+    near: Object
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +35,10 @@ async def routed() -> AsyncIterator[Routed]:
         yield Routed(a, b, near)
 
 
-async def says(instance: Instance, *ping: str) -> str:
+async def says(machine: Instance, *ping: str) -> str:
     """What ping prints."""
     argv = ["ping", "-n", "-c", "2", "-i", "0.05", "-W", "1", *ping]
-    return (await run(argv, netns=instance.guest.name, timeout=10, check=False)).stdout.decode()
+    return (await run(argv, netns=machine.guest.name, timeout=10, check=False)).stdout.decode()
 
 
 async def test_subnets_reach_each_other_by_both_families(routed: Routed) -> None:
