@@ -83,7 +83,10 @@ _QUOTAS: Final = Field(
     help="A limit: vpcs, subnets, security_groups, instances or vnics. Repeat for several.",
 )  # fmt: skip
 
-RULE_COLUMNS: Final = columns("id", "direction", "protocol", "port_min", "port_max", "remote")
+RULE_COLUMNS: Final = columns(
+    "id", "direction", "protocol", "port_min", "port_max", "remote", "remote_group_id", "action",
+    "priority",
+)  # fmt: skip
 VNIC_COLUMNS: Final = columns("id", "ip", "mac", "ip6", "vpc_id", "subnet_id", "security_group_ids")
 
 _ALL: Final = (
@@ -177,7 +180,7 @@ _ALL: Final = (
     ),
     Resource(
         noun="security-group", title="security group", path="security-groups",
-        help="Sets of allow rules for vNICs of a VPC.",
+        help="Sets of rules for vNICs of a VPC.",
         examples={
             "create": "web --vpc prod", "list": "--vpc prod", "show": "prod/web",
             "update": "prod/web --name frontend", "delete": "prod/web",
@@ -203,13 +206,23 @@ _ALL: Final = (
             Field(flag="--direction", member="direction", kind=Literal["ingress", "egress"],
                   required=True, help="Of the packets that open a flow, seen from the vNIC."),
             Field(flag="--protocol", member="protocol", metavar="PROTOCOL",
-                  help="any, icmp, tcp, udp or a number."),
+                  help="any, icmp, icmp6, tcp, udp or a number."),
             Field(flag="--port", member="port_min", kind=int, metavar="PORT",
                   help="Destination port, or the first of a range; left out, all."),
             Field(flag="--port-max", member="port_max", kind=int, metavar="PORT",
                   help="Last port of a range; left out, --port alone."),
             Field(flag="--remote", member="remote", metavar="NETWORK",
                   help="Addresses of the other side; left out, all."),
+            Field(flag="--remote-group", member="remote_group_id", refers="security-group",
+                  metavar="GROUP", help="Instead: members of this group of the VPC."),
+            Field(flag="--icmp-type", member="icmp_type", kind=int, metavar="TYPE",
+                  help="Of icmp and icmp6; left out, all."),
+            Field(flag="--icmp-code", member="icmp_code", kind=int, metavar="CODE",
+                  help="Of that type; left out, all."),
+            Field(flag="--action", member="action", kind=Literal["allow", "deny"],
+                  help="What becomes of what matches; left out, allow."),
+            Field(flag="--priority", member="priority", kind=int, metavar="NUMBER",
+                  help="0 to 65535, lower ones decide first, of equal ones a denial; else 1000."),
         ),
         name=None, owner="security-group",
     ),

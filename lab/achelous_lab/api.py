@@ -25,17 +25,22 @@ class ApiRefused(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """An allow rule as the API takes it."""
+    """A rule as the API takes it; `remote_group_id` stands instead of `remote`."""
 
     direction: str = "ingress"
     protocol: str = "any"
     port_min: int | None = None
     port_max: int | None = None
     remote: str = "0.0.0.0/0"
+    remote_group_id: str | None = None
+    action: str = "allow"
+    priority: int | None = None
 
     def body(self) -> Object:
         """Without the fields that were left out."""
         fields = {name: getattr(self, name) for name in self.__slots__}
+        if self.remote_group_id is not None:
+            del fields["remote"]
         return {name: value for name, value in fields.items() if value is not None}
 
 

@@ -34,6 +34,14 @@ OUTER_UDP = ETHERNET + 20
 VXLAN_HEADER = ETHERNET + 28
 
 
+def test_the_senders_identity_stays_in_the_packet(gateway: GatewayPath) -> None:
+    gateway.route(RECEIVER.ip)
+    outcome = gateway.receive(vxlan(INNER, vteps=HERE, vni=VNI, dmac=ROUTER, identity=4711))
+    assert outcome.frame == vxlan(
+        INNER, vteps=ONWARD, vni=VNI, dmac=RECEIVER.mac, ttl=63, identity=4711
+    )
+
+
 def changed(at: int, value: bytes) -> bytes:
     return ARRIVING[:at] + value + ARRIVING[at + len(value) :]
 

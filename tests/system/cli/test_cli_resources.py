@@ -108,6 +108,15 @@ async def test_security_groups_have_rules(cli: Cli, acme: str) -> None:
     assert (rule["port_min"], rule["port_max"], rule["remote"]) == (80, 443, "10.0.0.0/8")
     esp = await cli.json(*rules, "create", "web", "--direction", "egress", "--protocol", "50")
     assert esp["protocol"] == 50
+    await cli.json("security-group", "create", "db", "--vpc", "prod")
+    ping = await cli.json(
+        *rules, "create", "db", "--direction", "ingress", "--protocol", "icmp", "--icmp-type", "8",
+        "--remote-group", "web", "--action", "deny", "--priority", "7",
+    )  # fmt: skip
+    assert (ping["remote_group_id"], ping["remote"]) == (group["id"], None)
+    assert (ping["icmp_type"], ping["action"], ping["priority"]) == (8, "deny", 7)
+    assert (await cli(*rules, "delete", "db", ping["id"])).code == 0
+    assert (await cli("security-group", "delete", "db")).code == 0
 
     assert (await cli.json(*rules, "show", "web", rule["id"])) == rule
     assert len((await cli.json(*rules, "list", group["id"]))["items"]) == 4

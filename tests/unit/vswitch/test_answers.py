@@ -13,12 +13,17 @@ MAC = np.frombuffer(b"\2\0\0\0\0\7", np.uint8)
 
 
 def reply(
-    vtep: str = "198.18.0.9", *, kind: int = rsp.ReplyType.ROUTE, revision: int = 5, mtu: int = 1500
+    vtep: str = "198.18.0.9",
+    *,
+    kind: int = rsp.ReplyType.ROUTE,
+    revision: int = 5,
+    mtu: int = 1500,
+    identity: int = 3,
 ) -> rsp.Entries:
     entry = np.zeros(1, rsp.REPLY)
     entry["type"], entry["revision"], entry["mtu"] = kind, revision, mtu
     entry["next_hop"] = np.frombuffer(ip_bytes(vtep), np.uint8)
-    entry["mac"] = MAC
+    entry["mac"], entry["identity"] = MAC, identity
     return entry
 
 
@@ -26,6 +31,7 @@ def held(revision: int = 5) -> np.ndarray:
     entry = np.zeros(1, layout("ach_fc_entry"))
     entry["vtep"] = int.from_bytes(bytes([198, 18, 0, 9]))
     entry["mac"], entry["mtu"], entry["revision"] = MAC, 1500, revision
+    entry["identity"] = 3
     return entry
 
 
@@ -36,6 +42,7 @@ def held(revision: int = 5) -> np.ndarray:
         (reply(revision=6), "same"),
         (reply("198.18.0.8"), "changed"),
         (reply(mtu=1400), "changed"),
+        (reply(identity=4), "changed"),
         (reply(kind=rsp.ReplyType.NO_ROUTE, revision=0), "gone"),
         (reply(kind=rsp.ReplyType.UNKNOWN_VNI, revision=0), "gone"),
         (reply("198.18.0.1"), "gone"),  # it is on this host now

@@ -1,5 +1,6 @@
 """The forwarding cache against a model: what a packet would find, whatever was done before."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,16 @@ def test_a_changed_route_gets_another_slot_and_ends_the_old_ones_generation(
     assert new["vtep"] == int.from_bytes(route(2).vtep)
     assert dataplane.fc["generation"][old_slot] == old["generation"] + 1
     assert dataplane.fc["vtep"][old_slot] == old["vtep"]  # a packet in flight may still read it
+
+
+def test_a_receiver_whose_groups_changed_gets_another_slot_too(
+    cache: ForwardingCache, dataplane: Dataplane
+) -> None:
+    cache.put(VNI, address(1), replace(route(1), identity=3), 1)
+    old_slot, _ = found(dataplane, 1) or pytest.fail("nothing there")
+    cache.put(VNI, address(1), replace(route(1, revision=2), identity=4), 2)
+    new_slot, new = found(dataplane, 1) or pytest.fail("nothing there")
+    assert (new_slot != old_slot, new["identity"]) == (True, 4)
 
 
 def test_an_older_answer_does_not_undo_a_newer_one(

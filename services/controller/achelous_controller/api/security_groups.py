@@ -108,7 +108,7 @@ async def list_rules(group_id: UUID, caller: Caller, database: Store) -> Respons
     async with database.read() as connection:
         row = await objects.one(connection, schema.security_groups, group_id, caller.project_id)
         view = await _view(connection, row)
-    return replies.page(view.rules, objects.Page(None, MAX_RULES + 1))
+    return replies.page(view.rules, objects.Page(None, 2 * MAX_RULES + 1))
 
 
 @router.get("/{group_id}/rules/{rule_id}", response_model=SecurityRule)

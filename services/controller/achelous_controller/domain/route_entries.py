@@ -25,11 +25,18 @@ def keys6(ips: Iterable[int]) -> Keys:
     return np.frombuffer(b"".join(ip.to_bytes(16) for ip in ips), np.uint8).reshape(-1, 16)
 
 
-def entries(op: RouteOp, ips: Keys, vteps: npt.ArrayLike, macs: npt.ArrayLike) -> Routes:
-    """One entry for each address. VTEPs and MACs have shape (n,) and are integers."""
+def entries(
+    op: RouteOp,
+    ips: Keys,
+    vteps: npt.ArrayLike,
+    macs: npt.ArrayLike,
+    identities: npt.ArrayLike = 0,
+) -> Routes:
+    """One entry for each address. The other columns have shape (n,) and hold integers."""
     table = np.zeros(len(ips), ROUTE)
     table["ip"] = ips
     table["vtep"] = vteps
     table["mac"] = np.asarray(macs, dtype=">u8").view(np.uint8).reshape(-1, 8)[:, 2:]
     table["op"] = op
+    table["identity"] = identities
     return table

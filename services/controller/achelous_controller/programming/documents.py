@@ -24,7 +24,7 @@ _HOSTS: Final = text("""
 """)
 
 _PORTS: Final = text(f"""
-    SELECT v.host_id AS owner, v.id AS vnic_id, v.instance_id, v.vni, v.revision,
+    SELECT v.host_id AS owner, v.id AS vnic_id, v.instance_id, v.vni, v.revision, v.identity,
         {mac6("v.mac")} AS mac, {ip16("v.ip")} AS ip,
         {prefix_len("s.cidr")} AS prefix_len, {ip16("s.gateway_ip")} AS router,
         {optional(ip16("v.ip6"), "v.ip6", "''::bytea")} AS ip6,
@@ -47,13 +47,27 @@ _PORTS: Final = text(f"""
 """)  # noqa: S608  constants of this module
 
 _RULES: Final = text(f"""
-    SELECT security_group_id AS owner, egress, protocol, port_min, port_max,
-        {ip16("remote")} AS remote, {prefix_len("remote")} AS remote_len,
-        family(remote) = 6 AS v6_only
+    SELECT security_group_id AS owner, id AS rule_id, egress, protocol, port_min, port_max,
+        {ip16("COALESCE(remote, '::/0'::cidr)")} AS remote,
+        {prefix_len("COALESCE(remote, '::/0'::cidr)")} AS remote_len,
+        COALESCE(family(remote) = 6, false) AS v6_only,
+        remote_group_id AS remote_group, allow, priority
     FROM security_group_rules
     WHERE security_group_id = ANY(CAST(:groups AS uuid[]))
     ORDER BY id
 """)  # noqa: S608  constants of this module
+
+_IDENTITIES: Final = text("""
+    SELECT p.vni, i.number, i.groups
+    FROM identities AS i JOIN vpcs AS p ON p.id = i.vpc_id
+    WHERE i.groups && CAST(:named AS uuid[]) AND i.vpc_id IN (
+        SELECT vpc_id FROM security_groups WHERE id = ANY(CAST(:named AS uuid[]))
+    )
+    ORDER BY p.vni, i.number
+""")
+
+Identity = tuple[int, int, Sequence[UUID]]
+"""VNI, number, and the security groups of those who have it."""
 
 
 async def read_host_documents(engine: AsyncEngine, hosts: Sequence[UUID]) -> list[HostDocument]:
@@ -73,7 +87,17 @@ async def read_host_documents(engine: AsyncEngine, hosts: Sequence[UUID]) -> lis
         for row in await connection.execute(_RULES, {"groups": list(named)}):
             owner, fields = _split(row)
             rules[owner].append(SecurityRule(**fields))
-    return [host_document(host, revision, ports[host], rules) for host, revision in revisions]
+        remotes = {rule.remote_group for some in rules.values() for rule in some} - {None}
+        identities: list[Identity] = [
+            (vni, number, groups)
+            for vni, number, groups in await connection.execute(
+                _IDENTITIES, {"named": list(remotes)}
+            )
+        ]
+    return [
+        host_document(host, revision, ports[host], rules, identities)
+        for host, revision in revisions
+    ]
 
 
 def host_document(
@@ -81,15 +105,24 @@ def host_document(
     revision: int,
     ports: Iterable[Port],
     rules: Mapping[UUID, Sequence[SecurityRule]],
+    identities: Iterable[Identity] = (),
 ) -> HostDocument:
-    """A host's document: its ports, and the security groups that they name, without rules too."""
+    """A host's document: its ports, the security groups that they name, without rules too, and the
+    identities of who is in a group that one of these rules names."""
     ports = tuple(ports)
     groups = sorted({group for port in ports for group in port.security_groups})
+    found = {group: tuple(rules.get(group, ())) for group in groups}
+    named = {rule.remote_group for some in found.values() for rule in some}
+    members: dict[int, dict[int, tuple[UUID, ...]]] = defaultdict(dict)
+    for vni, number, of in identities:
+        if inside := tuple(group for group in of if group in named):
+            members[vni][number] = inside
     return HostDocument(
         host_id=host_id,
         revision=revision,
         ports=ports,
-        security_groups={group: tuple(rules.get(group, ())) for group in groups},
+        security_groups=found,
+        identities=dict(members),
     )
 
 

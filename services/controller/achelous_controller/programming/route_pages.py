@@ -12,12 +12,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from achelous_shared.routes import ROUTE, RouteOp, Routes, ip_of
 
 _QUERY: Final = """
-    SELECT v.ip, v.mac, v.revision, h.vtep
+    SELECT v.ip, v.mac, v.revision, v.identity, h.vtep
     FROM ({routes}) AS v
     JOIN hosts AS h ON h.id = v.host_id
 """
 _FAMILY: Final = """
-        (SELECT {column} AS ip, mac, revision, host_id FROM vnics
+        (SELECT {column} AS ip, mac, revision, identity, host_id FROM vnics
         WHERE vni = {{vni}} AND NOT withdrawn AND {column} > '{{after}}' AND {column} <= '{{until}}'
         ORDER BY {column} LIMIT {{limit}})
 """
@@ -47,6 +47,8 @@ def _row(ip_bytes: int) -> np.dtype[np.void]:
             ("mac", "u1", (6,)),
             ("revision_length", ">i4"),
             ("revision", ">u8"),
+            ("identity_length", ">i4"),
+            ("identity", ">u4"),
             ("vtep_length", ">i4"),
             ("vtep_head", "u1", (_INET_HEAD,)),
             ("vtep", ">u4"),
@@ -99,7 +101,7 @@ def _routes(rows: Routes) -> Routes:
     routes["ip"][:, -size:] = rows["ip"]
     if size == 4:
         routes["ip"][:, 10:12] = _MAPPED
-    for field in ("mac", "revision", "vtep"):
+    for field in ("mac", "revision", "identity", "vtep"):
         routes[field] = rows[field]
     routes["op"] = RouteOp.UPSERT
     return routes

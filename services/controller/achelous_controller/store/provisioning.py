@@ -11,13 +11,21 @@ from uuid import UUID
 import numpy as np
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from achelous_controller.domain.identities import Groups, groups_of
 from achelous_controller.domain.ids import new_id
 from achelous_controller.domain.instance_state import InstanceState
 from achelous_controller.domain.instances import Instance, InstanceSpec, Vnic, VnicSpec
 from achelous_controller.domain.placement import Room
 from achelous_controller.domain.quotas import Resource
 from achelous_controller.domain.route_entries import entries, keys4, keys6
-from achelous_controller.store import allocation, capacity, quotas, references
+from achelous_controller.store import (
+    allocation,
+    capacity,
+    identities,
+    quotas,
+    references,
+    rule_limits,
+)
 from achelous_controller.store.bulk import copy
 from achelous_controller.store.outbox import hosts_changed, routes_changed
 from achelous_controller.store.references import References
@@ -36,6 +44,7 @@ class _Columns:
     """0: none."""
     macs: list[int]
     revisions: list[int]
+    identities: list[int]
 
 
 async def create(
@@ -56,14 +65,40 @@ async def create(
     rooms = await capacity.reserve(connection, specs)
     macs = await allocation.macs(connection, len(flat))
     flat_rooms = [room for spec, room in zip(specs, rooms, strict=True) for _ in spec.vnics]
-    columns = _Columns(flat, flat_rooms, ips, ips6, macs, [0] * len(flat))
+    numbers, concerned = await _identities(connection, flat, known)
+    columns = _Columns(flat, flat_rooms, ips, ips6, macs, [0] * len(flat), numbers)
     await _publish_routes(connection, known, columns)
-    host_revisions = await hosts_changed(connection, {room.host_id for room in rooms})
+    told = concerned | {room.host_id for room in rooms}
+    host_revisions = await hosts_changed(connection, told)
     made = _assemble(specs, rooms, columns, known, accepted)
     await _insert(connection, made, columns, known, host_revisions)
     for owner, amounts in sorted(_amounts(made).items()):
         await quotas.spend(connection, owner, amounts)
     return made
+
+
+async def _identities(
+    connection: AsyncConnection, flat: list[VnicSpec], known: References
+) -> tuple[list[int], set[UUID]]:
+    """The identity of each vNIC, and hosts whose rules have to learn of new ones."""
+    sets = [groups_of(known.groups_of(spec)) for spec in flat]
+    await rule_limits.must_fit(
+        connection,
+        {
+            groups: f"{spec.field}.security_group_ids"
+            for groups, spec in zip(sets, flat, strict=True)
+        },
+    )
+    by_vpc: dict[UUID, set[Groups]] = defaultdict(set)
+    for groups, spec in zip(sets, flat, strict=True):
+        by_vpc[known.subnets[spec.subnet_id].vpc_id].add(groups)
+    numbers: dict[Groups, int] = {}
+    told: set[UUID] = set()
+    for vpc_id, wanted in sorted(by_vpc.items()):
+        assigned = await identities.assign(connection, vpc_id, wanted)
+        numbers |= assigned.numbers
+        told |= set(assigned.hosts)
+    return [numbers[groups] for groups in sets], told
 
 
 async def _publish_routes(
@@ -89,6 +124,7 @@ async def _publish_routes(
             np.concatenate(keys),
             np.array([int(columns.rooms[index].vtep) for index in indices], np.uint32),
             np.array([columns.macs[index] for index in indices], np.uint64),
+            np.array([columns.identities[index] for index in indices], np.uint16),
         )
         table = await routes_changed(connection, vpc.id, vpc.vni, vpc.revision, table)
         for index, revision in zip(indices, table["revision"].tolist(), strict=True):
@@ -162,7 +198,7 @@ _INSTANCE_COLUMNS: Final = (
 )  # fmt: skip
 _VNIC_COLUMNS: Final = (
     "id", "project_id", "instance_id", "vpc_id", "subnet_id", "host_id", "position", "ip", "ip6",
-    "mac", "vni", "revision",
+    "mac", "vni", "revision", "identity",
 )  # fmt: skip
 
 
@@ -190,8 +226,10 @@ async def _insert(
         _VNIC_COLUMNS,
         [
             (v.id, v.project_id, v.instance_id, v.vpc_id, v.subnet_id, v.host_id, v.position, v.ip,
-             v.ip6, v.mac, known.vpcs[v.vpc_id].vni, revision)
-            for v, revision in zip(flat, columns.revisions, strict=True)
+             v.ip6, v.mac, known.vpcs[v.vpc_id].vni, revision, identity)
+            for v, revision, identity in zip(
+                flat, columns.revisions, columns.identities, strict=True
+            )
         ],
     )  # fmt: skip
     await copy(

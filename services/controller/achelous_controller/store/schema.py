@@ -137,6 +137,8 @@ vpcs: Final = Table(
     Column("vni", Integer, nullable=False, unique=True),
     # of its routes; the row's lock orders the writers of the VPC
     Column("revision", BigInteger, nullable=False, server_default="0"),
+    # where the search for a free identity goes on, so that one given up is used again late
+    Column("next_identity", Integer, nullable=False, server_default="1"),
     _created(),
     _version(),
     UniqueConstraint("project_id", "name"),
@@ -191,9 +193,24 @@ security_group_rules: Final = Table(
     Column("egress", Boolean, nullable=False),
     Column("protocol", SmallInteger, nullable=False),  # 0: any
     Column("port_min", Integer, nullable=False),
-    Column("port_max", Integer, nullable=False),
-    Column("remote", CIDR, nullable=False),
+    Column("port_max", Integer, nullable=False),  # of ICMP both are type << 8 | code
+    Column("remote", CIDR),  # or a group
+    Column(
+        "remote_group_id", Uuid, ForeignKey("security_groups.id", ondelete="CASCADE"), index=True
+    ),
+    Column("priority", Integer, nullable=False, server_default="1000"),
+    Column("allow", Boolean, nullable=False, server_default="true"),
     _created(),
+    CheckConstraint("remote IS NULL <> (remote_group_id IS NULL)", name="remote"),
+)
+
+identities: Final = Table(  # numbers for sets of groups that rules name: domain.identities
+    "identities",
+    metadata,
+    Column("vpc_id", Uuid, ForeignKey("vpcs.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("groups", ARRAY(Uuid), nullable=False),  # ascending
+    UniqueConstraint("vpc_id", "groups"),
 )
 
 instances: Final = Table(
@@ -247,6 +264,7 @@ vnics: Final = Table(
     Column("mac", BigInteger, nullable=False, unique=True),  # all 48 bits
     Column("vni", Integer, nullable=False),  # of its VPC, so that pages of routes need no join
     Column("revision", BigInteger, nullable=False),  # of the VPC when its route last changed
+    Column("identity", Integer, nullable=False, server_default="0"),  # of its groups
     Column(
         "withdrawn", Boolean, nullable=False, server_default="false"
     ),  # its instance is DELETING

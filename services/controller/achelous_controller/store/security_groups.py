@@ -4,21 +4,23 @@ All that changes what a vNIC may do holds the lock of its VPC: an instance that 
 same time either sees the new rule or is seen by it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from uuid import UUID
 
 from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from achelous_controller.domain.errors import Conflict, FieldError, Invalid, NotFound
+from achelous_controller.domain.identities import groups_of
 from achelous_controller.domain.ids import new_id
 from achelous_controller.domain.precondition import ANYTHING, Precondition
 from achelous_controller.domain.quotas import Resource
-from achelous_controller.domain.rules import DEFAULT_GROUP, FIRST_RULES, MAX_RULES, Rule
-from achelous_controller.store import objects, quotas
+from achelous_controller.domain.rules import DEFAULT_GROUP, FIRST_RULES, Rule
+from achelous_controller.store import identities, objects, quotas, rule_limits
 from achelous_controller.store.database import Record, fetch_one
 from achelous_controller.store.outbox import hosts_changed, lock_vpc
 from achelous_controller.store.schema import (
+    hosts,
     instances,
     security_group_rules,
     security_groups,
@@ -77,7 +79,8 @@ async def rename(
 async def remove(
     connection: AsyncConnection, group_id: UUID, project_id: UUID | None, match: Precondition
 ) -> None:
-    """Delete a group without vNICs; the default group goes with its VPC."""
+    """Delete a group without vNICs that no other group's rule names; the default group goes with
+    its VPC."""
     group = await locked(connection, group_id, project_id, match)
     if group.name == DEFAULT_GROUP:
         raise Conflict("the default group of a VPC goes with the VPC")
@@ -91,6 +94,16 @@ async def remove(
         vnics,
         func.host(vnics.c.ip),
         vnics.c.id.in_(members),
+    )
+    table = security_group_rules
+    await must_be_unused(
+        connection,
+        "the security group",
+        "rule",
+        table,
+        func.concat("of group ", table.c.security_group_id),
+        table.c.remote_group_id == group_id,
+        table.c.security_group_id != group_id,
     )
     await objects.remove(connection, security_groups, group_id)
     await quotas.give_back(connection, group.project_id, {Resource.SECURITY_GROUPS: 1})
@@ -124,18 +137,33 @@ async def rule(connection: AsyncConnection, group_id: UUID, rule_id: UUID) -> Re
 async def add_rule(
     connection: AsyncConnection, group_id: UUID, project_id: UUID | None, rule: Rule
 ) -> Record:
-    """Add a rule and tell the hosts of the group's members."""
-    await locked(connection, group_id, project_id, ANYTHING)
-    existing = (await rules(connection, [group_id]))[group_id]
-    if len(existing) >= MAX_RULES:
-        raise Conflict(f"the security group has {len(existing)} rules, the most that it can have")
+    """Add a rule and tell the hosts of the group's members.
+
+    A group that it names is in the same VPC; its members' packets say so from now on.
+    """
+    group = await locked(connection, group_id, project_id, ANYTHING)
     same = (rule.egress, rule.protocol, rule.port_min, rule.port_max, rule.remote)
-    for row in existing:
-        if (row.egress, row.protocol, row.port_min, row.port_max, row.remote) == same:
+    for row in (await rules(connection, [group_id]))[group_id]:
+        if (row.egress, row.protocol, row.port_min, row.port_max, row.remote) == same and (
+            row.remote_group_id,
+            row.allow,
+            row.priority,
+        ) == (rule.remote_group, rule.allow, rule.priority):
             raise Conflict(f"the security group has this rule already: {row.id}")
+    await rule_limits.one_more_must_fit(connection, group.vpc_id, group_id, egress=rule.egress)
+    await _must_be_in_vpc(connection, group.vpc_id, rule.remote_group)
     added = await _insert_rule(connection, group_id, rule)
-    await _changed(connection, group_id)
+    told: set[UUID] = set()
+    if rule.remote_group is not None:
+        told = await identities.assign_members(connection, group.vpc_id, rule.remote_group)
+    await _changed(connection, group_id, told)
     return added
+
+
+async def _must_be_in_vpc(connection: AsyncConnection, vpc_id: UUID, group_id: UUID | None) -> None:
+    query = select(security_groups.c.vpc_id).where(security_groups.c.id == group_id)
+    if group_id is not None and (await connection.execute(query)).scalar() != vpc_id:
+        raise Invalid.field("remote_group_id", str(group_id), "the VPC has no such security group")
 
 
 async def remove_rule(
@@ -175,18 +203,29 @@ async def change_vnic_groups(
     ]
     if errors:
         raise Invalid(f"{errors[0].field}: {errors[0].message}", errors)
+    wanted = groups_of(known)
+    await rule_limits.must_fit(connection, {wanted: "security_group_ids"})
     links = vnic_security_groups
     await connection.execute(delete(links).where(links.c.vnic_id == vnic_id))
     await connection.execute(
         insert(links), [{"vnic_id": vnic_id, "security_group_id": group} for group in known]
     )
+    assigned = await identities.assign(connection, vnic.vpc_id, [wanted])
+    if assigned.numbers[wanted] != vnic.identity:
+        query = (
+            select(vnics.c.id, vnics.c.ip, vnics.c.ip6, vnics.c.mac, hosts.c.vtep)
+            .join(hosts, hosts.c.id == vnics.c.host_id)
+            .where(vnics.c.id == vnic_id)
+        )
+        rows = (await connection.execute(query)).all()
+        await identities.renumber(connection, vnic.vpc_id, rows, [assigned.numbers[wanted]])
     await objects.change(connection, vnics, vnic_id, {})
     await connection.execute(
         update(instances)
         .where(instances.c.id == vnic.instance_id)
         .values(version=instances.c.version + 1)
     )
-    await hosts_changed(connection, [vnic.host_id])
+    await hosts_changed(connection, {vnic.host_id, *assigned.hosts})
 
 
 async def _insert_rule(connection: AsyncConnection, group_id: UUID, rule: Rule) -> Record:
@@ -201,12 +240,18 @@ async def _insert_rule(connection: AsyncConnection, group_id: UUID, rule: Rule) 
             port_min=rule.port_min,
             port_max=rule.port_max,
             remote=rule.remote,
+            remote_group_id=rule.remote_group,
+            allow=rule.allow,
+            priority=rule.priority,
         )
         .returning(security_group_rules),
     )
 
 
-async def _changed(connection: AsyncConnection, group_id: UUID) -> None:
+async def _changed(
+    connection: AsyncConnection, group_id: UUID, also: Collection[UUID] = ()
+) -> None:
+    """Tell the hosts of the members, and others."""
     await objects.change(connection, security_groups, group_id, {})
     members = (
         select(vnics.c.host_id)
@@ -214,4 +259,4 @@ async def _changed(connection: AsyncConnection, group_id: UUID) -> None:
         .join(vnic_security_groups, vnic_security_groups.c.vnic_id == vnics.c.id)
         .where(vnic_security_groups.c.security_group_id == group_id, ~vnics.c.withdrawn)
     )
-    await hosts_changed(connection, (await connection.execute(members)).scalars())
+    await hosts_changed(connection, {*(await connection.execute(members)).scalars(), *also})

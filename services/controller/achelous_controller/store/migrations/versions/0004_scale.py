@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0004_scale"
-down_revision = "0001"
+down_revision = "0003_security_groups"
 branch_labels = None
 depends_on = None
 
