@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+import httpx
 import numpy as np
 
 from achelous_lab.platform import Lab
@@ -56,7 +57,10 @@ async def _postgres_restarted(_: World, lab: Lab, _seconds: float) -> None:
 
 async def _leader_killed(_: World, lab: Lab, _seconds: float) -> None:
     for process in lab.controllers:
-        metrics = (await lab.ask(process, "metrics")).text
+        try:
+            metrics = (await lab.ask(process, "metrics")).text
+        except (OSError, httpx.HTTPError):  # it has ended, or is busy with its own recovery
+            continue
         if any(line.endswith("programming_leader 1.0") for line in metrics.splitlines()):
             await _kill(process)
             return
