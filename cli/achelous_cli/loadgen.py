@@ -30,6 +30,7 @@ _SCENARIOS: Final = {
     "churn": "Creations and deletions at a steady rate, and how late they take effect.",
     "learning": "What hosts learn when their guests talk to a few of very many.",
     "reconcile": "What it costs a host to keep what it has learned true.",
+    "faults": "Parts that fail during churn, and how long until all is right again.",
     "services": "What controllers and one gateway manage alone.",
     "full": "All of it.",
 }

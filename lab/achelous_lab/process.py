@@ -182,6 +182,12 @@ class Process:
         except TimeoutError:
             raise self._failure(f"still ran after {timeout:g} s") from None
 
+    def send_signal(self, number: signal.Signals) -> None:
+        """To the process itself, if it runs: SIGSTOP and SIGCONT, to hang it for a while."""
+        if self.running and self._child is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._child.send_signal(number)
+
     async def stop(self, timeout: float = 8.0) -> None:
         """Ask it to end; SIGKILL for its whole process group when it does not in time."""
         if not self.running or self._child is None:

@@ -88,7 +88,8 @@ class Reconcile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
-    """``converged_s``: from the fault's end until all was right; null: not in time.
+    """``converged_s``: from the fault's end until all was right, the rest of the churn and its
+    removal included; null: not in time.
 
     ``lost``: accepted changes that are not in effect; ``wrong``: entries of gateways and FCs that
     differ from the database, and instances that hang.

@@ -23,6 +23,7 @@ from achelous_loadgen.report import page
 from achelous_loadgen.scenarios import (
     burst,
     churn,
+    faults,
     learning,
     programming_time,
     reconcile,
@@ -92,6 +93,18 @@ async def _reconcile(run: Running) -> None:
     )
 
 
+async def _faults(run: Running) -> None:
+    vpc, sizes = await run.vpc(), run.options.sizes
+    run.found.faults = {}
+    for number, name in enumerate(faults.FAULTS):
+        run.say(number / len(faults.FAULTS), name)
+        run.found.faults[name] = found = await faults.measure(
+            run.world, vpc, name, sizes.fault_rate, sizes.fault_s
+        )
+        if found.wrong:
+            run.found.run.failures.append(f"{name}: {found.wrong} are wrong after a minute")
+
+
 async def _services(run: Running) -> None:
     vpc, sizes = await run.vpc(), run.options.sizes
     run.found.controller = await services.controller(run.world, vpc, sizes.single_s)
@@ -105,6 +118,7 @@ SCENARIOS: Final[dict[str, Callable[[Running], Awaitable[None]]]] = {
     "services": _services,
     "reconcile": _reconcile,
     "learning": _learning,
+    "faults": _faults,
 }
 """In the order of a full run."""
 

@@ -64,6 +64,14 @@ def test_hosts_learn_and_asking_for_changes_is_cheaper_than_for_entries(
     assert 0 < learning["rsp_share"] < 1
 
 
+def test_after_each_fault_everything_agrees_with_the_database(figures: dict[str, Any]) -> None:
+    assert figures["faults"].keys() == {
+        "gateway-stopped", "gateway-killed", "nats-restarted", "postgres-restarted",
+        "leader-killed",
+    }  # fmt: skip
+    assert all(fault["wrong"] == 0 for fault in figures["faults"].values())
+
+
 def test_services_are_measured(figures: dict[str, Any]) -> None:
     assert figures["gateway"]["routes"] == 20
     assert figures["gateway"]["lookups_per_s"] > 0

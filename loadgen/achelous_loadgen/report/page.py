@@ -45,6 +45,8 @@ def render(found: Results) -> str:
     ):
         if part is not None:
             parts += [f"<h2>{title}</h2>", _facts(part)]
+    for name, fault in (found.faults or {}).items():
+        parts += [f"<h2>Fault: {escape(name)}</h2>", _facts(fault)]
     parts += [_services(found), f"<h2>What the simulation leaves out</h2><p>{_LEFT_OUT}</p>"]
     return "\n".join(parts) + "</html>\n"
 

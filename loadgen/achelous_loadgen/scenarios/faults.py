@@ -1,0 +1,133 @@
+"""Parts that fail during churn, and how long it takes until everything is right again.
+
+For a platform that this run has started: nobody else's is broken.
+"""
+
+import asyncio
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import httpx
+import numpy as np
+
+from achelous_lab.platform import Lab
+from achelous_lab.process import Process
+from achelous_loadgen import truth
+from achelous_loadgen.results import Fault
+from achelous_loadgen.scenarios.churn import Churning
+from achelous_loadgen.tenant import Vpc
+from achelous_loadgen.world import World
+from achelous_shared.bus import BusError
+from achelous_shared.bus_roles import Role
+
+_CONVERGE_S: Final = 60.0
+_BEFORE_S: Final = 1.0
+_LOOK_S: Final = 0.2
+
+Break = Callable[[World, Lab, float], Awaitable[None]]
+"""Breaks something for so many seconds and repairs it; returns when it runs again."""
+
+
+async def _gateway_stopped(world: World, _: Lab, seconds: float) -> None:
+    process = world.platform.own[0].process
+    process.send_signal(signal.SIGSTOP)
+    try:
+        await asyncio.sleep(seconds)
+    finally:
+        process.send_signal(signal.SIGCONT)
+
+
+async def _gateway_killed(world: World, _: Lab, _seconds: float) -> None:
+    await _kill(world.platform.own[0].process)
+
+
+async def _nats_restarted(_: World, lab: Lab, _seconds: float) -> None:
+    if lab.nats is not None:
+        await lab.nats.kill9()
+        await lab.nats.start()
+
+
+async def _postgres_restarted(_: World, lab: Lab, _seconds: float) -> None:
+    if lab.postgres is not None:
+        await lab.postgres.stop()
+        await lab.postgres.start()
+
+
+async def _leader_killed(_: World, lab: Lab, _seconds: float) -> None:
+    for process in lab.controllers:
+        try:
+            metrics = (await lab.ask(process, "metrics")).text
+        except (OSError, httpx.HTTPError):  # it has ended, or is busy with its own recovery
+            continue
+        if any(line.endswith("programming_leader 1.0") for line in metrics.splitlines()):
+            await _kill(process)
+            return
+    raise ValueError("no controller says that it leads")
+
+
+async def _kill(process: Process) -> None:
+    await process.kill9()
+    await process.start(timeout=60)
+
+
+FAULTS: Final[dict[str, Break]] = {
+    "gateway-stopped": _gateway_stopped,
+    "gateway-killed": _gateway_killed,
+    "nats-restarted": _nats_restarted,
+    "postgres-restarted": _postgres_restarted,
+    "leader-killed": _leader_killed,
+}
+
+
+async def measure(world: World, vpc: Vpc, name: str, rate: float, seconds: float) -> Fault:
+    """Churn from before the fault until after it; then look until all is right, or for a minute.
+
+    Raises ValueError for a platform that is not this run's own.
+    """
+    if world.platform.lab is None:
+        raise ValueError("faults are for a platform of one's own: leave --attach out")
+    churning = Churning(world, vpc, rate)
+    churn = asyncio.create_task(churning.run(seconds + 2 * _BEFORE_S))
+    try:
+        await asyncio.sleep(_BEFORE_S)
+        await FAULTS[name](world, world.platform.lab, seconds)
+        repaired = time.monotonic()
+        await churn
+    finally:
+        churn.cancel()
+    await world.tenant.delete_many(list(churning.outcome.alive))
+    wrong = await _settled(world, vpc)
+    return Fault(
+        converged_s=None if wrong else round(time.monotonic() - repaired, 2),
+        lost=churning.outcome.lost,
+        wrong=wrong,
+    )
+
+
+async def _settled(world: World, vpc: Vpc) -> int:
+    """What is wrong still when nothing is, or a minute is over."""
+    deadline = time.monotonic() + _CONVERGE_S
+    while True:
+        wrong = await _wrong(world, vpc)
+        if not wrong or time.monotonic() > deadline:
+            return wrong
+        await asyncio.sleep(_LOOK_S)
+
+
+async def _wrong(world: World, vpc: Vpc) -> int:
+    """What differs from the database now; everything, if somebody does not answer."""
+    try:
+        routes = await truth.snapshot(world.buses[Role.GATEWAY], vpc.vni)
+        wrong = await world.tenant.building()
+        for gateway in world.gateways:
+            served = await truth.answers(gateway, vpc.vni, routes["ip"])
+            same = (served.vteps == routes["vtep"]) & (served.macs == routes["mac"]).all(axis=1)
+            wrong += int(np.count_nonzero(~same))
+            shown = await gateway.show()
+            tables = {view.vni: view.routes for view in shown.vpcs} if shown else {}
+            wrong += abs(tables.get(vpc.vni, 0) - len(routes))
+    except BusError:
+        return 1
+    return wrong + sum(truth.disagreeing(host, vpc.vni, routes) for host in world.hosts)
