@@ -34,7 +34,9 @@ def compile_vswitch(folder: Path, changes: dict[str, str]) -> Path:
         header = header.replace(before, after)
     (shared / "ach_layout.h").write_text(header)
     for source in own.iterdir() if "__u8 kind;" in header else ():
-        source.write_text(source.read_text().replace("key->proto", "key->kind"))
+        text = source.read_text()
+        if "ach_session_key" in text:
+            source.write_text(text.replace("key->proto", "key->kind"))
     includes = [f"-I{shared}", f"-I{ROOT / 'build/bpf'}"]
     options = ["-O2", "-g", "-target", "bpf", "-mcpu=v3", "-D__TARGET_ARCH_x86", *includes]
     command = ["clang-16", *options, "-Wno-missing-declarations", "-c", str(own / "vswitch.bpf.c")]
