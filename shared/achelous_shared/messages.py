@@ -349,8 +349,8 @@ class DropView(Value, frozen=True, kw_only=True):
     vnic_id: UUID | None
     """The vNIC that the drop was counted for; None: the host's, or a vNIC's that is gone."""
     reason: str
-    rule: str | None
-    """The rule that denied it; None: no rule matched, or the reason is no rule's."""
+    rule: UUID | None
+    """The rule that denied it; None: none matched, the reason is no rule's, or it is gone."""
     direction: str
     """guest (it came from the guest) or underlay."""
     length: int

@@ -232,8 +232,8 @@ struct ach_drop_sample {
     __u32 slot;       /* of the vNIC that the drop was counted for; 0: the host */
     __u32 generation; /* of that slot */
     __u32 reason;     /* enum ach_drop */
-    __u32 rule_set;   /* of acl, if a rule of it decided; else 0 */
-    __u32 rule;       /* its place in the set */
+    __u32 rule_set;   /* of acl_sets, if security groups denied it; else 0 */
+    __u32 rule;       /* the place in it of the rule that did; 0xffff: none matched */
     __u32 length;     /* of the frame */
     __u16 kept;       /* bytes of `frame` */
     __u16 underlay;   /* 1: the frame came from the underlay, outer headers included */

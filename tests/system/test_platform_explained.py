@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 from platform_world import Net
 
+from achelous_lab.api import Rule
 from achelous_lab.platform import Lab, Size
 from achelous_lab.waiting import wait_until
 
@@ -41,6 +42,22 @@ async def test_a_denied_packet_is_shown_with_its_vnic_and_headers(net: Net) -> N
     assert found[0]["vnic_id"] == vnic
     assert found[0]["direction"] == "underlay"
     assert f"icmp {a.guest.ip} > {b.guest.ip} type 8" in str(found[0]["summary"])
+
+
+async def test_the_rule_that_denied_is_named(net: Net) -> None:
+    deny = Rule("ingress", "icmp", remote="0.0.0.0/0", action="deny", priority=10)
+    closed = await net.tenant.security_group(net.vpc, "closed", deny, Rule())
+    [a] = await net.run(0)
+    [b] = await net.run(1, groups=[closed])
+    rules = (await net.tenant.api.get(f"/security-groups/{closed['id']}/rules"))["items"]
+    [denying] = [rule["id"] for rule in rules if rule["action"] == "deny"]
+
+    async def named() -> bool:
+        await a.guest.ping(b.guest, count=1)
+        reply = await net.lab.api.get(f"/hosts/{b.host.id}/drops", vnic_id=b.vnics[0]["id"])
+        return any(sample["rule"] == denying for sample in reply["samples"])
+
+    await wait_until(named, "a sample that names the rule")
 
 
 async def test_the_flow_that_moves_most_is_on_top(net: Net) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Mapping
 from typing import Any, Final
 from uuid import UUID
 
@@ -16,8 +17,10 @@ from achelous_shared.messages import (
     encode,
 )
 from achelous_vswitch.agent_state import AgentState
+from achelous_vswitch.classifier import Rules
 from achelous_vswitch.dataplane import Array
 from achelous_vswitch.frames import summary
+from achelous_vswitch.rule_book import rule_ids
 
 _READ: Final = 4096
 _MAX_REPLY: Final = 1000
@@ -109,8 +112,9 @@ class DropWatch:
         owner = request.vnic_id.bytes if request.vnic_id else None
         numbers, missed = self.samples.after(request.after, limit, owner)
         more = len(numbers) == limit and request.after >= 0
+        sets = self._rule_sets() if numbers else {}
         return DropsReply(
-            samples=tuple(self._view(number) for number in numbers),
+            samples=tuple(self._view(number, sets) for number in numbers),
             next=numbers[-1] if more else self.samples.count,
             more=more,
             missed=missed,
@@ -139,8 +143,19 @@ class DropWatch:
             if device in wanted
         }
 
-    def _view(self, number: int) -> DropView:
+    def _rule_sets(self) -> dict[int, Rules]:
+        """The rule sets that ports run now, by id."""
+        ports, found = self._state.applier.ports, {}
+        for port in ports.bound.values() if ports else ():
+            entry = self._state.dataplane.ports[port.slot]
+            found[int(entry["acl_in"])] = port.config.rules_in
+            found[int(entry["acl_out"])] = port.config.rules_out
+        return found
+
+    def _view(self, number: int, sets: Mapping[int, Rules]) -> DropView:
         sample, owner = self.samples[number]
+        rules = sets.get(int(sample["rule_set"]))
+        [rule] = rule_ids(rules, [int(sample["rule"])]) if rules else [None]
         frame = sample["frame"][: int(sample["kept"])].tobytes()
         reasons, reason = self._state.dataplane.drop_reasons, int(sample["reason"])
         return DropView(
@@ -148,7 +163,7 @@ class DropWatch:
             at=time.time() - (time.monotonic_ns() - int(sample["at_ns"])) / 1e9,
             vnic_id=None if owner == _NOBODY else UUID(bytes=owner),
             reason=reasons[reason] if reason < len(reasons) else f"reason {reason}",
-            rule=None,
+            rule=rule,
             direction="underlay" if sample["underlay"] else "guest",
             length=int(sample["length"]),
             summary=summary(frame),

@@ -4,6 +4,7 @@
 #define VSWITCH_SAMPLE_H
 
 #include "maps.h"
+#include "scratch.h"
 
 #define SAMPLE_WINDOW_NS 100000000ull
 
@@ -28,6 +29,14 @@ static __always_inline bool sample_allowed(struct ach_port_counters *counted, __
     return counted->samples_in_window++ < config->samples_per_window;
 }
 
+/* The rule that denied, as the last question on this CPU left it. */
+static __always_inline void sample_rule(struct ach_drop_sample *sample, __u32 reason) {
+    struct packet_scratch *kept = packet_scratch();
+    bool denied = reason == ACH_DROP_ACL_EGRESS || reason == ACH_DROP_ACL_INGRESS;
+    sample->rule_set = denied && kept ? kept->query.set : 0;
+    sample->rule = denied && kept ? kept->query.rule : ACL_NO_RULE;
+}
+
 /* A function of its own: the programs' stacks are nearly full, and drops are no hot path. */
 static __noinline int sample_drop(struct __sk_buff *skb, __u32 slot, __u32 reason) {
     const struct ach_vswitch_config *config = vswitch_config();
@@ -47,8 +56,7 @@ static __noinline int sample_drop(struct __sk_buff *skb, __u32 slot, __u32 reaso
     sample->slot = slot;
     sample->generation = port ? port->generation : 0;
     sample->reason = reason;
-    sample->rule_set = 0;
-    sample->rule = 0;
+    sample_rule(sample, reason);
     sample->length = skb->len;
     sample->underlay = skb->ifindex == config->underlay_ifindex;
     sample->reserved = 0;

@@ -1,7 +1,7 @@
 """Dropped packets are sampled: which, why, for whom; limited, and what is left out is counted."""
 
 import pytest
-from packets.datapath import Datapath
+from packets.datapath import Datapath, Rule
 from packets.frames import frame, guest, udp
 
 pytestmark = pytest.mark.kernel
@@ -64,3 +64,23 @@ def test_a_full_ring_loses_samples_and_says_so(datapath: Datapath) -> None:
     lost = datapath.table("counters").per_cpu_lookup(me.slot)["samples_lost"].sum()
     assert lost > 0
     assert len(datapath.samples()) + lost == 1000
+
+
+UDP = 17
+DENIED = [  # (the sender's rules, the place of the one that denies)
+    ((Rule(), Rule(proto=UDP, allow=False, priority=10)), 0),
+    ((Rule(priority=5, proto=6), Rule(proto=UDP, allow=False, priority=10), Rule()), 1),
+    ((Rule(proto=6),), 0xFFFF),
+]
+
+
+@pytest.mark.parametrize(("rules", "place"), DENIED, ids=["first", "second", "none matched"])
+def test_a_sample_names_the_rule_that_denied(
+    datapath: Datapath, rules: tuple[Rule, ...], place: int
+) -> None:
+    me = datapath.port(ME.ip, allow_out=rules)
+    assert datapath.send(me, frame(ME, PEER.ip, udp())).dropped == "1:ACL_EGRESS"
+
+    [sample] = datapath.samples()
+    assert sample["rule_set"] == datapath.table("ports").mmap()[me.slot]["acl_out"]
+    assert sample["rule"] == place
