@@ -41,6 +41,9 @@ static __always_inline bool may_go(const struct reclaim *reclaim, __u8 proto,
     __s64 idle = reclaim->now - session->last_seen_ns;
     if (session_is_half_open(proto, session->flags) && idle > (__s64)HANDSHAKE_NS)
         return true;
+    /* Its last packets may still be on their way, but a new connection's are worth more. */
+    if (proto == IPPROTO_TCP && session_state(proto, session->flags) == ACH_STATE_TCP_CLOSED)
+        return true;
     return session_is_idle(proto, session, reclaim->now, reclaim->config);
 }
 

@@ -118,6 +118,17 @@ def test_in_a_full_table_half_open_sessions_give_way_to_new_ones(
     assert (hosts.sessions()["flags"] == REPLIED_AND_ESTABLISHED).sum() == 9
 
 
+def test_at_its_limit_connections_that_are_closed_give_way_at_once(hosts: Datapath) -> None:
+    """A server that is asked often has more connections behind it than it may have open."""
+    a, _ = hosts.ports
+    hosts.configure(session_limit=5)
+    for sport in range(2000, 2050):
+        connect(hosts, a, sport)
+        assert arrive(hosts, a, tcp("FA", 80, sport)).dropped is None
+        assert hosts.send(a, frame(A, FAR.ip, tcp("FA", sport=sport))).dropped is None
+    assert open_sessions(hosts, a) == [5, 0]
+
+
 def test_no_established_session_gives_way(hosts: Datapath) -> None:
     a, b = hosts.ports
     for number in range(SIZE):
