@@ -49,15 +49,20 @@ static __always_inline __u64 acl_below(__u64 a, __u64 b) {
     return ((~a & b) | ((~a | b) & (a - b))) >> 63;
 }
 
-/* The last of `count` starts at word `at` that is not above the service. */
-__noinline __u32 acl_service_interval(__u32 at, __u32 count, __u32 service) {
+/* The last of `count` words, ascending from word `at` on, that is not above the value; 0 if none
+ * is. `most`: a power of two that `count` does not exceed. */
+static __always_inline __u32 acl_last(__u32 at, __u32 count, __u32 most, __u32 value) {
     __u32 found = 0;
-    for (__u32 step = ACL_INTERVALS / 2; step; step >>= 1) {
+    for (__u32 step = most / 2; step; step >>= 1) {
         __u32 probe = found + step;
-        __u64 fits = acl_below(probe, count) & (acl_below(service, acl_word(at + probe)) ^ 1);
+        __u64 fits = acl_below(probe, count) & (acl_below(value, acl_word(at + probe)) ^ 1);
         found += step & -fits;
     }
     return found;
+}
+
+__noinline __u32 acl_service_interval(__u32 at, __u32 count, __u32 service) {
+    return acl_last(at, count, ACL_INTERVALS, service);
 }
 
 static __always_inline __u64 acl_half(const __u8 *ip, int half) {
@@ -82,12 +87,7 @@ __noinline __u32 acl_prefix_interval(__u32 at, __u32 count, const struct acl_que
 
 /* The row of an identity, listed or not. */
 __noinline __u32 acl_identity_row(__u32 at, __u32 count, __u32 identity) {
-    __u32 found = 0;
-    for (__u32 step = ACL_IDENTITIES / 2; step; step >>= 1) {
-        __u32 probe = found + step;
-        __u64 fits = acl_below(probe, count) & (acl_below(identity, acl_word(at + probe)) ^ 1);
-        found += step & -fits;
-    }
+    __u32 found = acl_last(at, count, ACL_IDENTITIES, identity);
     return count && acl_word(at + found) == identity ? ACL_LISTED + found : ACL_OTHERS;
 }
 
