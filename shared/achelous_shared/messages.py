@@ -62,6 +62,14 @@ def decode(data: bytes, kind: type[M]) -> M:
         raise BadMessage(f"no {kind.__name__}: {error}") from error
 
 
+def decode_or_default(data: bytes, kind: type[M]) -> M:
+    """The message in ``data``; garbage stands for one with the defaults of all fields."""
+    try:
+        return decode(data, kind)
+    except BadMessage:
+        return kind()
+
+
 # ---- routes ------------------------------------------------------------------------------------
 
 

@@ -9,11 +9,10 @@ from uuid import UUID
 import numpy as np
 
 from achelous_shared.messages import (
-    BadMessage,
     DropsReply,
     DropsRequest,
     DropView,
-    decode,
+    decode_or_default,
     encode,
 )
 from achelous_vswitch.agent_state import AgentState
@@ -99,12 +98,8 @@ class DropWatch:
 
     async def answer(self, data: bytes) -> bytes:
         """The reply to a request; one that is garbage gets the default's."""
-        try:
-            request = decode(data, DropsRequest)
-        except BadMessage:
-            request = DropsRequest()
         self.take(self._state.dataplane.samples.read(_READ))
-        return encode(self.reply(request))
+        return encode(self.reply(decode_or_default(data, DropsRequest)))
 
     def reply(self, request: DropsRequest) -> DropsReply:
         """The samples that are asked for, and the counts."""

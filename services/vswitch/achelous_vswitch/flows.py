@@ -7,11 +7,10 @@ from typing import Any, Final
 import numpy as np
 
 from achelous_shared.messages import (
-    BadMessage,
     FlowsReply,
     FlowsRequest,
     FlowView,
-    decode,
+    decode_or_default,
     encode,
 )
 from achelous_vswitch.dataplane import Array, Table
@@ -30,11 +29,7 @@ class FlowMeter:
 
     async def answer(self, data: bytes) -> bytes:
         """The reply to a request; one that is garbage gets the default's."""
-        try:
-            request = decode(data, FlowsRequest)
-        except BadMessage:
-            request = FlowsRequest()
-        return encode(await self.measure(request))
+        return encode(await self.measure(decode_or_default(data, FlowsRequest)))
 
     async def measure(self, request: FlowsRequest) -> FlowsReply:
         """The top sessions over the time that is asked for, between 0.1 and 10 s."""

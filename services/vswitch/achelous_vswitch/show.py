@@ -9,14 +9,13 @@ from uuid import UUID
 import numpy as np
 
 from achelous_shared.messages import (
-    BadMessage,
     FcView,
     GatewayView,
     PortView,
     SessionView,
     ShowRequest,
     VswitchShow,
-    decode,
+    decode_or_default,
     encode,
 )
 from achelous_shared.names import port_ifname
@@ -43,11 +42,7 @@ class Shower:
 
     async def answer(self, data: bytes) -> bytes:
         """The reply to a request; one that is garbage gets the default's."""
-        try:
-            limit = decode(data, ShowRequest).limit
-        except BadMessage:
-            limit = ShowRequest().limit
-        return encode(self.show(max(1, limit)))
+        return encode(self.show(max(1, decode_or_default(data, ShowRequest).limit)))
 
     def show(self, limit: int) -> VswitchShow:
         """The tables, at most ``limit`` rows of each."""
