@@ -1,4 +1,4 @@
-"""A failed test leaves the logs of the services that it ran: build/test-logs/<test>/."""
+"""A tenant's network; the logs of a failed test's services go to build/test-logs/<test>/."""
 
 import re
 import shutil
@@ -6,11 +6,19 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from platform_world import Net
 
+from achelous_lab.platform import Lab
 from achelous_lab.rundir import RunDir
 
 LOGS = Path(__file__).parents[2] / "build/test-logs"
 _TAIL_LINES = 15
+
+
+@pytest.fixture
+async def net(lab: Lab) -> Net:
+    """A tenant's network on the lab of the test's module, nothing in it yet."""
+    return await Net.create(lab)
 
 
 @pytest.hookimpl(wrapper=True)

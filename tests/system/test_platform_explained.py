@@ -19,12 +19,6 @@ async def lab() -> AsyncIterator[Lab]:
         yield lab
 
 
-@pytest.fixture
-async def net(lab: Lab) -> Net:
-    """A tenant's network, nothing in it yet."""
-    return await Net.create(lab)
-
-
 async def test_a_denied_packet_is_shown_with_its_vnic_and_headers(net: Net) -> None:
     [a] = await net.run(0)
     [b] = await net.run(1, groups=[])

@@ -19,12 +19,6 @@ async def lab() -> AsyncIterator[Lab]:
         yield lab
 
 
-@pytest.fixture
-async def net(lab: Lab) -> Net:
-    """A tenant's network, nothing in it yet."""
-    return await Net.create(lab)
-
-
 async def join(net: Net, instance: Instance, *groups: Object) -> None:
     """Put an instance's vNIC into these groups and no others."""
     vnics = (await net.tenant.api.get(f"/instances/{instance.id}"))["vnics"]

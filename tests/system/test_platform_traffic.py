@@ -23,12 +23,6 @@ async def lab() -> AsyncIterator[Lab]:
         yield lab
 
 
-@pytest.fixture
-async def net(lab: Lab) -> Net:
-    """A tenant's network, nothing in it yet."""
-    return await Net.create(lab)
-
-
 @pytest.mark.parametrize("hosts", [(0, 1), (0, 0)], ids=["across hosts", "on one host"])
 async def test_ping_curl_and_iperf_get_through(net: Net, hosts: tuple[int, int]) -> None:
     a, b = await net.run(*hosts)
