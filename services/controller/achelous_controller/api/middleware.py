@@ -103,9 +103,8 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         announced = Headers(scope=scope).get("content-length", "0")
-        too_large = HTTPException(413, f"the body has more than {MAX_BODY_BYTES} bytes")
         if not announced.isdigit() or int(announced) > MAX_BODY_BYTES:
-            raise too_large
+            raise _too_large()
         size = 0
 
         async def counted() -> Message:
@@ -113,10 +112,14 @@ class BodyLimit:
             message = await receive()
             size += len(message.get("body", b""))
             if size > MAX_BODY_BYTES:
-                raise too_large
+                raise _too_large()
             return message
 
         await self._app(scope, counted, send)
+
+
+def _too_large() -> HTTPException:
+    return HTTPException(413, f"the body has more than {MAX_BODY_BYTES} bytes")
 
 
 class Authentication:
@@ -146,4 +149,5 @@ class Authentication:
 
     async def _ask(self, tokens: Sequence[str]) -> list[Principal | None]:
         async with self._database.glance() as connection:
-            return await projects.principals(connection, tokens)
+            holders = await projects.principals(connection, set(tokens))
+        return [holders.get(token) for token in tokens]

@@ -40,6 +40,7 @@ def create_engine(dsn: str) -> AsyncEngine:
         pool_size=16,
         max_overflow=16,
         pool_timeout=5,
+        pool_use_lifo=True,  # the connection that was used last knows the statements already
         connect_args={
             "server_settings": _SERVER_SETTINGS,
             "timeout": 5,
