@@ -1,48 +1,14 @@
-"""Instances on their way to ACTIVE, or out: what the leader looks after."""
+"""The leader's set of pending instances."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 from uuid import UUID
 
 from achelous_controller.domain.instance_state import InstanceState
+from achelous_controller.domain.pending import Pending
 
 K = TypeVar("K")
-
-
-class PendingVnic(NamedTuple):
-    """A vNIC, and the revision of its VPC that every live gateway must have."""
-
-    id: UUID
-    vni: int
-    revision: int
-
-
-@dataclass(slots=True)
-class Pending:
-    """An instance that is not ACTIVE. Times are Unix seconds.
-
-    The last two fields are the leader's notes: since when host and gateways are done.
-    """
-
-    id: UUID
-    state: InstanceState
-    host_id: UUID
-    host_revision: int
-    vnics: tuple[PendingVnic, ...]
-    accepted_at: float
-    committed_at: float | None
-    published_at: float | None
-    reason: str | None = None
-    """What it was last said to wait for."""
-
-    gateways_applied_at: float | None = None
-    host_applied_at: float | None = None
-
-    @property
-    def stage(self) -> tuple[InstanceState, int]:
-        """What tells this change of the instance from its next."""
-        return self.state, self.host_revision
 
 
 @dataclass(slots=True)

@@ -9,10 +9,11 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from achelous_controller.domain.pending import Pending
 from achelous_controller.programming import outbox, records
 from achelous_controller.programming.metrics import Metrics
 from achelous_controller.programming.observer import Observer
-from achelous_controller.programming.pending import Pending, PendingSet
+from achelous_controller.programming.pending import PendingSet
 from achelous_controller.programming.plan import Observed, Plan, plan
 from achelous_controller.programming.sql import autocommit
 
@@ -82,9 +83,17 @@ class Progress:
             for some in _batches(load):
                 for instance in await records.load_pending(connection, some):
                     self.pending.put(instance)
-            self._metrics.outbox.set(await outbox.depth(connection))
+            depth = await outbox.depth(connection)
+        self._metrics.outbox.set(depth)
+        if not depth:
+            self._all_published()
         self._metrics.count_pending(self.pending)
         await self._advance(list(self.pending))
+
+    def _all_published(self) -> None:
+        """The outbox is empty: what was read before that was published, by whoever led then."""
+        for instance in self.pending:
+            instance.published_at = instance.published_at or time.time()
 
     async def _advance(self, instances: Sequence[Pending]) -> None:
         if not instances:
