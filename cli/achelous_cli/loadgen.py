@@ -59,6 +59,10 @@ Nats = Annotated[
 Largest = Annotated[
     int | None, typer.Option(min=10, metavar="N", help="No VPC of more than N instances.")
 ]
+Rate = Annotated[
+    float | None, typer.Option(min=0.1, metavar="N", help="Changes a second of churn.")
+]
+Seconds = Annotated[float | None, typer.Option(min=1.0, metavar="S", help="How long churn lasts.")]
 
 
 def group() -> typer.Typer:
@@ -77,6 +81,8 @@ def _command(name: str) -> Callable[..., None]:
         as_json: Json = None,
         html: Html = None,
         largest: Largest = None,
+        rate: Rate = None,
+        seconds: Seconds = None,
         attach: Attach = False,
         nats: Nats = None,
     ) -> None:
@@ -85,6 +91,7 @@ def _command(name: str) -> Callable[..., None]:
         sizes = options.QUICK if quick else options.Sizes()
         if largest is not None:
             sizes = options.no_larger(sizes, largest)
+        sizes = options.with_churn(sizes, rate, seconds)
         names = tuple(run.SCENARIOS) if name == "full" else (name,)
         wanted = options.Options(names, sizes, json=as_json, html=html)
         if attach:

@@ -17,7 +17,7 @@ from achelous_shared.bus_roles import Role
 
 _GATEWAY_VTEPS: Final = IPv4Address("198.19.255.0")
 _ROUTE_CAPACITY: Final = 2_000_000
-_CONNECTIONS: Final = 64
+_CONNECTIONS: Final = 256
 
 
 @dataclass(slots=True)

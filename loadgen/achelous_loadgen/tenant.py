@@ -20,6 +20,7 @@ from achelous_shared.routes import ip_bytes, mac_bytes
 MAX_BATCH: Final = 20_000
 _QUOTA: Final = 10_000_000
 _AT_ONCE: Final = 16
+_GONE_S: Final = 0.02
 
 
 class Vnic(msgspec.Struct):
@@ -57,14 +58,10 @@ class Vpc:
     load_s: float = 0.0
     """Seconds that the API took to accept them."""
 
-    def body(self, place: Place, name: str) -> Object:
-        """Of a new container on that host."""
-        return {
-            "name": name,
-            "kind": "container",
-            "host_id": str(place.id),
-            "vnics": [{"subnet_id": self.subnet_id}],
-        }
+    def body(self, place: Place, name: str, ip: str | None = None) -> Object:
+        """Of a new container on that host; without ``ip`` it gets a free address."""
+        vnic = {"subnet_id": self.subnet_id} | ({"ip": ip} if ip else {})
+        return {"name": name, "kind": "container", "host_id": str(place.id), "vnics": [vnic]}
 
     def targets(self, created: Sequence[Created], vteps: Sequence[IPv4Address | None]) -> Targets:
         """Where each of them shall be found; None: nowhere."""
@@ -100,9 +97,9 @@ class Tenant:
         self.vpcs.append(vpc)
         return vpc
 
-    async def create(self, vpc: Vpc, place: Place, name: str) -> Created:
+    async def create(self, vpc: Vpc, place: Place, name: str, ip: str | None = None) -> Created:
         """One instance on a host."""
-        body = msgspec.json.encode(vpc.body(place, name))
+        body = msgspec.json.encode(vpc.body(place, name, ip))
         return _single.decode((await self.http.call("POST", "/instances", body)).body)
 
     async def create_many(
@@ -120,6 +117,20 @@ class Tenant:
     async def delete(self, created: Created) -> None:
         """Ask for one's end; gone already is as good."""
         await self.http.call("DELETE", f"/instances/{created.id}")
+
+    async def until_gone(self, created: Created, timeout: float) -> None:
+        """Until it is no more, and its address free. Raises TimeoutError."""
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                await self.http.get(f"/instances/{created.id}")
+            except ApiRefused as refused:
+                if refused.status != 404:
+                    raise
+                return
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"instance {created.id} is not gone after {timeout:g} s")
+            await asyncio.sleep(_GONE_S)
 
     async def delete_many(self, created: Sequence[Created]) -> None:
         """Ask for the end of all."""

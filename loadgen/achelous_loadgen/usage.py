@@ -1,4 +1,4 @@
-"""What the processes of the platform take: memory and CPU, sampled each second."""
+"""What the processes of the platform take: memory and CPU, sampled now and then."""
 
 import asyncio
 import time
@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 import psutil
 
-_EVERY_S: Final = 1.0
+_EVERY_S: Final = 3.0
 
 
 class Use(msgspec.Struct):
@@ -42,7 +42,8 @@ class Usage:
             use = self.services.setdefault(name, Use())
             spent = self._seconds.setdefault(name, {})
             try:
-                family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+                process = psutil.Process(pid)
+                family = [process, *process.children(recursive=True)]
                 use.rss_mb = round(sum(_resident(member) for member in family) / 1e6, 1)
                 for member in family:
                     times = member.cpu_times()

@@ -25,6 +25,7 @@ from achelous_vswitch.gateways import Gateways
 
 _VTEPS: Final = IPv4Address("198.19.0.0")
 _CAPACITY: Final = 1_000
+_CHURNED: Final = 200
 _AT_ONCE: Final = 16
 
 
@@ -44,8 +45,7 @@ class World:
     stack: AsyncExitStack
     netns: NetNs
     hosts: list[SimulatedHost] = field(default_factory=list)
-    idle_places: list[Place] = field(default_factory=list)
-    """Parked hosts, in the order in which they fill."""
+    _churned: list[Place] = field(default_factory=list)
     _numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
     _made: list[str] = field(default_factory=list)
 
@@ -67,11 +67,20 @@ class World:
         self.hosts += added
         return added
 
-    async def park_hosts(self, instances: int) -> None:
-        """Room for so many more instances on hosts that only report."""
-        places = await self._places(-(-instances // _CAPACITY))
+    async def park_hosts(self, instances: int) -> list[Place]:
+        """New hosts that only report, with room for so many instances."""
+        return await self._park(-(-instances // _CAPACITY))
+
+    async def churned_hosts(self) -> list[Place]:
+        """Hosts that only report and have nothing but what churn puts there; always the same."""
+        if not self._churned:
+            self._churned += await self._park(_CHURNED)
+        return self._churned
+
+    async def _park(self, count: int) -> list[Place]:
+        places = await self._places(count)
         self.parked.add(places)
-        self.idle_places += places
+        return places
 
     async def clean_up(self) -> None:
         """Take the hosts away again, of a platform that goes on."""

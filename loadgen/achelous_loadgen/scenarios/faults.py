@@ -88,7 +88,7 @@ async def measure(world: World, vpc: Vpc, name: str, rate: float, seconds: float
     """
     if world.platform.lab is None:
         raise ValueError("faults are for a platform of one's own: leave --attach out")
-    churning = Churning(world, vpc, rate)
+    churning = Churning(world, vpc, rate, await world.churned_hosts())
     churn = asyncio.create_task(churning.run(seconds + 2 * _BEFORE_S))
     try:
         await asyncio.sleep(_BEFORE_S)
@@ -97,7 +97,7 @@ async def measure(world: World, vpc: Vpc, name: str, rate: float, seconds: float
         await churn
     finally:
         churn.cancel()
-    await world.tenant.delete_many(list(churning.outcome.alive))
+    await world.tenant.delete_many([one.created for one in churning.outcome.alive])
     wrong = await _settled(world, vpc)
     return Fault(
         converged_s=None if wrong else round(time.monotonic() - repaired, 2),
