@@ -1,5 +1,6 @@
 """The platform under load: one of its own, or one that runs already."""
 
+import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -39,8 +40,8 @@ class Platform:
     own: list[OwnGateway] = field(default_factory=list)
 
     def pids(self) -> dict[str, int]:
-        """Of the services that run here."""
-        found: dict[str, int] = {}
+        """Of the services that run here, and of this process, which has the simulated hosts."""
+        found = {"loadgen": os.getpid()}
         if self.lab is None:
             return found
         named = [(process.name, process) for process in self.lab.controllers]

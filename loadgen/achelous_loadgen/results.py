@@ -48,6 +48,8 @@ class Churn(msgspec.Struct, frozen=True, kw_only=True):
     not_started: int
     moves: int
     move_p99_ms: float | None
+    cpu_ms_per_change: dict[str, float]
+    """Of each service, the load generator with its simulated hosts among them."""
 
 
 class Gateway(msgspec.Struct, frozen=True, kw_only=True):

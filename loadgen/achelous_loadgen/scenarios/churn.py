@@ -150,9 +150,9 @@ class Churning:
 async def measure(world: World, vpc: Vpc, rate: float, seconds: float) -> Churn:
     """Churn for so long, then take away what is left of it."""
     churning = Churning(world, vpc, rate, await world.churned_hosts())
-    begun = time.perf_counter()
+    before, begun = world.usage.cpu_seconds(), time.perf_counter()
     await churning.run(seconds)
-    took = time.perf_counter() - begun
+    took, after = time.perf_counter() - begun, world.usage.cpu_seconds()
     outcome = churning.outcome
     await world.tenant.delete_many([one.created for one in outcome.alive])
     if not outcome.seconds:
@@ -170,6 +170,10 @@ async def measure(world: World, vpc: Vpc, rate: float, seconds: float) -> Churn:
         not_started=int(seconds * rate) - outcome.started,
         moves=len(outcome.moves),
         move_p99_ms=_milliseconds(outcome.moves, 99)[0] if outcome.moves else None,
+        cpu_ms_per_change={
+            name: round((spent - before.get(name, 0.0)) * 1e3 / len(outcome.seconds), 3)
+            for name, spent in after.items()
+        },
     )
 
 
