@@ -1,5 +1,6 @@
 """The platform under load: one of its own, or one that runs already."""
 
+import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,10 +15,12 @@ from achelous_lab.platform import Lab, Size
 from achelous_lab.process import Process
 from achelous_loadgen.http import Http
 from achelous_loadgen.options import Attach
+from achelous_shared.bus import Bus
 from achelous_shared.bus_roles import Role
 
 _GATEWAY_VTEPS: Final = IPv4Address("198.19.255.0")
 _ROUTE_CAPACITY: Final = 2_000_000
+_BUS_S: Final = 10.0
 _CONNECTIONS: Final = 256
 
 
@@ -72,11 +75,23 @@ async def own_platform(gateways: int = 2, controllers: int = 2) -> AsyncIterator
 async def attached(attach: Attach) -> AsyncIterator[Platform]:
     """The platform that runs, with its gateways."""
     async with Http(lambda: [attach.url], attach.token, _CONNECTIONS) as http:
+        if await http.outside("/openapi.json") is None:
+            raise ValueError(f"no API answers at {attach.url}")
+        await _check_bus(attach.nats_url)
         page = await http.get("/gateways?limit=1000")
         gateways = [UUID(gateway["id"]) for gateway in page["items"]]
         if not gateways:
             raise ValueError(f"{attach.url} has no gateway: nothing could be programmed")
         yield Platform(http, lambda _: attach.nats_url, gateways)
+
+
+async def _check_bus(url: str) -> None:
+    try:
+        async with asyncio.timeout(_BUS_S), Bus.connect(url, role=Role.OBSERVER, name="loadgen"):
+            return
+    except TimeoutError:
+        where = url.rpartition("@")[2]
+        raise ValueError(f"no bus at {where} lets this user in within {_BUS_S:g} s") from None
 
 
 def _urls(lab: Lab) -> list[str]:

@@ -83,6 +83,8 @@ class Tenant:
     project_id: str
     models: tuple[str, ...]
     """Programming models that the API offers for a VPC, `alm` first."""
+    others: int
+    """Instances that were not ACTIVE before."""
     vpcs: list[Vpc] = field(default_factory=list)
 
     async def vpc(self, name: str, model: str = "alm") -> Vpc:
@@ -154,9 +156,8 @@ class Tenant:
         return last
 
     async def building(self) -> int:
-        """Instances of the whole platform that are not what they shall become."""
-        states: dict[str, int] = (await self.http.get("/status"))["instances"]
-        return sum(count for state, count in states.items() if state != "ACTIVE")
+        """Instances that are not what they shall become, less those from before."""
+        return max(0, await _unsettled(self.http) - self.others)
 
     async def clean_up(self) -> None:
         """Delete all that was made. Raises ApiRefused if something does not go in a minute."""
@@ -194,7 +195,12 @@ async def make_tenant(http: Http) -> Tenant:
     quotas = dict.fromkeys(("vpcs", "subnets", "security_groups", "instances", "vnics"), _QUOTA)
     body = {"name": f"load-{secrets.token_hex(4)}", "quotas": quotas}
     project = await http.post("/projects", body)
-    return Tenant(http, project["id"], await _models(http))
+    return Tenant(http, project["id"], await _models(http), await _unsettled(http))
+
+
+async def _unsettled(http: Http) -> int:
+    states: dict[str, int] = (await http.get("/status"))["instances"]
+    return sum(count for state, count in states.items() if state != "ACTIVE")
 
 
 async def _models(http: Http) -> tuple[str, ...]:

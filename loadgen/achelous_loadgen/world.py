@@ -24,6 +24,8 @@ from achelous_shared.bus_roles import Role
 from achelous_vswitch.gateways import Gateways
 
 _VTEPS: Final = IPv4Address("198.19.0.0")
+_VTEPS_MAX: Final = 0xFF00
+"""Those above are for gateways."""
 _CAPACITY: Final = 1_000
 _CHURNED: Final = 200
 _AT_ONCE: Final = 16
@@ -47,6 +49,7 @@ class World:
     hosts: list[SimulatedHost] = field(default_factory=list)
     _churned: list[Place] = field(default_factory=list)
     _numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
+    """Of VTEPs."""
     _made: list[str] = field(default_factory=list)
 
     @property
@@ -82,6 +85,10 @@ class World:
         self.parked.add(places)
         return places
 
+    def count_from(self, number: int) -> None:
+        """Hosts get the VTEPs after this one."""
+        self._numbers = itertools.count(number + 1)
+
     async def clean_up(self) -> None:
         """Take the hosts away again, of a platform that goes on."""
         for host_id in self._made:
@@ -91,9 +98,8 @@ class World:
         limit = asyncio.Semaphore(_AT_ONCE)
 
         async def one() -> Place:
-            number = next(self._numbers)
-            vtep = _VTEPS + number
-            body = {"name": f"load-{number}", "vtep": str(vtep), "capacity": _CAPACITY}
+            vtep = _VTEPS + next(self._numbers)
+            body = {"name": f"load-{vtep}", "vtep": str(vtep), "capacity": _CAPACITY}
             async with limit:
                 made = await self.http.post("/hosts", body)
             self._made.append(made["id"])
@@ -121,6 +127,7 @@ async def world(options: Options) -> AsyncIterator[World]:
         tenant = await make_tenant(platform.http)
         usage = Usage(platform.pids)
         made = World(platform, buses, reports, clients, watch, parked, tenant, usage, stack, netns)
+        made.count_from(await _taken(platform.http))
         views = _Views(made.hosts)
         async with asyncio.TaskGroup() as tasks:
             background = [
@@ -133,14 +140,33 @@ async def world(options: Options) -> AsyncIterator[World]:
             try:
                 async with AsyncExitStack() as inner:
                     made.stack = inner
-                    await made.add_hosts(options.sizes.hosts)
-                    yield made
-                if options.attach:
-                    await tenant.clean_up()
-                    await made.clean_up()
+                    try:
+                        await made.add_hosts(options.sizes.hosts)
+                        yield made
+                    finally:
+                        if options.attach:  # while its hosts still answer
+                            await tenant.clean_up()
             finally:
-                for task in background:
-                    task.cancel()
+                try:
+                    if options.attach:
+                        await made.clean_up()
+                finally:
+                    for task in background:
+                        task.cancel()
+
+
+async def _taken(http: Http) -> int:
+    """The largest number of a VTEP in the range that a host has already."""
+    last, path = 0, "/hosts?limit=1000"
+    while True:
+        page = await http.get(path)
+        for host in page["items"]:
+            number = int(IPv4Address(host["vtep"])) - int(_VTEPS)
+            if 0 < number < _VTEPS_MAX:
+                last = max(last, number)
+        if page.get("next") is None:
+            return last
+        path = f"/hosts?limit=1000&cursor={page['next']}"
 
 
 def _bus(platform: Platform, inbox: Role) -> AbstractAsyncContextManager[Bus]:
