@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import cache
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -30,6 +31,8 @@ class Metrics:
 
     def __init__(self, app: ASGIApp, registry: CollectorRegistry) -> None:
         self._app = app
+        # one lookup in place of four; as bounded as the labels are
+        self._of = cache(self._children)
         self._requests = Counter(
             "http_requests_total",
             "Requests answered",
@@ -63,8 +66,15 @@ class Metrics:
         finally:
             # the template, or one word for all that is no route: what clients invent is no label
             route = getattr(scope.get("route"), "path", "none")
-            self._requests.labels(scope["method"], route, status).inc()
-            self._seconds.labels(scope["method"], route).observe(time.perf_counter() - started)
+            requests, seconds = self._of(scope["method"], route, status)
+            requests.inc()
+            seconds.observe(time.perf_counter() - started)
+
+    def _children(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
+        return (
+            self._requests.labels(method, route, status),
+            self._seconds.labels(method, route),
+        )
 
 
 class Problems:
