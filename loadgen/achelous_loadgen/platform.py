@@ -51,7 +51,7 @@ class Platform:
         named += [(gateway.process.name, gateway.process) for gateway in self.own]
         if self.lab.nats and self.lab.postgres:
             named += [("nats", self.lab.nats.process), ("postgres", self.lab.postgres.process)]
-        return {name: process.pid for name, process in named if process.running}
+        return found | {name: process.pid for name, process in named if process.running}
 
 
 @asynccontextmanager

@@ -132,6 +132,8 @@ class Results(msgspec.Struct, kw_only=True, omit_defaults=True):
     run: Run
     programming_time: dict[str, dict[str, Quantiles]] | None = None
     """By programming model and instances in the VPC."""
+    programming_time_stopped: dict[str, str] = {}
+    """By model, why it was not measured at larger sizes."""
     burst: Burst | None = None
     churn: Churn | None = None
     gateway: Gateway | None = None

@@ -8,7 +8,8 @@ import msgspec
 
 from achelous_loadgen.report import paper
 from achelous_loadgen.report.svg import Points, plot
-from achelous_loadgen.results import Learning, Quantiles, Results
+from achelous_loadgen.report.targets import targets
+from achelous_loadgen.results import Fault, Learning, Quantiles, Results
 
 _STYLE: Final = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
@@ -31,9 +32,10 @@ def render(found: Results) -> str:
         "<!doctype html><html lang=en><meta charset=utf-8><title>Achelous under load</title>",
         f"<style>{_STYLE}</style><h1>Achelous under load</h1>",
         _run(found),
+        _targets(found),
     ]
     if found.programming_time:
-        parts.append(_programming(found.programming_time))
+        parts.append(_programming(found.programming_time, found.programming_time_stopped))
     if found.learning:
         parts.append(_learning(found.learning, found.host_state_saved))
     for title, part in (
@@ -45,8 +47,8 @@ def render(found: Results) -> str:
     ):
         if part is not None:
             parts += [f"<h2>{title}</h2>", _facts(part)]
-    for name, fault in (found.faults or {}).items():
-        parts += [f"<h2>Fault: {escape(name)}</h2>", _facts(fault)]
+    if found.faults:
+        parts.append(_faults(found.faults))
     parts += [_services(found), f"<h2>What the simulation leaves out</h2><p>{_LEFT_OUT}</p>"]
     return "\n".join(parts) + "</html>\n"
 
@@ -61,7 +63,15 @@ def _run(found: Results) -> str:
     )
 
 
-def _programming(times: dict[str, dict[str, Quantiles]]) -> str:
+def _targets(found: Results) -> str:
+    rows = [
+        ("held" if target.held else "missed", target.name, target.reached, target.wanted)
+        for target in targets(found)
+    ]
+    return _table(("", "target", "reached", "wanted"), rows) if rows else ""
+
+
+def _programming(times: dict[str, dict[str, Quantiles]], stopped: dict[str, str]) -> str:
     lines: dict[str, Points] = {}
     for model, by_size in times.items():
         lines[f"{model}, here"] = [(float(n), one.p50_ms / 1e3) for n, one in by_size.items()]
@@ -77,6 +87,7 @@ def _programming(times: dict[str, dict[str, Quantiles]]) -> str:
         f"<h2>{title} (figure 10)</h2>"
         + plot(title, ("instances", "seconds"), lines, log_y=True)
         + _table(("model", "instances", "p50 ms", "p99 ms", "paper ms"), rows)
+        + "".join(f"<p>{escape(model)} {escape(why)}.</p>" for model, why in stopped.items())
     )
 
 
@@ -99,6 +110,20 @@ def _learning(learning: Learning, saved: float | None) -> str:
         + plot("Sizes of FCs", ("entries", "part of hosts"), lines, log_y=False)
         + _table(("", "here", "paper"), rows)
     )
+
+
+def _faults(faults: dict[str, Fault]) -> str:
+    rows = [
+        (
+            name,
+            "not in time" if fault.converged_s is None else f"{fault.converged_s:g}",
+            str(fault.lost),
+            str(fault.wrong),
+        )
+        for name, fault in faults.items()
+    ]
+    heads = ("during churn", "seconds until all was right", "lost", "wrong afterwards")
+    return "<h2>Faults</h2>" + _table(heads, rows)
 
 
 def _facts(part: msgspec.Struct) -> str:
