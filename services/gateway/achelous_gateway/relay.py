@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from achelous_gateway.settings import GatewaySettings
-from achelous_gateway.table import KEY, VALUE, Changes, Records
 from achelous_shared.bpf import (
     BpfMap,
     BpfObject,
@@ -26,6 +25,7 @@ from achelous_shared.bpf import (
     object_path,
 )
 from achelous_shared.messages import GatewayAddress
+from achelous_shared.route_following.table import KEY, VALUE, Changes, Records
 
 VTEP: Final = np.dtype([("vtep", ">u4")])
 """An underlay address."""
