@@ -9,13 +9,14 @@ from uuid import UUID
 import numpy as np
 from vswitch_memory import memory_dataplane
 
-from achelous_gateway.keeper import Keeper
-from achelous_gateway.plan import Delta
+from achelous_gateway.journal import RspJournal
 from achelous_gateway.relay import NoRelay
 from achelous_gateway.rsp_server import RspServer
 from achelous_gateway.stats import Stats
-from achelous_gateway.table import RouteTable
 from achelous_shared import rsp, rsp_changes
+from achelous_shared.route_following.keeper import Keeper
+from achelous_shared.route_following.plan import Delta
+from achelous_shared.route_following.table import RouteTable
 from achelous_shared.routes import ROUTE, RouteOp, Routes, ip_bytes
 from achelous_shared.rsp import Capability, Options
 from achelous_shared.rsp_changes import Changes
@@ -63,10 +64,10 @@ class TableGateway:
     def start(self) -> None:
         """From nothing, as after a restart with an empty data plane."""
         stats = Stats()
-        table = RouteTable(self.capacity)
-        self.keeper = Keeper(table, NoRelay(), stats, lambda _: None)
+        table, journal = RouteTable(self.capacity), RspJournal()
+        self.keeper = Keeper(table, NoRelay(), journal, stats, lambda _: None)
         self.server = RspServer(
-            table, self.keeper.stands, self.keeper.changes, stats, mtu=1500, whole=lambda: True
+            table, journal.stands, journal.changes, stats, mtu=1500, whole=lambda: True
         )
 
     def take(self, base: int, revision: int, table: Routes, vni: int = VNI) -> None:

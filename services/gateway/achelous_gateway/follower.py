@@ -6,8 +6,6 @@ from typing import Final
 
 import numpy as np
 
-from achelous_gateway.keeper import Keeper
-from achelous_gateway.plan import Delta, State, compare
 from achelous_gateway.relay import VTEP, Relay
 from achelous_gateway.standing import Standing
 from achelous_gateway.stats import Stats
@@ -21,6 +19,8 @@ from achelous_shared.messages import (
     RouteDelta,
 )
 from achelous_shared.names import VNI_MAX, VNI_MIN
+from achelous_shared.route_following.keeper import Keeper
+from achelous_shared.route_following.plan import Delta, State, compare
 from achelous_shared.routes import REVISION, MalformedTable, Routes, unpack
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from achelous_gateway.agent import Agent
-from achelous_gateway.plan import State
+from achelous_shared.route_following.plan import State
 
 _HELP: Final = {
     "deltas_applied": "route deltas applied",

@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from achelous_gateway.settings import GatewaySettings
-from achelous_gateway.table import KEY, VALUE, Changes, Records
 from achelous_shared.bpf import (
     BpfMap,
     BpfObject,
@@ -28,6 +27,7 @@ from achelous_shared.bpf import (
     object_path,
 )
 from achelous_shared.messages import GatewayAddress
+from achelous_shared.route_following.table import KEY, VALUE, Changes, Records
 
 VTEP: Final = np.dtype([("vtep", ">u4")])
 """An underlay address."""
@@ -108,9 +108,7 @@ class NoRelay:
 class BpfRelay:
     """The program `relay` on the underlay device, and its maps. Use `BpfRelay.open`."""
 
-    def __init__(
-        self, loaded: BpfObject, writer: Executor, gateway_id: UUID, ifindex: int
-    ) -> None:
+    def __init__(self, loaded: BpfObject, writer: Executor, gateway_id: UUID, ifindex: int) -> None:
         """``writer``: of one thread, to outlive no longer than ``loaded``."""
         self._gateway_id = gateway_id
         self._writer = writer

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from achelous_gateway.pages import Page, Range
 from achelous_shared.messages import BadMessage, SnapshotReply
+from achelous_shared.route_following.pages import Page, Range
 from achelous_shared.routes import ROUTE, MalformedTable, RouteOp, ip_bytes, pack
 
 

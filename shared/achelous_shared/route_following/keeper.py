@@ -13,14 +13,26 @@ from typing import Final, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from achelous_gateway.changes import ChangeLogs
-from achelous_gateway.index import Rows
-from achelous_gateway.plan import TRANSITIONS, Action, Delta, State, Verdict, Vpc, judge, replay
-from achelous_gateway.relay import Relay
-from achelous_gateway.rsp_server import Stands
-from achelous_gateway.stats import Stats
-from achelous_gateway.table import Changes, RouteTable, TableFull, latest
-from achelous_shared.names import VNI_MAX
+from achelous_shared.route_following.index import Rows
+from achelous_shared.route_following.plan import (
+    TRANSITIONS,
+    Action,
+    Delta,
+    State,
+    Verdict,
+    Vpc,
+    judge,
+    replay,
+)
+from achelous_shared.route_following.seams import Journal, Sink
+from achelous_shared.route_following.stats import FollowStats
+from achelous_shared.route_following.table import (
+    Changes,
+    Records,
+    RouteTable,
+    TableFull,
+    latest,
+)
 from achelous_shared.routes import REVISION, Routes
 from achelous_shared.rsp_hash import destination_hashes
 
@@ -36,25 +48,31 @@ class Keeper:
     """The tables of all VPCs. ``moved`` is told each VNI whose revision changed."""
 
     def __init__(
-        self, table: RouteTable, relay: Relay, stats: Stats, moved: Callable[[int], None]
+        self,
+        table: RouteTable,
+        sink: Sink,
+        journal: Journal,
+        stats: FollowStats,
+        moved: Callable[[int], None],
     ) -> None:
         self.table = table
         self.vpcs: dict[int, Vpc] = {}
-        self.stands: Stands = np.zeros(VNI_MAX + 2, np.int64)
-        self.changes = ChangeLogs()
         self.wanted: asyncio.Queue[int] = asyncio.Queue()
         """VPCs that wait for a snapshot, each once: bounded by their number."""
-        self._relay = relay
+        self._sink = sink
+        self._journal = journal
         self._stats = stats
         self._moved = moved
         self._writer = asyncio.Lock()
 
-    def adopt(self) -> None:
+    def adopt(self, held: Iterable[tuple[Records, Records]]) -> None:
         """Take over the routes that the data plane still holds, and have every VPC compared.
+
+        ``held``: `KEY` and `VALUE` of its routes, in parts.
 
         Their entries say nothing about what was deleted meanwhile, so no revision is assumed.
         """
-        for keys, values in self._relay.load():
+        for keys, values in held:
             self.table.seed(keys, values)
         for vni in self.table.vnis():
             self._ask(self.introduce(vni))
@@ -73,7 +91,7 @@ class Keeper:
         if vpc is None:
             vpc = self.vpcs[vni] = Vpc(vni)
             self._stand_at(vpc, 0)
-            self.changes.begin(vni, 0)
+            self._journal.begin(vni, 0)
         return vpc
 
     def ask(self, vni: int) -> None:
@@ -129,7 +147,7 @@ class Keeper:
                     rows.append(found)
                     await asyncio.sleep(0)
             finally:
-                await self._relay.apply(Changes.join(made))
+                await self._sink.apply(Changes.join(made))
         return np.concatenate(rows)
 
     async def finish(self, vpc: Vpc, revision: int, rows: Rows) -> None:
@@ -147,7 +165,7 @@ class Keeper:
                 vpc.unsaid.append(destination_hashes(vpc.vni, entries["ip"]))
                 await self._apply(vpc.vni, entries)
                 revision = due[-1].revision
-            await self._relay.settled()
+            await self._sink.settled()
             self._end_at(vpc, revision)
             vpc.buffered.clear()
             vpc.state = State.FOLLOWING
@@ -166,13 +184,12 @@ class Keeper:
         async with self._writer:
             vpc = self.vpcs.pop(vni, Vpc(vni))
             await self._remove(vpc, self.table.rows_except(vni, np.zeros(0, np.int64)))
-            await self._relay.settled()
-            self.changes.forget(vni)
-            self.stands[vni] = 0
+            await self._sink.settled()
+            self._journal.forget(vni)
 
     def _stand_at(self, vpc: Vpc, revision: int) -> None:
         vpc.revision = revision
-        self.stands[vpc.vni] = revision + 1
+        self._journal.stand_at(vpc.vni, revision)
 
     def _end_at(self, vpc: Vpc, revision: int) -> None:
         """A snapshot ends at ``revision``: say what it changed, or begin to remember.
@@ -182,9 +199,9 @@ class Keeper:
         """
         if 0 < vpc.revision < revision:
             hashes = np.concatenate([np.zeros(0, np.uint32), *vpc.unsaid])
-            self.changes.append(vpc.vni, revision, hashes, time.monotonic_ns())
+            self._journal.append(vpc.vni, revision, hashes, time.monotonic_ns())
         elif revision != vpc.revision or vpc.unsaid:
-            self.changes.begin(vpc.vni, revision)
+            self._journal.begin(vpc.vni, revision)
         vpc.unsaid.clear()
         self._stand_at(vpc, revision)
 
@@ -208,7 +225,7 @@ class Keeper:
             vpc.unsaid.append(hashes)  # some of it may have been applied
             self._ask(vpc)
         else:
-            self.changes.append(vpc.vni, delta.revision, hashes, time.monotonic_ns())
+            self._journal.append(vpc.vni, delta.revision, hashes, time.monotonic_ns())
             self._stand_at(vpc, delta.revision)
             self._stats.deltas_applied += 1
             self._moved(vpc.vni)
@@ -221,13 +238,13 @@ class Keeper:
                 made.append(self.table.apply(vni, part))
                 await asyncio.sleep(0)
         finally:
-            await self._relay.apply(Changes.join(made))
-            await self._relay.settled()
+            await self._sink.apply(Changes.join(made))
+            await self._sink.settled()
 
     async def _remove(self, vpc: Vpc, rows: Rows) -> None:
         for part in _slices(rows, _SLICE):
             changes = Changes.removals(self.table.remove(vpc.vni, part))
-            await self._relay.apply(changes)
+            await self._sink.apply(changes)
             self._note(vpc, changes)
             await asyncio.sleep(0)
 

@@ -11,8 +11,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from achelous_gateway.index import KeyIndex, Keys, Rows, keys_of
 from achelous_shared import names
+from achelous_shared.route_following.index import KeyIndex, Keys, Rows, keys_of
 from achelous_shared.routes import RouteOp, Routes
 
 KEY: Final = np.dtype([("vni", "<u4"), ("ip", "u1", (16,))])
