@@ -104,8 +104,8 @@ class SnapshotReply(Message, frozen=True, kw_only=True):
     A snapshot of several chunks stands for the revision of the one that was read before all others
     were asked for: deltas after it are applied on top. ``spans``: lowest and highest address, 16
     bytes, of each family that the VPC has, IPv4 first; for who reads several ranges at once.
-    ``done``: nothing follows in the range. ``vni`` unknown to the controller: revision 0, no entries. ``error`` is
-    set in place of all else when the controller can not answer now.
+    ``done``: nothing follows in the range. ``vni`` unknown to the controller: revision 0, no
+    entries. ``error`` is set in place of all else when the controller can not answer now.
     """
 
     vni: int
