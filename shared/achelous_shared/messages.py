@@ -183,6 +183,8 @@ class Port(Value, frozen=True, kw_only=True):
     hostname: str = ""
     identity: int = 0
     """Number of its set of security groups within the VPC; 0: no rule names any of them."""
+    gateway_group: int = 0
+    """The group of gateways that serves its VPC."""
 
 
 class HostDocument(Message, frozen=True, kw_only=True):
@@ -203,6 +205,8 @@ class GatewayAddress(Value, frozen=True, kw_only=True):
     gateway_id: UUID
     name: str
     vtep: int
+    group: int = 0
+    """It serves the VPCs of this group, below `names.GATEWAY_GROUPS`."""
 
 
 class FleetDocument(Message, frozen=True, kw_only=True):

@@ -27,6 +27,7 @@ from achelous_vswitch.gateways import Gateways
 from achelous_vswitch.gauges import Gauges
 from achelous_vswitch.learner import Learner
 from achelous_vswitch.metrics import Metrics
+from achelous_vswitch.negatives import Negatives
 from achelous_vswitch.probe import Prober
 from achelous_vswitch.pushed import Pushed
 from achelous_vswitch.reconcile import Reconciler
@@ -54,7 +55,7 @@ class Agent:
         self._bus = bus
         self._metrics = metrics = Metrics()
         self._cache = ForwardingCache(dataplane.fc, dataplane.fc_index)
-        self._gateways = Gateways(dataplane.gateways, dataplane.vteps)
+        self._gateways = Gateways(dataplane.gateways, dataplane.vteps, dataplane.ports)
         self._fleet: FleetDocument | None = None
         self._devices = devices
         self._applier = Applier(
@@ -67,8 +68,11 @@ class Agent:
             lambda: offered(dataplane.config[0]),
         )  # fmt: skip
         self._pushed = Pushed(dataplane, self._cache, metrics)
-        self._learner = Learner(dataplane, self._cache, client, settings, metrics)
-        self._reconciler = Reconciler(self._cache, dataplane.config, client, settings, metrics)
+        negatives = Negatives(self._cache.views, settings.negative_s)
+        self._learner = Learner(dataplane, self._cache, negatives, client, settings, metrics)
+        self._reconciler = Reconciler(
+            self._cache, negatives, dataplane.config, client, settings, metrics
+        )
         self._prober = Prober(self._gateways, netns, settings.probe_s, metrics.probe_rtt_s)
         self._sessions = SessionCollector(dataplane, settings, metrics)
         self.state = AgentState(
