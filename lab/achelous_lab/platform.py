@@ -97,8 +97,9 @@ class Tenant:
         self.project_id = project_id
         self.token = token
 
-    async def vpc(self, name: str) -> Object:
-        return await self.api.post("/vpcs", {"name": name})
+    async def vpc(self, name: str, **more: object) -> Object:
+        """A VPC; ``more``: further members as the API takes them, such as programming_model."""
+        return await self.api.post("/vpcs", {"name": name} | more)
 
     async def subnet(
         self, vpc: Object, cidr: str, name: str | None = None, **more: object

@@ -195,6 +195,8 @@ class HostDocument(Message, frozen=True, kw_only=True):
     identities: dict[int, dict[int, tuple[UUID, ...]]] = {}
     """Of each VNI: number of a set of security groups -> those of them that rules in this document
     name."""
+    preprogrammed: tuple[int, ...] = ()
+    """VNIs among those of the ports whose routes the host shall all hold, ahead of any packet."""
 
 
 class GatewayAddress(Value, frozen=True, kw_only=True):
@@ -247,6 +249,10 @@ class HostApplied(Message, frozen=True, kw_only=True):
     waiting: tuple[UUID, ...]
     failed: dict[UUID, str]
     at: float
+    preprogrammed: bytes = b""
+    """Packed `routes.REVISION` of the document's preprogrammed VPCs, all of them; 0: none yet."""
+    unheld: tuple[int, ...] = ()
+    """Those of them that have more routes than fit: what is missing stays with the gateways."""
 
 
 # ---- what an operator is shown -----------------------------------------------------------------
