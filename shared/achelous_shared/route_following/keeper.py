@@ -27,8 +27,6 @@ from achelous_shared.route_following.plan import (
 from achelous_shared.route_following.seams import Journal, Sink
 from achelous_shared.route_following.stats import FollowStats
 from achelous_shared.route_following.table import (
-    KEY,
-    VALUE,
     Changes,
     Records,
     RouteTable,
@@ -128,6 +126,7 @@ class Keeper:
         vpc = self.vpcs.get(vni)
         if vpc is not None:
             vpc.state = State.SYNCING
+            vpc.fresh = not self.table.count(vni)
             vpc.buffered.clear()
         return vpc
 
@@ -137,15 +136,19 @@ class Keeper:
         Without regard to revisions: what is held came from commits that are older than the read.
         Raises `TableFull`.
         """
-        rows = []
+        merge = self.table.load if vpc.fresh else self.table.restate
+        made, rows = [], [np.zeros(0, np.int64)]
         async with self._writer:
-            for part in _slices(chunk, _MERGED):
-                changes, found = self.table.restate(vpc.vni, part)
-                self._sink.apply(changes)
-                self._note(vpc, changes)
-                rows.append(found)
-                await asyncio.sleep(0)
-        return np.concatenate(rows) if rows else np.zeros(0, np.int64)
+            try:
+                for part in _slices(chunk, _MERGED):
+                    changes, found = merge(vpc.vni, part)
+                    self._note(vpc, changes)
+                    made.append(changes)
+                    rows.append(found)
+                    await asyncio.sleep(0)
+            finally:
+                await self._sink.apply(Changes.join(made))
+        return np.concatenate(rows)
 
     async def finish(self, vpc: Vpc, revision: int, rows: Rows) -> None:
         """The snapshot is read: remove what it did not have, apply what came meanwhile.
@@ -162,6 +165,7 @@ class Keeper:
                 vpc.unsaid.append(destination_hashes(vpc.vni, entries["ip"]))
                 await self._apply(vpc.vni, entries)
                 revision = due[-1].revision
+            await self._sink.settled()
             self._end_at(vpc, revision)
             vpc.buffered.clear()
             vpc.state = State.FOLLOWING
@@ -180,6 +184,7 @@ class Keeper:
         async with self._writer:
             vpc = self.vpcs.pop(vni, Vpc(vni))
             await self._remove(vpc, self.table.rows_except(vni, np.zeros(0, np.int64)))
+            await self._sink.settled()
             self._journal.forget(vni)
 
     def _stand_at(self, vpc: Vpc, revision: int) -> None:
@@ -226,15 +231,20 @@ class Keeper:
             self._moved(vpc.vni)
 
     async def _apply(self, vni: int, entries: Routes) -> None:
-        for part in _slices(latest(entries), _SLICE):
-            self._sink.apply(self.table.apply(vni, part))
-            await asyncio.sleep(0)
+        """In the table slice by slice, and then in the data plane. Raises `TableFull`."""
+        made = []
+        try:
+            for part in _slices(latest(entries), _SLICE):
+                made.append(self.table.apply(vni, part))
+                await asyncio.sleep(0)
+        finally:
+            await self._sink.apply(Changes.join(made))
+            await self._sink.settled()
 
     async def _remove(self, vpc: Vpc, rows: Rows) -> None:
         for part in _slices(rows, _SLICE):
-            removed = self.table.remove(vpc.vni, part)
-            changes = Changes(np.zeros(0, KEY), np.zeros(0, VALUE), removed)
-            self._sink.apply(changes)
+            changes = Changes.removals(self.table.remove(vpc.vni, part))
+            await self._sink.apply(changes)
             self._note(vpc, changes)
             await asyncio.sleep(0)
 

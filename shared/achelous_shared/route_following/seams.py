@@ -9,8 +9,11 @@ from achelous_shared.rsp_hash import Hashes
 class Sink(Protocol):
     """The data plane, which holds the same routes as the table."""
 
-    def apply(self, changes: Changes) -> None:
-        """Hold these changes too."""
+    async def apply(self, changes: Changes) -> None:
+        """Hold these changes too, after those before, at the latest when `settled` returns."""
+
+    async def settled(self) -> None:
+        """Return when it holds all changes that it was given. Raises what failed."""
 
 
 class Journal(Protocol):

@@ -4,6 +4,7 @@ No Python object per route and no Python step per entry. The capacity is fixed, 
 data plane's map, which holds the same routes; memory becomes resident as rows are used.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,6 +24,9 @@ VALUE: Final = np.dtype(
 """Where a route leads: see `routes.ROUTE`, whose fields these are."""
 
 Records = npt.NDArray[np.void]
+
+_NO_KEYS: Final[Records] = np.zeros(0, KEY)
+_NO_VALUES: Final[Records] = np.zeros(0, VALUE)
 
 _MIX: Final = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F], np.uint64)
 """Odd factors: addresses that differ rarely have equal sums of products, equal ones always."""
@@ -51,6 +55,20 @@ class Changes:
 
     def __len__(self) -> int:
         return len(self.keys) + len(self.removed)
+
+    @classmethod
+    def join(cls, parts: Sequence["Changes"]) -> "Changes":
+        """The changes of batches of distinct routes as those of one batch."""
+        return cls(
+            np.concatenate([_NO_KEYS, *(part.keys for part in parts)], dtype=KEY),
+            np.concatenate([_NO_VALUES, *(part.values for part in parts)], dtype=VALUE),
+            np.concatenate([_NO_KEYS, *(part.removed for part in parts)], dtype=KEY),
+        )
+
+    @classmethod
+    def removals(cls, keys: Records) -> "Changes":
+        """Nothing but these are gone."""
+        return cls(_NO_KEYS, _NO_VALUES, keys)
 
 
 class RouteTable:
@@ -88,10 +106,7 @@ class RouteTable:
 
     def keys(self, rows: Rows) -> Records:
         """`KEY` of rows."""
-        keys = np.zeros(len(rows), KEY)
-        keys["ip"] = np.ascontiguousarray(self._keys[rows, :2]).view(np.uint8)
-        keys["vni"] = self._keys[rows, 2]
-        return keys
+        return _records(self._keys[rows])
 
     def rows_except(self, vni: int, kept: Rows) -> Rows:
         """The rows of one VPC less ``kept``, which are distinct rows of it."""
@@ -133,7 +148,19 @@ class RouteTable:
         before = self._values[held]
         self._write(rows, chunk)
         written = np.concatenate((rows[new], held[self._values[held] != before]))
-        return Changes(self.keys(written), self._values[written], np.zeros(0, KEY)), rows
+        return Changes(self.keys(written), self._values[written], _NO_KEYS), rows
+
+    def load(self, vni: int, chunk: Routes) -> tuple[Changes, Rows]:
+        """Like `restate`, of addresses to which there is no route here: twice as fast."""
+        self._must_fit(len(chunk))
+        keys = keys_of(vni, chunk["ip"])
+        rows = np.empty(len(chunk), np.int64)
+        self._insert(vni, keys, rows, np.ones(len(chunk), np.bool_))
+        values = np.empty(len(chunk), VALUE)
+        for field in VALUE.names or ():
+            values[field] = chunk[field]
+        self._values[rows] = values
+        return Changes(_records(keys), values, _NO_KEYS), rows
 
     def remove(self, vni: int, rows: Rows) -> Records:
         """Remove rows of one VPC; returns the `KEY` of each."""
@@ -177,8 +204,15 @@ class RouteTable:
         rows[new] = taken
 
     def _write(self, rows: Rows, entries: Routes) -> None:
-        for field in ("vtep", "mac", "identity", "revision"):
+        for field in VALUE.names or ():
             self._values[field][rows] = entries[field]
+
+
+def _records(keys: Keys) -> Records:
+    records = np.zeros(len(keys), KEY)
+    records["ip"] = np.ascontiguousarray(keys[:, :2]).view(np.uint8)
+    records["vni"] = keys[:, 2]
+    return records
 
 
 def latest(delta: Routes) -> Routes:
