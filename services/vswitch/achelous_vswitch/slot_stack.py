@@ -1,6 +1,6 @@
 """Slots of an array that the packet path indexes, taken and freed in batches.
 
-As `slots.SlotPool`, whose slots come and go one by one, they rest before reuse.
+As in `slots.SlotPool`, whose slots come and go one by one, they rest before reuse.
 """
 
 import asyncio
@@ -14,37 +14,36 @@ import numpy.typing as npt
 Slots = npt.NDArray[np.intp]
 
 REST_S: Final = 0.1
-"""A packet in flight may still read a slot that was just freed: far longer than any takes."""
+"""A packet in flight may still read a slot that was just freed, but never for so long."""
 
 
 class SlotStack:
-    """Free slots of one array."""
+    """The free ones of ``size`` slots."""
 
-    def __init__(self, free: Slots, *, rest_s: float = REST_S) -> None:
-        self._free = free.copy()
-        self._count = len(free)
+    def __init__(self, size: int, free: Slots, *, rest_s: float = REST_S) -> None:
+        self._free = np.zeros(size, np.int32)
+        self._count = 0
         self._resting: deque[tuple[float, Slots]] = deque()
         self._rest_s = rest_s
+        self._push(free)
 
     async def take(self, count: int) -> Slots:
-        """``count`` slots, as soon as so many have rested; more than there are never come."""
+        """``count`` slots, as soon as so many have rested. Raises ValueError if there are fewer."""
         while self._count < count:
             if not self._resting:
-                raise ValueError(f"{count} slots are wanted and {self._count} are free")
-            due, slots = self._resting.popleft()
+                raise ValueError(f"{count} slots are wanted, {self._count} are left")
+            due, slots = self._resting[0]
             await asyncio.sleep(max(0.0, due - time.monotonic()))
+            self._resting.popleft()
             self._push(slots)
         self._count -= count
-        return self._free[self._count : self._count + count].copy()
+        return self._free[self._count : self._count + count].astype(np.intp)
 
     def give_back(self, slots: Slots) -> None:
-        """Free slots that were taken."""
+        """Free slots that were taken. One task takes and gives back."""
         if len(slots):
             self._resting.append((time.monotonic() + self._rest_s, slots))
 
     def _push(self, slots: Slots) -> None:
-        need = self._count + len(slots)
-        if need > len(self._free):
-            self._free = np.concatenate((self._free[: self._count], np.zeros(need, np.intp)))
-        self._free[self._count : need] = slots
-        self._count = need
+        self._free[self._count : self._count + len(slots)] = slots
+        self._count += len(slots)

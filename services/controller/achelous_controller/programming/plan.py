@@ -17,7 +17,6 @@ from achelous_controller.programming.pending import Pending
 from achelous_controller.programming.reports import LIVE_S, GatewayReport, HostReport, Reports
 from achelous_shared.names import port_ifname
 
-
 _NAMED: Final = 5
 """Hosts named in a reason, which stays the same however many more there are behind."""
 _NOBODY: Final = 2**63
