@@ -41,10 +41,10 @@ class Net:
     open: Object
 
     @classmethod
-    async def create(cls, lab: Lab, cidr: str = "10.0.0.0/24") -> Self:
-        """Of a tenant of its own."""
+    async def create(cls, lab: Lab, cidr: str = "10.0.0.0/24", **vpc_more: object) -> Self:
+        """Of a tenant of its own; ``vpc_more``: see `Tenant.vpc`."""
         tenant = await lab.tenant(f"t{next(_numbers)}")
-        vpc = await tenant.vpc("vpc")
+        vpc = await tenant.vpc("vpc", **vpc_more)
         subnet = await tenant.subnet(vpc, cidr)
         return cls(lab, tenant, vpc, subnet, await tenant.security_group(vpc, "open", Rule()))
 

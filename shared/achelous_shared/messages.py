@@ -328,6 +328,17 @@ class GatewayView(Value, frozen=True, kw_only=True):
     rtt_us: float | None
 
 
+class PreprogrammedView(Value, frozen=True, kw_only=True):
+    """A VPC of which a vSwitch shall hold every route."""
+
+    vni: int
+    revision: int
+    """That it holds; 0: none yet."""
+    routes: int
+    whole: bool
+    """False: some routes do not fit, and gateways relay for them."""
+
+
 class VswitchShow(Message, frozen=True, kw_only=True):
     """The tables of one vSwitch."""
 
@@ -341,6 +352,7 @@ class VswitchShow(Message, frozen=True, kw_only=True):
     gateways: tuple[GatewayView, ...]
     drops: dict[str, int]
     """Of the host as a whole, by reason."""
+    preprogrammed: tuple[PreprogrammedView, ...] = ()
 
 
 class DropsRequest(Message, frozen=True, kw_only=True):

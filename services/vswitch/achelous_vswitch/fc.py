@@ -95,9 +95,9 @@ class ForwardingCache:
         return slots[ours], places[ours]
 
     def slot_of(self, vni: int, ip: bytes) -> int | None:
-        """The slot of a destination, or None."""
+        """The slot of a destination, or None; None too of one that is programmed ahead."""
         slot = self._index.lookup(self._key(vni, ip))
-        return None if slot is None else int(slot)
+        return None if slot is None or slot >= len(self.entries) else int(slot)
 
     def owned_by(self, port: int) -> int:
         """Entries that were learned for the vNIC in this slot of ports."""

@@ -18,8 +18,6 @@ class PartialTable(RouteTable):
         super().__init__(capacity)
         self.lacking: set[int] = set()
         """VPCs of which some routes did not fit."""
-        self.refused = 0
-        """Routes that did not fit when they came, counted again when they come again."""
 
     def apply(self, vni: int, delta: Routes) -> Changes:
         """See RouteTable."""
@@ -52,6 +50,5 @@ class PartialTable(RouteTable):
                 *(vni, missing, self.capacity),
             )
         self.lacking.add(vni)
-        self.refused += missing
         fitting: Routes = entries[~new | (np.cumsum(new) <= room)]
         return fitting
