@@ -35,6 +35,7 @@ _START_S: Final = 30.0
 _SIZES: Final = {
     "ROUTE_CAPACITY": "65536",
     "MAX_FC": "8192",
+    "MAX_PREPROGRAMMED": "8192",
     "MAX_SESSIONS": "32768",
 }
 """Of the agents' maps, which take their memory at once: small, as many agents share one machine.
