@@ -197,6 +197,8 @@ class HostDocument(Message, frozen=True, kw_only=True):
     identities: dict[int, dict[int, tuple[UUID, ...]]] = {}
     """Of each VNI: number of a set of security groups -> those of them that rules in this document
     name."""
+    preprogrammed: tuple[int, ...] = ()
+    """VNIs among those of the ports whose routes the host shall all hold, ahead of any packet."""
 
 
 class GatewayAddress(Value, frozen=True, kw_only=True):
@@ -251,6 +253,10 @@ class HostApplied(Message, frozen=True, kw_only=True):
     waiting: tuple[UUID, ...]
     failed: dict[UUID, str]
     at: float
+    preprogrammed: bytes = b""
+    """Packed `routes.REVISION` of the document's preprogrammed VPCs, all of them; 0: none yet."""
+    unheld: tuple[int, ...] = ()
+    """Those of them that have more routes than fit: what is missing stays with the gateways."""
 
 
 # ---- what an operator is shown -----------------------------------------------------------------
@@ -326,6 +332,17 @@ class GatewayView(Value, frozen=True, kw_only=True):
     rtt_us: float | None
 
 
+class PreprogrammedView(Value, frozen=True, kw_only=True):
+    """A VPC of which a vSwitch shall hold every route."""
+
+    vni: int
+    revision: int
+    """That it holds; 0: none yet."""
+    routes: int
+    whole: bool
+    """False: some routes do not fit, and gateways relay for them."""
+
+
 class VswitchShow(Message, frozen=True, kw_only=True):
     """The tables of one vSwitch."""
 
@@ -339,6 +356,7 @@ class VswitchShow(Message, frozen=True, kw_only=True):
     gateways: tuple[GatewayView, ...]
     drops: dict[str, int]
     """Of the host as a whole, by reason."""
+    preprogrammed: tuple[PreprogrammedView, ...] = ()
 
 
 class DropsRequest(Message, frozen=True, kw_only=True):

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Callable, Collection
 from typing import Final
 
 import numpy as np
@@ -35,11 +36,14 @@ class Learner:
         client: RspClient,
         settings: VswitchSettings,
         metrics: Metrics,
+        ahead: Callable[[], Collection[int]] = tuple,
     ) -> None:
+        """``ahead``: VNIs whose routes are programmed ahead, and not learned."""
         self._dataplane = dataplane
         self._cache = cache
         self._client = client
         self._metrics = metrics
+        self._ahead = ahead
         self._negatives = negatives
         self._per_vnic = settings.max_fc_per_vnic
         self._asking: dict[bytes, int] = {}
@@ -65,6 +69,8 @@ class Learner:
         count as being asked for from here on, until `_learn` has ended for them.
         """
         self._metrics.learn_events.inc(len(events))
+        if ahead := self._ahead():
+            events = events[~np.isin(events["vni"], list(ahead))]
         wanted = rsp.requests(events["vni"], events["ip"])
         fresh = []
         room = self._room(events["port"])

@@ -83,6 +83,8 @@ class Desired:
     revision: int
     ports: Mapping[str, DesiredPort]
     failed: Mapping[UUID, str]
+    preprogrammed: frozenset[int] = frozenset()
+    """VNIs of ports whose routes are all to be held."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,8 @@ def resolve(document: HostDocument, *, max_ports: int, max_rules: int = MAX_RULE
         else:
             taken.update({(port.vni, ip): port.vnic_id for ip in want.config.addresses})
             ports[want.device] = want
-    return Desired(document.revision, ports, failed)
+    vnis = frozenset(want.config.vni for want in ports.values())
+    return Desired(document.revision, ports, failed, vnis.intersection(document.preprogrammed))
 
 
 def plan(desired: Desired, bound: Mapping[str, BoundPort], links: Mapping[str, Link]) -> Plan:

@@ -44,6 +44,10 @@ _MERGED: Final = 2048
 """Entries of a snapshot, likewise: about 3 ms, for it is rare, and at the start nobody asks yet."""
 
 
+class Forgotten(Exception):
+    """The VPC was forgotten while it was read."""
+
+
 class Keeper:
     """The tables of all VPCs. ``moved`` is told each VNI whose revision changed."""
 
@@ -58,7 +62,7 @@ class Keeper:
         self.table = table
         self.vpcs: dict[int, Vpc] = {}
         self.wanted: asyncio.Queue[int] = asyncio.Queue()
-        """VPCs that wait for a snapshot, each once: bounded by their number."""
+        """VPCs that wait for a snapshot: bounded by their number and by how often they go."""
         self._sink = sink
         self._journal = journal
         self._stats = stats
@@ -122,23 +126,25 @@ class Keeper:
                     self._stats.deltas_duplicate += verdict is Verdict.DUPLICATE
 
     def begin(self, vni: int) -> Vpc | None:
-        """A snapshot of this VPC is about to be asked for; None if it is gone."""
+        """A snapshot of this VPC is about to be asked for; None if it is not to be any more."""
         vpc = self.vpcs.get(vni)
-        if vpc is not None:
-            vpc.state = State.SYNCING
-            vpc.fresh = not self.table.count(vni)
-            vpc.buffered.clear()
+        if vpc is None or vpc.state is not State.WAITING:
+            return None
+        vpc.state = State.SYNCING
+        vpc.fresh = not self.table.count(vni)
+        vpc.buffered.clear()
         return vpc
 
     async def merge(self, vpc: Vpc, chunk: Routes) -> Rows:
         """Make the routes to the addresses of a snapshot's chunk as it says; returns their rows.
 
         Without regard to revisions: what is held came from commits that are older than the read.
-        Raises `TableFull`.
+        Raises `TableFull` and `Forgotten`.
         """
         merge = self.table.load if vpc.fresh else self.table.restate
         made, rows = [], [np.zeros(0, np.int64)]
         async with self._writer:
+            self._must_be_held(vpc)
             try:
                 for part in _slices(chunk, _MERGED):
                     changes, found = merge(vpc.vni, part)
@@ -155,9 +161,11 @@ class Keeper:
 
         ``rows``: of all its entries; ``revision``: that of its first chunk. Later chunks may hold
         changes that are newer: their deltas are applied once more, all that are there in one
-        batch, so that an entry never goes back to an older state. Raises `TableFull`.
+        batch, so that an entry never goes back to an older state. Raises `TableFull` and
+        `Forgotten`.
         """
         async with self._writer:
+            self._must_be_held(vpc)
             await self._remove(vpc, self.table.rows_except(vpc.vni, rows))
             due, gap = replay(revision, vpc.buffered)
             if due:
@@ -175,9 +183,10 @@ class Keeper:
                 self._ask(vpc)
 
     def retry(self, vpc: Vpc) -> None:
-        """The snapshot failed: it is to be asked for again."""
+        """The snapshot failed: it is to be asked for again, if the VPC is still held."""
         vpc.buffered.clear()
-        self._ask(vpc)
+        if self.vpcs.get(vpc.vni) is vpc:
+            self._ask(vpc)
 
     async def forget(self, vni: int) -> None:
         """The VPC is no more: remove its routes."""
@@ -186,6 +195,10 @@ class Keeper:
             await self._remove(vpc, self.table.rows_except(vni, np.zeros(0, np.int64)))
             await self._sink.settled()
             self._journal.forget(vni)
+
+    def _must_be_held(self, vpc: Vpc) -> None:
+        if self.vpcs.get(vpc.vni) is not vpc:
+            raise Forgotten(f"VPC {vpc.vni} was forgotten while it was read")
 
     def _stand_at(self, vpc: Vpc, revision: int) -> None:
         vpc.revision = revision
@@ -243,7 +256,7 @@ class Keeper:
 
     async def _remove(self, vpc: Vpc, rows: Rows) -> None:
         for part in _slices(rows, _SLICE):
-            changes = Changes.removals(self.table.remove(vpc.vni, part))
+            changes = Changes.removals(part, self.table.remove(vpc.vni, part))
             await self._sink.apply(changes)
             self._note(vpc, changes)
             await asyncio.sleep(0)

@@ -30,3 +30,19 @@ class Journal(Protocol):
 
     def forget(self, vni: int) -> None:
         """The VPC is gone."""
+
+
+class NoJournal:
+    """Of who is asked about nothing."""
+
+    def begin(self, vni: int, revision: int) -> None:
+        """See Journal."""
+
+    def append(self, vni: int, revision: int, hashes: Hashes, now_ns: int) -> None:
+        """See Journal."""
+
+    def stand_at(self, vni: int, revision: int) -> None:
+        """See Journal."""
+
+    def forget(self, vni: int) -> None:
+        """See Journal."""

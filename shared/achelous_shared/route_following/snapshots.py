@@ -10,7 +10,7 @@ import numpy as np
 from achelous_shared import messages, subjects
 from achelous_shared.bus import Bus, BusError
 from achelous_shared.messages import BadMessage, SnapshotReply, SnapshotRequest
-from achelous_shared.route_following.keeper import Keeper
+from achelous_shared.route_following.keeper import Forgotten, Keeper
 from achelous_shared.route_following.pages import Page, Range
 from achelous_shared.route_following.plan import Vpc
 from achelous_shared.route_following.stats import FollowStats
@@ -57,6 +57,8 @@ class Snapshots:
         try:
             await self._read(vpc)
             self._failures.pop(vpc.vni, None)
+        except Forgotten as error:
+            log.info("%s", error)
         except (BusError, BadMessage, MalformedTable, SnapshotFailed, TableFull) as error:
             self._stats.snapshot_failures += 1
             self._stats.table_full += isinstance(error, TableFull)

@@ -1,6 +1,20 @@
 """What following counted since its start."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
+
+FOLLOWED: Final[Mapping[str, str]] = {
+    "deltas_applied": "route deltas applied",
+    "deltas_duplicate": "route deltas that were applied already",
+    "deltas_gap": "route deltas that showed a gap",
+    "deltas_buffered": "route deltas kept until a snapshot was read",
+    "snapshots": "VPCs read whole",
+    "snapshot_failures": "VPCs that could not be read whole, and were tried again",
+    "bad_messages": "messages on the bus that were garbage or of an unknown version",
+    "table_full": "changes refused because the route table is full",
+}
+"""What each counter of `FollowStats` counts."""
 
 
 @dataclass(slots=True)

@@ -25,6 +25,7 @@ VALUE: Final = np.dtype(
 
 Records = npt.NDArray[np.void]
 
+_NO_ROWS: Final[Rows] = np.zeros(0, np.int64)
 _NO_KEYS: Final[Records] = np.zeros(0, KEY)
 _NO_VALUES: Final[Records] = np.zeros(0, VALUE)
 
@@ -44,12 +45,19 @@ class TableFull(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What a batch changed in the table, and so must change in the data plane."""
+    """What a batch changed in the table, and so must change in the data plane.
 
+    ``removed`` comes first: a row may be another route's already among ``rows``.
+    """
+
+    rows: Rows
+    """(n,) where in the table the routes of ``keys`` are."""
     keys: Records
     """(n,) `KEY`, of routes that are new or lead elsewhere now."""
     values: Records
     """(n,) `VALUE`, of these."""
+    removed_rows: Rows
+    """(m,) where the routes of ``removed`` were."""
     removed: Records
     """(m,) `KEY`."""
 
@@ -60,15 +68,17 @@ class Changes:
     def join(cls, parts: Sequence["Changes"]) -> "Changes":
         """The changes of batches of distinct routes as those of one batch."""
         return cls(
+            np.concatenate([_NO_ROWS, *(part.rows for part in parts)]),
             np.concatenate([_NO_KEYS, *(part.keys for part in parts)], dtype=KEY),
             np.concatenate([_NO_VALUES, *(part.values for part in parts)], dtype=VALUE),
+            np.concatenate([_NO_ROWS, *(part.removed_rows for part in parts)]),
             np.concatenate([_NO_KEYS, *(part.removed for part in parts)], dtype=KEY),
         )
 
     @classmethod
-    def removals(cls, keys: Records) -> "Changes":
+    def removals(cls, rows: Rows, keys: Records) -> "Changes":
         """Nothing but these are gone."""
-        return cls(_NO_KEYS, _NO_VALUES, keys)
+        return cls(_NO_ROWS, _NO_KEYS, _NO_VALUES, rows, keys)
 
 
 class RouteTable:
@@ -128,11 +138,13 @@ class RouteTable:
         due = ~held | (self._values["revision"][rows] <= delta["revision"])
         doomed, new = held & due & ~upsert, upsert & ~held
         self._must_fit(int(new.sum()) - int(doomed.sum()))
-        removed = self.remove(vni, rows[doomed])
+        gone = rows[doomed]
+        removed = self.remove(vni, gone)
         self._insert(vni, keys, rows, new)
-        written = upsert & due
-        self._write(rows[written], delta[written])
-        return Changes(self.keys(rows[written]), self._values[rows[written]], removed)
+        upserted = upsert & due
+        written = rows[upserted]
+        self._write(written, delta[upserted])
+        return Changes(written, self.keys(written), self._values[written], gone, removed)
 
     def restate(self, vni: int, chunk: Routes) -> tuple[Changes, Rows]:
         """Make the routes to the addresses of ``chunk``, which are distinct, as it says.
@@ -148,7 +160,8 @@ class RouteTable:
         before = self._values[held]
         self._write(rows, chunk)
         written = np.concatenate((rows[new], held[self._values[held] != before]))
-        return Changes(self.keys(written), self._values[written], _NO_KEYS), rows
+        changes = Changes(written, self.keys(written), self._values[written], _NO_ROWS, _NO_KEYS)
+        return changes, rows
 
     def load(self, vni: int, chunk: Routes) -> tuple[Changes, Rows]:
         """Like `restate`, of addresses to which there is no route here: twice as fast."""
@@ -160,7 +173,7 @@ class RouteTable:
         for field in VALUE.names or ():
             values[field] = chunk[field]
         self._values[rows] = values
-        return Changes(_records(keys), values, _NO_KEYS), rows
+        return Changes(rows, _records(keys), values, _NO_ROWS, _NO_KEYS), rows
 
     def remove(self, vni: int, rows: Rows) -> Records:
         """Remove rows of one VPC; returns the `KEY` of each."""

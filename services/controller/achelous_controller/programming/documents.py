@@ -1,7 +1,7 @@
 """The documents of hosts and of the fleet, each made from one snapshot of the database."""
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Container, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 from uuid import UUID
@@ -38,8 +38,10 @@ _PORTS: Final = text(f"""
         ARRAY(
             SELECT security_group_id FROM vnic_security_groups AS g
             WHERE g.vnic_id = v.id ORDER BY 1
-        ) AS security_groups
+        ) AS security_groups,
+        p.programming_model = 'preprogrammed' AS preprogrammed
     FROM vnics AS v
+    JOIN vpcs AS p ON p.id = v.vpc_id
     JOIN subnets AS s ON s.id = v.subnet_id
     JOIN instances AS i ON i.id = v.instance_id
     WHERE v.host_id = ANY(CAST(:hosts AS uuid[])) AND NOT v.withdrawn
@@ -74,12 +76,15 @@ async def read_host_documents(engine: AsyncEngine, hosts: Sequence[UUID]) -> lis
     """The documents of these hosts as the database stands now; none for a host that is gone."""
     ports: dict[UUID, list[Port]] = defaultdict(list)
     rules: dict[UUID, list[SecurityRule]] = defaultdict(list)
+    preprogrammed: set[int] = set()
     async with _snapshot(engine) as connection:
         revisions = (await connection.execute(_HOSTS, {"hosts": hosts})).all()
         for row in await connection.execute(_PORTS, {"hosts": hosts}):
             owner, fields = _split(row)
             for name in ("security_groups", "dns"):
                 fields[name] = tuple(fields[name])
+            if fields.pop("preprogrammed"):
+                preprogrammed.add(fields["vni"])
             ports[owner].append(Port(mtu=names.GUEST_MTU, **fields))
         named = {
             group for some in ports.values() for port in some for group in port.security_groups
@@ -95,7 +100,7 @@ async def read_host_documents(engine: AsyncEngine, hosts: Sequence[UUID]) -> lis
             )
         ]
     return [
-        host_document(host, revision, ports[host], rules, identities)
+        host_document(host, revision, ports[host], rules, identities, preprogrammed)
         for host, revision in revisions
     ]
 
@@ -106,9 +111,11 @@ def host_document(
     ports: Iterable[Port],
     rules: Mapping[UUID, Sequence[SecurityRule]],
     identities: Iterable[Identity] = (),
+    preprogrammed: Container[int] = (),
 ) -> HostDocument:
-    """A host's document: its ports, the security groups that they name, without rules too, and the
-    identities of who is in a group that one of these rules names."""
+    """A host's document: its ports, the security groups that they name, without rules too, the
+    identities of who is in a group that one of these rules names, and which of its VPCs are among
+    the ``preprogrammed``."""
     ports = tuple(ports)
     groups = sorted({group for port in ports for group in port.security_groups})
     found = {group: tuple(rules.get(group, ())) for group in groups}
@@ -123,6 +130,7 @@ def host_document(
         ports=ports,
         security_groups=found,
         identities=dict(members),
+        preprogrammed=tuple(sorted({port.vni for port in ports if port.vni in preprogrammed})),
     )
 
 
