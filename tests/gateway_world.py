@@ -169,7 +169,7 @@ class FakeController:
             revision=self.revisions[request.vni],
             entries=pack(entries_of({ip: table[ip] for ip in some})),
             done=len(some) == len(after),
-            last=max(table, default=b""),
+            spans=((min(table), max(table)),) if table else (),
         )
         return messages.encode(reply)
 

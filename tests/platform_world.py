@@ -8,6 +8,7 @@ from ipaddress import IPv4Address
 from typing import Any, Self
 
 import numpy as np
+import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
@@ -27,6 +28,9 @@ Route = tuple[str, str]
 Routes = dict[tuple[int, str], Route]
 """By VNI and address."""
 
+in_both_models = pytest.mark.parametrize("net", ["alm", "preprogrammed"], indirect=True)
+"""For tests that a VPC passes however its hosts get their routes."""
+
 _numbers = itertools.count(1)
 
 
@@ -41,10 +45,10 @@ class Net:
     open: Object
 
     @classmethod
-    async def create(cls, lab: Lab, cidr: str = "10.0.0.0/24") -> Self:
-        """Of a tenant of its own."""
+    async def create(cls, lab: Lab, cidr: str = "10.0.0.0/24", **vpc_more: object) -> Self:
+        """Of a tenant of its own; ``vpc_more``: see `Tenant.vpc`."""
         tenant = await lab.tenant(f"t{next(_numbers)}")
-        vpc = await tenant.vpc("vpc")
+        vpc = await tenant.vpc("vpc", **vpc_more)
         subnet = await tenant.subnet(vpc, cidr)
         return cls(lab, tenant, vpc, subnet, await tenant.security_group(vpc, "open", Rule()))
 
@@ -67,6 +71,11 @@ class Net:
         for instance in made:
             await self.lab.api.wait_active(str(instance.id))
         return made
+
+    async def acquainted(self, a: Instance, b: Instance) -> None:
+        """Wait until the hosts of both, who have talked, send to each other without a gateway."""
+        if self.vpc["programming_model"] == "alm":  # else ACTIVE has said so
+            await learned(self.lab, a, b)
 
     async def remove(self, instance: Instance) -> None:
         """Delete it, wait until it is gone, and take its guest away."""

@@ -146,8 +146,15 @@ _ALL: Final = (
             "create": "prod", "list": "", "show": "prod", "update": "prod --name production",
             "delete": "prod",
         },
-        columns=columns("id", "name", "vni", "project_id", created_at=when),
-        create=(_PROJECT,), update=(_NEW_NAME,),
+        columns=columns("id", "name", "vni", "programming_model", "project_id", created_at=when),
+        create=(
+            _PROJECT,
+            Field(flag="--programming-model", member="programming_model",
+                  kind=Literal["alm", "preprogrammed"],
+                  help="How its hosts get routes: those that their guests use, or all ahead;"
+                  " left out, alm."),
+        ),
+        update=(_NEW_NAME,),
         filters=(_BY_NAME, _OF_PROJECT),
         parent=("project", "project_id"),
     ),

@@ -75,6 +75,11 @@ VSWITCH: Final = Shown(
             "sessions_total",
         ),
         Section(
+            "Preprogrammed VPCs",
+            "preprogrammed",
+            columns("vni", "revision", "routes", "whole"),
+        ),
+        Section(
             "Gateways",
             "gateways",
             columns("name", "vtep", "live", share=percent, rtt_us=micros),

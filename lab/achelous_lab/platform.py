@@ -35,6 +35,7 @@ _START_S: Final = 30.0
 _SIZES: Final = {
     "ROUTE_CAPACITY": "65536",
     "MAX_FC": "8192",
+    "MAX_PREPROGRAMMED": "8192",
     "MAX_SESSIONS": "32768",
 }
 """Of the agents' maps, which take their memory at once: small, as many agents share one machine.
@@ -97,8 +98,9 @@ class Tenant:
         self.project_id = project_id
         self.token = token
 
-    async def vpc(self, name: str) -> Object:
-        return await self.api.post("/vpcs", {"name": name})
+    async def vpc(self, name: str, **more: object) -> Object:
+        """A VPC; ``more``: further members as the API takes them, such as programming_model."""
+        return await self.api.post("/vpcs", {"name": name} | more)
 
     async def subnet(
         self, vpc: Object, cidr: str, name: str | None = None, **more: object

@@ -236,17 +236,26 @@ class Bus:
             _pass_cancellation_on()
         return frozenset(info.state.subjects or ())
 
-    async def follow(self, stream: str, subject: str, handler: Handler, *, last: bool) -> None:
+    async def follow(
+        self,
+        stream: str,
+        subject: str,
+        handler: Handler,
+        *,
+        last: bool,
+        begun: Callable[[], None] | None = None,
+    ) -> None:
         """Handle every message that the stream takes on ``subject``, in order, until cancelled.
 
         With ``last`` it starts from (and after a loss repeats) the last message of each subject;
         without, from now on, and resumes after the last one handled. What a stream itself lost, to
         its limits or with its disk, is for the caller to notice by the revisions in the messages.
+        ``begun`` is called each time that it begins or resumes: from then on nothing is missed.
         """
         position = _Position(last)
         for delay in _endless():
             try:
-                await self._follow_once(stream, subject, handler, position)
+                await self._follow_once(stream, subject, handler, position, begun)
             except nats.js.errors.NotFoundError:
                 log.info("bus: stream %s is not there yet", stream)
             except (nats.errors.Error, OSError, TimeoutError, BusError) as error:
@@ -255,7 +264,12 @@ class Bus:
             await asyncio.sleep(delay if not position.moved() else _RETRY_S[0])
 
     async def _follow_once(
-        self, stream: str, subject: str, handler: Handler, position: "_Position"
+        self,
+        stream: str,
+        subject: str,
+        handler: Handler,
+        position: "_Position",
+        begun: Callable[[], None] | None,
     ) -> None:
         inbox = self._client.new_inbox()
         subscription = await self._subscribe(inbox)
@@ -265,6 +279,8 @@ class Bus:
                 stream, position.consumer(subject, inbox, state.first_seq, state.last_seq)
             )
             try:
+                if begun is not None:
+                    begun()
                 await self._consume(subscription, handler, position)
             finally:
                 if self.connected:

@@ -2,7 +2,7 @@
 
 Whoever sets up a NATS server turns this into its users' permissions. Roles are shared by all
 services of a kind: the limits keep a vSwitch from publishing routes, not from reading the
-document of another host.
+document of another host or the routes of a VPC that has no vNIC on its own.
 """
 
 from dataclasses import dataclass
@@ -68,6 +68,7 @@ _PERMISSIONS: Final = {
             FLEET,
             f"{PREFIX}.command.>",
             _inbox(Role.GATEWAY),
+            _inbox(Role.VSWITCH),
             *_owns(ROUTES_STREAM),
             *_owns(HOSTS_STREAM),
         ),
@@ -94,8 +95,10 @@ _PERMISSIONS: Final = {
         publish=(
             f"{PREFIX}.applied.host.*",
             f"{PREFIX}.rsp.*",
+            f"{PREFIX}.snapshot.>",
             _inbox(Role.CONTROLLER),
             *_follows(HOSTS_STREAM, ALL_HOSTS, FLEET),
+            *_follows(ROUTES_STREAM, ALL_ROUTES),
         ),
         subscribe=(f"{PREFIX}.command.vswitch.>", REPORT, ALL_PUSHES, _inbox(Role.VSWITCH)),
     ),

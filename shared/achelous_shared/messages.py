@@ -102,17 +102,17 @@ class SnapshotReply(Message, frozen=True, kw_only=True):
     """A chunk of a VPC's table in order of address, as it stood at ``revision``.
 
     A snapshot of several chunks stands for the revision of the one that was read before all others
-    were asked for: deltas after it are applied on top. ``last``: the VPC's highest address, 16
-    bytes, none if it has none; for who wants to read several ranges at once. ``done``: nothing
-    follows in the range. ``vni`` unknown to the controller: revision 0, no entries. ``error`` is
-    set in place of all else when the controller can not answer now.
+    were asked for: deltas after it are applied on top. ``spans``: lowest and highest address, 16
+    bytes, of each family that the VPC has, IPv4 first; for who reads several ranges at once.
+    ``done``: nothing follows in the range. ``vni`` unknown to the controller: revision 0, no
+    entries. ``error`` is set in place of all else when the controller can not answer now.
     """
 
     vni: int
     revision: int
     entries: bytes
     done: bool
-    last: bytes = b""
+    spans: tuple[tuple[bytes, bytes], ...] = ()
     error: str | None = None
 
 
@@ -183,6 +183,8 @@ class Port(Value, frozen=True, kw_only=True):
     hostname: str = ""
     identity: int = 0
     """Number of its set of security groups within the VPC; 0: no rule names any of them."""
+    gateway_group: int = 0
+    """The group of gateways that serves its VPC."""
 
 
 class HostDocument(Message, frozen=True, kw_only=True):
@@ -195,6 +197,8 @@ class HostDocument(Message, frozen=True, kw_only=True):
     identities: dict[int, dict[int, tuple[UUID, ...]]] = {}
     """Of each VNI: number of a set of security groups -> those of them that rules in this document
     name."""
+    preprogrammed: tuple[int, ...] = ()
+    """VNIs among those of the ports whose routes the host shall all hold, ahead of any packet."""
 
 
 class GatewayAddress(Value, frozen=True, kw_only=True):
@@ -203,6 +207,8 @@ class GatewayAddress(Value, frozen=True, kw_only=True):
     gateway_id: UUID
     name: str
     vtep: int
+    group: int = 0
+    """It serves the VPCs of this group, below `names.GATEWAY_GROUPS`."""
 
 
 class FleetDocument(Message, frozen=True, kw_only=True):
@@ -247,6 +253,10 @@ class HostApplied(Message, frozen=True, kw_only=True):
     waiting: tuple[UUID, ...]
     failed: dict[UUID, str]
     at: float
+    preprogrammed: bytes = b""
+    """Packed `routes.REVISION` of the document's preprogrammed VPCs, all of them; 0: none yet."""
+    unheld: tuple[int, ...] = ()
+    """Those of them that have more routes than fit: what is missing stays with the gateways."""
 
 
 # ---- what an operator is shown -----------------------------------------------------------------
@@ -322,6 +332,17 @@ class GatewayView(Value, frozen=True, kw_only=True):
     rtt_us: float | None
 
 
+class PreprogrammedView(Value, frozen=True, kw_only=True):
+    """A VPC of which a vSwitch shall hold every route."""
+
+    vni: int
+    revision: int
+    """That it holds; 0: none yet."""
+    routes: int
+    whole: bool
+    """False: some routes do not fit, and gateways relay for them."""
+
+
 class VswitchShow(Message, frozen=True, kw_only=True):
     """The tables of one vSwitch."""
 
@@ -335,6 +356,7 @@ class VswitchShow(Message, frozen=True, kw_only=True):
     gateways: tuple[GatewayView, ...]
     drops: dict[str, int]
     """Of the host as a whole, by reason."""
+    preprogrammed: tuple[PreprogrammedView, ...] = ()
 
 
 class DropsRequest(Message, frozen=True, kw_only=True):

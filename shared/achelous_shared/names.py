@@ -20,6 +20,9 @@ LINK_LOCAL_ROUTER: Final = "169.254.1.1"
 
 GUEST_MTU: Final = 1500
 
+GATEWAY_GROUPS: Final = 64
+"""Numbers of gateway groups are below this: C's ACH_GATEWAY_GROUPS."""
+
 
 def port_ifname(vnic_id: UUID) -> str:
     """The host's device of a vNIC, 13 characters: the hypervisor makes it, the agent binds it."""

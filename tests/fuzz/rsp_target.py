@@ -7,9 +7,9 @@ import numpy as np
 from achelous_gateway.changes import ChangeLogs
 from achelous_gateway.rsp_server import RspServer, Stands
 from achelous_gateway.stats import Stats
-from achelous_gateway.table import RouteTable
 from achelous_shared import rsp, rsp_batch, rsp_changes
 from achelous_shared.names import VNI_MAX
+from achelous_shared.route_following.table import RouteTable
 from achelous_shared.routes import ROUTE, RouteOp, ip_bytes
 from achelous_shared.rsp import MessageType, RspError
 from achelous_shared.rsp_hash import destination_hashes

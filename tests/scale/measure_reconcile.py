@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 from rsp_world import VNI, TableClient, TableGateway, TableHost, addresses
 
-from achelous_gateway.plan import Delta
+from achelous_shared.route_following.plan import Delta
 from achelous_shared.routes import ROUTE, RouteOp, Routes
 from achelous_vswitch.fc import Route
 from achelous_vswitch.settings import VswitchSettings

@@ -16,9 +16,12 @@ _TAIL_LINES = 15
 
 
 @pytest.fixture
-async def net(lab: Lab) -> Net:
-    """A tenant's network on the lab of the test's module, nothing in it yet."""
-    return await Net.create(lab)
+async def net(lab: Lab, request: pytest.FixtureRequest) -> Net:
+    """A tenant's network on the lab of the test's module, nothing in it yet.
+
+    Its routes are learned, or as the parameter says (`platform_world.in_both_models`).
+    """
+    return await Net.create(lab, programming_model=getattr(request, "param", "alm"))
 
 
 @pytest.hookimpl(wrapper=True)

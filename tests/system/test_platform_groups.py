@@ -30,7 +30,12 @@ async def gets_through(a: Instance, b: Instance) -> bool:
     return (await a.guest.ping(b.guest, count=1, wait=0.3)).received == 1
 
 
-@pytest.mark.parametrize("host", [0, 1], ids=["on one host", "across hosts"])
+@pytest.mark.parametrize(
+    ("net", "host"),
+    [("alm", 0), ("alm", 1), ("preprogrammed", 1)],
+    ids=["on one host", "across hosts", "across hosts, preprogrammed"],
+    indirect=["net"],
+)
 async def test_who_leaves_a_group_loses_its_flows_within_a_second_and_others_keep_theirs(
     net: Net, host: int
 ) -> None:

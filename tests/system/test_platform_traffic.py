@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
-from platform_world import Net, known, learned, metric, port_of, relayed, vswitch
+from platform_world import Net, in_both_models, known, learned, metric, port_of, relayed, vswitch
 
 from achelous_lab.api import Rule
 from achelous_lab.hypervisor import Hypervisor
@@ -61,6 +61,7 @@ async def test_the_first_packets_are_relayed_and_the_next_ones_go_direct(net: Ne
     assert port["relayed"] >= 1
 
 
+@in_both_models
 async def test_vpcs_with_the_same_addresses_are_apart(lab: Lab, net: Net) -> None:
     other = await Net.create(lab)
     a, b = await net.run(0, 1)
@@ -77,6 +78,7 @@ async def test_vpcs_with_the_same_addresses_are_apart(lab: Lab, net: Net) -> Non
     assert (await theirs.guest.ping(only_here.guest, count=2, wait=0.3)).received == 0
 
 
+@in_both_models
 async def test_subnets_of_a_vpc_reach_each_other(net: Net) -> None:
     second = await net.tenant.subnet(net.vpc, "10.0.7.0/28")
     (a,) = await net.run(0)
@@ -104,10 +106,11 @@ async def test_a_rule_admits_and_its_end_stops_running_flows_within_a_second(net
     assert drops["acl_ingress"] > 0
 
 
+@in_both_models
 async def test_an_address_that_moves_to_a_new_instance_is_reached_there(net: Net) -> None:
     a, b = await net.run(0, 1)
     assert (await a.guest.ping(b.guest, count=3)).lost == 0
-    await learned(net.lab, a, b)
+    await net.acquainted(a, b)
     await net.remove(b)
 
     (heir,) = await net.run(0, ip=str(b.guest.ip))
@@ -118,6 +121,7 @@ async def test_an_address_that_moves_to_a_new_instance_is_reached_there(net: Net
     await wait_until(answers, "the new instance to answer", timeout=3)
 
 
+@in_both_models
 async def test_all_kinds_and_several_vnics(net: Net) -> None:
     second = await net.tenant.subnet(net.vpc, "10.0.9.0/24")
     (vm,) = await net.run(0, more_vnics=[vnic_body(second, groups=[net.open])])

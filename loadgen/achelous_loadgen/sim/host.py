@@ -21,6 +21,7 @@ from achelous_vswitch.dataplane import Array
 from achelous_vswitch.fc import ForwardingCache
 from achelous_vswitch.gateways import Gateways
 from achelous_vswitch.memory import MemoryEvents, memory_dataplane
+from achelous_vswitch.programmed import slots_for
 from achelous_vswitch.settings import VswitchSettings
 
 
@@ -85,7 +86,10 @@ async def simulated_host(
         **({"session_scan_s": 3600.0} | settings),
     )
     dataplane = memory_dataplane(
-        ports=known.max_ports, fc=known.max_fc, rule_sets=8192, rule_words=1 << 18
+        ports=known.max_ports,
+        fc=known.max_fc + slots_for(known.max_preprogrammed),
+        rule_sets=8192,
+        rule_words=1 << 18,
     )
     devices = SimulatedDevices(place.vtep)
     name = f"simulated vswitch {place.id}"

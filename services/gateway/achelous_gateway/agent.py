@@ -6,19 +6,20 @@ from typing import Final
 from prometheus_client import CollectorRegistry
 
 from achelous_gateway.follower import Follower
-from achelous_gateway.keeper import Keeper
+from achelous_gateway.journal import RspJournal
 from achelous_gateway.pusher import Pusher
 from achelous_gateway.relay import Relay
 from achelous_gateway.reporter import Reporter
 from achelous_gateway.rsp_server import RspServer
 from achelous_gateway.settings import GatewaySettings
-from achelous_gateway.snapshots import Snapshots
 from achelous_gateway.standing import Standing
 from achelous_gateway.stats import Stats
-from achelous_gateway.table import RouteTable
 from achelous_shared import messages, rsp, subjects
 from achelous_shared.bus import Bus
 from achelous_shared.messages import BadMessage, GatewayShow, ShowRequest, VpcView
+from achelous_shared.route_following.keeper import Keeper
+from achelous_shared.route_following.snapshots import Snapshots
+from achelous_shared.route_following.table import RouteTable
 from achelous_shared.telemetry import Check, health_app, serve_http
 
 _VOUCH_S: Final = 0.1
@@ -34,14 +35,17 @@ class Agent:
         self._bus = bus
         self._standing = Standing()
         table = RouteTable(settings.route_capacity)
-        self.keeper = Keeper(table, relay, self.stats, lambda vni: self._reporter.moved(vni))
+        journal = RspJournal()
+        self.keeper = Keeper(
+            table, relay, journal, self.stats, lambda vni: self._reporter.moved(vni)
+        )
         self._reporter = Reporter(settings.gateway_id, bus, self.keeper.revisions, self.serving)
         self._follower = Follower(bus, self.keeper, relay, self._standing, self.stats)
         self._snapshots = Snapshots(bus, self.keeper, self.stats)
         self._rsp = RspServer(
             table,
-            self.keeper.stands,
-            self.keeper.changes,
+            journal.stands,
+            journal.changes,
             self.stats,
             mtu=settings.guest_mtu,
             whole=lambda: self._standing.whole,
@@ -53,7 +57,7 @@ class Agent:
 
     async def run(self, registry: CollectorRegistry) -> None:
         """Until cancelled. What the data plane holds is adopted, and stays as it is at the end."""
-        self.keeper.adopt()
+        self.keeper.adopt(self.relay.load())
         settings = self.settings
         address_file = settings.run_dir / f"gateway-{settings.gateway_id}.http"
         async with asyncio.TaskGroup() as group:

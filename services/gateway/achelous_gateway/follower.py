@@ -6,8 +6,6 @@ from typing import Final
 
 import numpy as np
 
-from achelous_gateway.keeper import Keeper
-from achelous_gateway.plan import Delta, State, compare
 from achelous_gateway.relay import VTEP, Relay
 from achelous_gateway.standing import Standing
 from achelous_gateway.stats import Stats
@@ -16,25 +14,21 @@ from achelous_shared.bus import Bus, BusError
 from achelous_shared.messages import (
     BadMessage,
     FleetDocument,
-    RevisionsReply,
-    RevisionsRequest,
-    RouteDelta,
 )
-from achelous_shared.names import VNI_MAX, VNI_MIN
-from achelous_shared.routes import REVISION, MalformedTable, Routes, unpack
+from achelous_shared.names import VNI_MAX
+from achelous_shared.route_following.deltas import read_delta
+from achelous_shared.route_following.keeper import Keeper
+from achelous_shared.route_following.plan import State, compare
+from achelous_shared.route_following.revisions import NotInStep, read_revisions
+from achelous_shared.routes import MalformedTable, Routes, unpack
 
 log = logging.getLogger(__name__)
 
 _COMPARE_S: Final = 30.0
 _RETRY_S: Final = 0.5
-_TIMEOUT_S: Final = 5.0
 _PAGE: Final = 16_384
 _SETTLE_S: Final = 1.0
 """For deltas that are on their way while revisions are compared."""
-
-
-class NotInStep(Exception):
-    """The comparison came to no end; to be tried again."""
 
 
 class Follower:
@@ -65,7 +59,7 @@ class Follower:
 
     async def _on_routes(self, data: bytes) -> None:
         try:
-            delta = _delta(messages.decode(data, RouteDelta))
+            delta = read_delta(data)
         except (BadMessage, MalformedTable) as error:
             self._refuse("delta", error)
         else:
@@ -129,24 +123,10 @@ class Follower:
         pages = []
         after, done = 0, False
         while not done:
-            request = messages.encode(RevisionsRequest(after=after, limit=_PAGE))
-            data = await self._bus.request(subjects.SNAPSHOT_REVISIONS, request, timeout=_TIMEOUT_S)
-            reply = messages.decode(data, RevisionsReply)
-            if reply.error is not None:
-                raise NotInStep(f"the controller says: {reply.error}")
-            page = unpack(reply.revisions, REVISION)
+            page, done = await read_revisions(self._bus, after, _PAGE)
             vnis = np.concatenate(([after], page["vni"]))
-            done = reply.done
             if not (vnis[1:] > vnis[:-1]).all() or vnis[-1] > VNI_MAX or not (done or len(page)):
                 raise NotInStep(f"its VNIs do not rise from {after} up to {VNI_MAX}")
             after = int(vnis[-1])
             pages.append(page)
         return np.concatenate(pages)
-
-
-def _delta(message: RouteDelta) -> Delta:
-    if not VNI_MIN <= message.vni <= VNI_MAX:
-        raise BadMessage(f"VNI {message.vni} is not in {VNI_MIN}..{VNI_MAX}")
-    if not 0 <= message.base <= message.revision < 2**63:
-        raise BadMessage(f"a delta from revision {message.base} to {message.revision}")
-    return Delta(message.vni, message.base, message.revision, unpack(message.entries))

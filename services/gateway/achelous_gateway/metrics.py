@@ -11,17 +11,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from achelous_gateway.agent import Agent
-from achelous_gateway.plan import State
+from achelous_shared.route_following.plan import State
+from achelous_shared.route_following.stats import FOLLOWED
 
 _HELP: Final = {
-    "deltas_applied": "route deltas applied",
-    "deltas_duplicate": "route deltas that were applied already",
-    "deltas_gap": "route deltas that showed a gap",
-    "deltas_buffered": "route deltas kept until a snapshot was read",
-    "snapshots": "VPCs read whole",
-    "snapshot_failures": "VPCs that could not be read whole, and were tried again",
-    "bad_messages": "messages on the bus that were garbage or of an unknown version",
-    "table_full": "changes refused because the route table is full",
+    **FOLLOWED,
     "rsp_requests": "RSP requests answered",
     "rsp_entries": "destinations asked for by RSP",
     "rsp_misses": "of these, without a route",

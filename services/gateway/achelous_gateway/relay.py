@@ -1,8 +1,10 @@
 """The data plane as the gateway sees it: a relay in eBPF, or none."""
 
+import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from achelous_gateway.settings import GatewaySettings
-from achelous_gateway.table import KEY, VALUE, Changes, Records
 from achelous_shared.bpf import (
     BpfMap,
     BpfObject,
@@ -26,11 +27,14 @@ from achelous_shared.bpf import (
     object_path,
 )
 from achelous_shared.messages import GatewayAddress
+from achelous_shared.route_following.table import KEY, VALUE, Changes, Records
 
 VTEP: Final = np.dtype([("vtep", ">u4")])
 """An underlay address."""
 
 _PART: Final = 65_536
+_DIRECT: Final = 256
+"""Changes that are written at once: a thread's turn would take longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +56,11 @@ class Relay(Protocol):
     def load(self) -> Iterator[tuple[Records, Records]]:
         """All routes that it holds, in parts: `KEY` and `VALUE`."""
 
-    def apply(self, changes: Changes) -> None:
-        """Hold these changes too."""
+    async def apply(self, changes: Changes) -> None:
+        """Hold these changes too, after those before, at the latest when `settled` returns."""
+
+    async def settled(self) -> None:
+        """Return when it holds all changes that it was given. Raises what failed."""
 
     def admit(self, hosts: Records, gateways: Sequence[GatewayAddress]) -> None:
         """Relay for these ``hosts`` (`VTEP`), as the one of the ``gateways`` that has our id."""
@@ -77,7 +84,10 @@ class NoRelay:
         """See Relay."""
         return iter(())
 
-    def apply(self, changes: Changes) -> None:
+    async def apply(self, changes: Changes) -> None:
+        """See Relay."""
+
+    async def settled(self) -> None:
         """See Relay."""
 
     def admit(self, hosts: Records, gateways: Sequence[GatewayAddress]) -> None:
@@ -98,8 +108,11 @@ class NoRelay:
 class BpfRelay:
     """The program `relay` on the underlay device, and its maps. Use `BpfRelay.open`."""
 
-    def __init__(self, loaded: BpfObject, gateway_id: UUID, ifindex: int) -> None:
+    def __init__(self, loaded: BpfObject, writer: Executor, gateway_id: UUID, ifindex: int) -> None:
+        """``writer``: of one thread, to outlive no longer than ``loaded``."""
         self._gateway_id = gateway_id
+        self._writer = writer
+        self._writing: asyncio.Future[None] | None = None
         self._routes = loaded.maps["routes"]
         self._vteps = loaded.maps["vteps"]
         self._counters = loaded.maps["counters"]
@@ -128,13 +141,16 @@ class BpfRelay:
         netns = NetNs(settings.netns)
         device = settings.underlay_device
         try:
-            with BpfObject.open(
-                object_path("gateway"),
-                pin_dir=settings.bpffs / "maps",
-                max_entries={"routes": settings.route_capacity},
-            ) as loaded:
+            with (
+                BpfObject.open(
+                    object_path("gateway"),
+                    pin_dir=settings.bpffs / "maps",
+                    max_entries={"routes": settings.route_capacity},
+                ) as loaded,
+                ThreadPoolExecutor(1, "relay") as writer,
+            ):
                 ifindex = await netns.run(lambda: _ifindex(device, settings.netns))
-                relay = cls(loaded, settings.gateway_id, ifindex)
+                relay = cls(loaded, writer, settings.gateway_id, ifindex)
                 relay.push(settings)
                 program, pin = loaded.programs["relay"], settings.bpffs / "links" / device
                 link = await netns.run(lambda: attach_tcx(program, ifindex, pin=pin))
@@ -154,8 +170,22 @@ class BpfRelay:
             if cursor is None:
                 return
 
-    def apply(self, changes: Changes) -> None:
+    async def apply(self, changes: Changes) -> None:
+        """See Relay. Many are written by a thread, beside what the caller does next."""
+        await self.settled()
+        if len(changes) <= _DIRECT:
+            self._write(changes)
+        else:
+            loop = asyncio.get_running_loop()
+            self._writing = loop.run_in_executor(self._writer, self._write, changes)
+
+    async def settled(self) -> None:
         """See Relay."""
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            await writing
+
+    def _write(self, changes: Changes) -> None:
         if len(changes.removed):
             self._routes.delete_batch(_convert(changes.removed, self._routes.key_dtype))
         if len(changes.keys):

@@ -9,9 +9,9 @@ import numpy.typing as npt
 
 from achelous_gateway.changes import ChangeLogs
 from achelous_gateway.stats import Stats
-from achelous_gateway.table import RouteTable
 from achelous_shared import rsp, rsp_batch, rsp_changes
 from achelous_shared.names import VNI_MAX
+from achelous_shared.route_following.table import RouteTable
 from achelous_shared.rsp import Capability, Options, ReplyType, RspError
 from achelous_shared.rsp_changes import Status
 from achelous_shared.rsp_hash import Hashes

@@ -27,6 +27,8 @@ from achelous_vswitch.gateways import Gateways
 from achelous_vswitch.gauges import Gauges
 from achelous_vswitch.learner import Learner
 from achelous_vswitch.metrics import Metrics
+from achelous_vswitch.negatives import Negatives
+from achelous_vswitch.preprogrammed import Preprogrammed
 from achelous_vswitch.probe import Prober
 from achelous_vswitch.pushed import Pushed
 from achelous_vswitch.reconcile import Reconciler
@@ -53,27 +55,36 @@ class Agent:
         self._settings = settings
         self._bus = bus
         self._metrics = metrics = Metrics()
-        self._cache = ForwardingCache(dataplane.fc, dataplane.fc_index)
-        self._gateways = Gateways(dataplane.gateways, dataplane.vteps)
+        self._cache = ForwardingCache(dataplane.fc[: settings.max_fc + 1], dataplane.fc_index)
+        self._gateways = Gateways(dataplane.gateways, dataplane.vteps, dataplane.ports)
         self._fleet: FleetDocument | None = None
         self._devices = devices
         self._applier = Applier(
             dataplane, self._devices, self._cache, settings, metrics,
             on_applied=lambda: self._reporter.now(), on_underlay=self._on_underlay,
         )  # fmt: skip
-        self._reporter = Reporter(bus, self._applier, self._gateways, settings)
+        self._preprogrammed = Preprogrammed(
+            bus, dataplane, self._cache, settings, lambda: self._reporter.now()
+        )
+        self._reporter = Reporter(bus, self._applier, self._gateways, self._preprogrammed, settings)
         client = RspClient(
             bus, self._gateways, settings.rsp_timeout_s, metrics,
             lambda: offered(dataplane.config[0]),
         )  # fmt: skip
-        self._pushed = Pushed(dataplane, self._cache, metrics)
-        self._learner = Learner(dataplane, self._cache, client, settings, metrics)
-        self._reconciler = Reconciler(self._cache, dataplane.config, client, settings, metrics)
+        self._pushed = Pushed(dataplane, self._cache, metrics, self._ahead)
+        negatives = Negatives(self._cache.views, settings.negative_s)
+        self._learner = Learner(
+            dataplane, self._cache, negatives, client, settings, metrics, self._ahead
+        )
+        self._reconciler = Reconciler(
+            self._cache, negatives, dataplane.config, client, settings, metrics
+        )
         self._prober = Prober(self._gateways, netns, settings.probe_s, metrics.probe_rtt_s)
         self._sessions = SessionCollector(dataplane, settings, metrics)
         self.state = AgentState(
-            settings.host_id, dataplane, self._applier, self._cache, self._gateways, self._sessions
-        )
+            settings.host_id, dataplane, self._applier, self._cache, self._gateways, self._sessions,
+            self._preprogrammed,
+        )  # fmt: skip
         Gauges(self.state, metrics.registry)
         self._drops = DropWatch(self.state, settings.samples_kept)
         self._flows = FlowMeter(dataplane.sessions)
@@ -102,6 +113,7 @@ class Agent:
                 self._learner.run(),
                 self._pushed.run(bus, self._own_vtep),
                 self._reconciler.run(),
+                self._preprogrammed.run(),
                 self._sessions.run(),
                 self._reporter.run(),
                 bus.follow(subjects.HOSTS_STREAM, host, self.on_document, last=True),
@@ -123,7 +135,9 @@ class Agent:
             return
         if document.host_id != self._settings.host_id:
             self._metrics.rejected.labels("another host's").inc()
-        elif not self._applier.offer(document):
+        elif desired := self._applier.offer(document):
+            self._preprogrammed.want(desired.preprogrammed)
+        else:
             self._metrics.rejected.labels("older").inc()
 
     async def on_fleet(self, data: bytes) -> None:
@@ -146,6 +160,9 @@ class Agent:
     def _on_underlay(self) -> None:
         if self._fleet is not None:  # the own address is another one now
             self._gateways.apply(self._fleet, self._own_vtep())
+
+    def _ahead(self) -> frozenset[int]:
+        return self._preprogrammed.vnis
 
     def _own_vtep(self) -> int | None:
         underlay = self._applier.underlay

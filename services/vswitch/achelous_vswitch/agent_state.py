@@ -7,6 +7,7 @@ from achelous_vswitch.applier import Applier
 from achelous_vswitch.dataplane import Array, Dataplane
 from achelous_vswitch.fc import ForwardingCache
 from achelous_vswitch.gateways import Gateways
+from achelous_vswitch.preprogrammed import Preprogrammed
 from achelous_vswitch.sessions import SessionCollector
 
 
@@ -20,6 +21,7 @@ class AgentState:
     cache: ForwardingCache
     gateways: Gateways
     sessions: SessionCollector
+    preprogrammed: Preprogrammed
 
     def drops_by_reason(self, drops: Array) -> dict[str, int]:
         """Drop counts (ACH_DROP_SLOTS,) by the names of their reasons; those of 0 left out."""

@@ -66,13 +66,13 @@ class Applier:
         """Of the document that is run; 0: none yet."""
         return self.desired.revision if self.desired else 0
 
-    def offer(self, document: HostDocument) -> bool:
-        """Run this document from now on; False if a newer one was offered before."""
+    def offer(self, document: HostDocument) -> Desired | None:
+        """Run this document from now on; None if a newer one was offered before."""
         if self._offered is not None and document.revision < self._offered.revision:
-            return False
+            return None
         self._offered = resolve(document, max_ports=self._settings.max_ports)
         self.wake()
-        return True
+        return self._offered
 
     def wake(self) -> None:
         """Something changed: a document, a device."""

@@ -43,7 +43,10 @@ class ForwardingCache:
     """Entries by slot. All times are nanoseconds of CLOCK_MONOTONIC, the packet path's clock."""
 
     def __init__(self, entries: Array, index: Table, *, rest_s: float = 1.0) -> None:
-        """Adopt the entries that are there: kept, and due for a check at once."""
+        """Adopt the entries that are there: kept, and due for a check at once.
+
+        What the index has beyond ``entries`` is not the cache's (see `programmed`).
+        """
         self.entries = entries
         self._index = index
         self._checked = np.full(len(entries), UNUSED, np.int64)
@@ -92,9 +95,9 @@ class ForwardingCache:
         return slots[ours], places[ours]
 
     def slot_of(self, vni: int, ip: bytes) -> int | None:
-        """The slot of a destination, or None."""
+        """The slot of a destination, or None; None too of one that is programmed ahead."""
         slot = self._index.lookup(self._key(vni, ip))
-        return None if slot is None else int(slot)
+        return None if slot is None or slot >= len(self.entries) else int(slot)
 
     def owned_by(self, port: int) -> int:
         """Entries that were learned for the vNIC in this slot of ports."""
@@ -202,7 +205,8 @@ class ForwardingCache:
     def _adopt(self) -> None:
         """Keep what index and entry agree upon; an agent may have died between the two."""
         keys, found = self._index.lookup_batch_all()
-        slots = found.astype(np.intp)
+        ours = found < len(self.entries)
+        keys, slots = keys[ours], found[ours].astype(np.intp)
         held = self.entries[slots]
         sound = (held["generation"] % 2 == 1) & (held["vni"] == keys["vni"])
         sound &= (held["ip"] == keys["ip"]).all(axis=-1)

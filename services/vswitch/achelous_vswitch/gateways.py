@@ -11,8 +11,10 @@ from typing import Final
 from uuid import UUID
 
 import numpy as np
+import numpy.typing as npt
 
-from achelous_shared.messages import FleetDocument, GatewayAddress
+from achelous_shared.messages import BadMessage, FleetDocument, GatewayAddress
+from achelous_shared.names import GATEWAY_GROUPS
 from achelous_shared.routes import unpack
 from achelous_vswitch import rendezvous
 from achelous_vswitch.dataplane import Array, Table
@@ -34,6 +36,7 @@ class Gateway:
     vtep: int
     heard: bool
     """It answered this agent once, or had a share when this agent started."""
+    group: int = 0
     fresh: bool = True
     """Its tables were in step with the controller when it last answered."""
     sent: int = 0
@@ -49,11 +52,13 @@ class Gateway:
 class Gateways:
     """The fleet's document, applied by difference, and the share of each gateway."""
 
-    def __init__(self, shares: Array, vteps: Table) -> None:
-        self._shares = shares
+    def __init__(self, shares: Array, vteps: Table, ports: Array) -> None:
+        """The packet path's tables of these names; ``ports`` says which group serves a VPC."""
+        self._shares = shares.reshape(GATEWAY_GROUPS, -1)
         self._vteps = vteps
+        self._ports = ports
         self._gateways: dict[UUID, Gateway] = {}
-        self._sharing: dict[UUID, int] = {}
+        self._sharing: dict[int, dict[UUID, int]] = {}
         self._turn = 0
         self.revision = 0
         """Of the fleet document that is applied; 0: none yet."""
@@ -64,9 +69,12 @@ class Gateways:
     def apply(self, fleet: FleetDocument, own_vtep: int | None) -> bool:
         """Take over a document; False if a newer one is applied already.
 
-        Raises `MalformedTable`, and changes nothing, if its table is malformed. The own VTEP is
-        nobody's to send from.
+        Raises `MalformedTable` or `BadMessage`, and changes nothing, if it is malformed. The own
+        VTEP is nobody's to send from.
         """
+        for gateway in fleet.gateways:
+            if not 0 <= gateway.group < GATEWAY_GROUPS:
+                raise BadMessage(f"{gateway.name} is in group {gateway.group} of {GATEWAY_GROUPS}")
         hosts = unpack(fleet.host_vteps, np.dtype([("vtep", ">u4")]))["vtep"]
         if fleet.revision < self.revision:
             return False
@@ -86,32 +94,50 @@ class Gateways:
 
     def share_out(self) -> None:
         """Bring the shares to what is live now; if nothing changed, nothing is written."""
-        every = {gateway.gateway_id: gateway.vtep for gateway in self}
-        live = {gateway.gateway_id: gateway.vtep for gateway in self if gateway.live}
-        sharing = live or every
-        if sharing != self._sharing:
-            self._shares[:] = rendezvous.table(sharing, len(self._shares))
-            self._sharing = sharing
+        groups = {gateway.group for gateway in self}
+        for group in groups | self._sharing.keys():
+            sharing = self._to_share(group)
+            if sharing != self._sharing.get(group):
+                self._shares[group] = rendezvous.table(sharing, self._shares.shape[1])
+                self._sharing[group] = sharing
 
-    def in_turn(self) -> list[Gateway]:
-        """The gateways to ask, best first: a live one, another one each time, then the others."""
-        sharing = [gateway for gateway in self if gateway.gateway_id in self._sharing]
+    def _to_share(self, group: int) -> dict[UUID, int]:
+        every = {one.gateway_id: one.vtep for one in self if one.group == group}
+        live = {one.gateway_id: one.vtep for one in self if one.group == group and one.live}
+        return live or every
+
+    def groups_of(self, vnis: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint8]:
+        """The groups (n,) that serve these VPCs (n,); 0 of a VPC that has no vNIC here."""
+        slots = np.flatnonzero(self._ports["generation"] % 2)
+        known, first = np.unique(self._ports["vni"][slots], return_index=True)
+        groups = np.zeros(len(vnis), np.uint8)
+        if len(known):
+            at = np.minimum(known.searchsorted(vnis), len(known) - 1)
+            here = known[at] == vnis
+            groups[here] = self._ports["gateway_group"][slots[first[at[here]]]]
+        return groups
+
+    def in_turn(self, group: int) -> list[Gateway]:
+        """The gateways of a group to ask: live ones, or all, beginning with another each time."""
+        shares = self._sharing.get(group, {})
+        sharing = [gateway for gateway in self if gateway.gateway_id in shares]
         if not sharing:
             return []
-        self._turn = (self._turn + 1) % len(sharing)
-        return sharing[self._turn :] + sharing[: self._turn]
+        self._turn += 1
+        first = self._turn % len(sharing)
+        return sharing[first:] + sharing[:first]
 
     def share(self, gateway: Gateway) -> float:
-        """The part of the destinations that a gateway serves, 0..1."""
-        return float(np.mean(self._shares == gateway.vtep))
+        """The part of its group's destinations that a gateway serves, 0..1."""
+        return float(np.mean(self._shares[gateway.group] == gateway.vtep))
 
     def _merge(self, wanted: GatewayAddress) -> Gateway:
         known = self._gateways.get(wanted.gateway_id)
-        if known is not None and known.vtep == wanted.vtep:
+        if known is not None and (known.vtep, known.group) == (wanted.vtep, wanted.group):
             known.name = wanted.name
             return known
-        heard = bool((self._shares == wanted.vtep).any())
-        return Gateway(wanted.gateway_id, wanted.name, wanted.vtep, heard)
+        heard = bool((self._shares[wanted.group] == wanted.vtep).any())
+        return Gateway(wanted.gateway_id, wanted.name, wanted.vtep, heard, wanted.group)
 
     def _write(self, vteps: dict[int, int]) -> None:
         if vteps:

@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from achelous_shared.route_following.stats import FOLLOWED
 from achelous_vswitch.agent_state import AgentState
 
 _PATHS = ("local", "direct", "relayed")
@@ -27,6 +28,13 @@ class Gauges(Collector):
         state = self._state
         yield self._ports()
         yield _gauge("fc_entries", "Entries of the forwarding cache", len(state.cache))
+        table = state.preprogrammed.table
+        yield _gauge("preprogrammed_routes", "Routes of preprogrammed VPCs held", len(table))
+        yield _gauge("preprogrammed_capacity", "Routes of them that fit", table.capacity)
+        lacking = len(table.lacking)
+        yield _gauge("preprogrammed_vpcs_lacking", "VPCs of which some did not fit", lacking)
+        for name, text in FOLLOWED.items():
+            yield _counter(f"preprogrammed_{name}", text, getattr(state.preprogrammed.stats, name))
         yield _counter("fc_evicted", "Entries evicted for want of room", state.cache.evicted)
         yield _gauge("sessions", "Sessions at the last full scan", state.sessions.total)
         reclaimed = state.sessions.reclaimed

@@ -19,6 +19,7 @@ from achelous_shared.bpf import (
     replace_pinned,
 )
 from achelous_vswitch.dataplane import Dataplane
+from achelous_vswitch.programmed import slots_for
 from achelous_vswitch.settings import VswitchSettings
 
 _MAPS: Final = "maps"
@@ -144,7 +145,8 @@ def remove_dataplane(bpffs: Path) -> int:
 
 def _capacities(settings: VswitchSettings) -> dict[str, int]:
     """Entries of each map. Slot 0 of ports and fc is no vNIC's and no destination's."""
-    ports, fc = settings.max_ports + 1, settings.max_fc + 1
+    ports, learned = settings.max_ports + 1, settings.max_fc + 1
+    fc = learned + slots_for(settings.max_preprogrammed)
     return {
         "ports": ports,
         "counters": ports,
@@ -157,7 +159,7 @@ def _capacities(settings: VswitchSettings) -> dict[str, int]:
         "acl_words": settings.max_rule_words,
         "fc": fc,
         "fc_index": fc,
-        "relayed": fc,
+        "relayed": learned,
         "sessions": settings.max_sessions,
         "session_ring": settings.max_sessions,
         "session_counts": ports,

@@ -47,11 +47,17 @@ class MemoryTable:
         return self.entries.pop(self._bytes(key, self.key_dtype), None) is not None
 
     def update_batch(self, keys: Array, values: Array) -> None:
-        for key, value in zip(keys, values, strict=True):
-            self.update(key, value)
+        packed, contents = _split(keys, self.key_dtype), _split(values, self.value_dtype)
+        room = self.limit - len(self.entries)
+        if len(packed) > room and len(set(packed) - self.entries.keys()) > room:
+            raise OSError(7, "the table is full")
+        self.entries.update(zip(packed, contents, strict=True))
 
     def delete_batch(self, keys: Array) -> int:
-        return sum(self.delete(key) for key in keys)
+        before = len(self.entries)
+        for packed in _split(keys, self.key_dtype):
+            self.entries.pop(packed, None)
+        return before - len(self.entries)
 
     def lookup_batch_all(self) -> tuple[Array, Array]:
         keys = np.frombuffer(b"".join(self.entries), self.key_dtype)
@@ -64,6 +70,12 @@ class MemoryTable:
     @staticmethod
     def _bytes(value: Any, dtype: np.dtype[Any]) -> bytes:
         return np.asarray(value, dtype).tobytes()
+
+
+def _split(records: Array, dtype: np.dtype[Any]) -> list[bytes]:
+    """The bytes of each record."""
+    whole, size = np.asarray(records, dtype).tobytes(), dtype.itemsize
+    return [whole[at : at + size] for at in range(0, len(whole), size)]
 
 
 class MemoryCounters:
@@ -146,7 +158,7 @@ def memory_dataplane(
         ports=np.zeros(ports + 1, layout("ach_port")),
         leases=np.zeros(ports + 1, layout("ach_lease")),
         fc=np.zeros(fc + 1, layout("ach_fc_entry")),
-        gateways=np.zeros(1024, ">u4"),
+        gateways=np.zeros(64 * 1024, ">u4"),
         session_counts=np.zeros(ports + 1, layout("ach_session_counts")),
         session_hands=np.zeros(1, layout("ach_session_hands")),
         port_by_ifindex=MemoryTable(U32, U32),

@@ -7,8 +7,10 @@ import time
 from achelous_shared import subjects
 from achelous_shared.bus import Bus, BusError
 from achelous_shared.messages import HostApplied
+from achelous_shared.routes import pack
 from achelous_vswitch.applier import Applier
 from achelous_vswitch.gateways import Gateways
+from achelous_vswitch.preprogrammed import Preprogrammed
 from achelous_vswitch.settings import VswitchSettings
 
 log = logging.getLogger(__name__)
@@ -18,11 +20,17 @@ class Reporter:
     """Sends `HostApplied`; it is the host's heartbeat too."""
 
     def __init__(
-        self, bus: Bus, applier: Applier, gateways: Gateways, settings: VswitchSettings
+        self,
+        bus: Bus,
+        applier: Applier,
+        gateways: Gateways,
+        preprogrammed: Preprogrammed,
+        settings: VswitchSettings,
     ) -> None:
         self._bus = bus
         self._applier = applier
         self._gateways = gateways
+        self._preprogrammed = preprogrammed
         self._settings = settings
         self._due = asyncio.Event()
 
@@ -51,6 +59,8 @@ class Reporter:
                 continue
 
     def _report(self) -> HostApplied:
+        desired = self._applier.desired
+        vnis = desired.preprogrammed if desired else frozenset()
         return HostApplied(
             host_id=self._settings.host_id,
             revision=self._applier.revision,
@@ -58,4 +68,6 @@ class Reporter:
             waiting=self._applier.waiting,
             failed=self._applier.failed,
             at=time.time(),
+            preprogrammed=pack(self._preprogrammed.revisions(vnis)),
+            unheld=tuple(vnis & self._preprogrammed.table.lacking),
         )

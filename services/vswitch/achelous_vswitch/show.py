@@ -12,6 +12,7 @@ from achelous_shared.messages import (
     FcView,
     GatewayView,
     PortView,
+    PreprogrammedView,
     SessionView,
     ShowRequest,
     VswitchShow,
@@ -57,6 +58,7 @@ class Shower:
             sessions_total=state.sessions.total,
             gateways=self._gateways()[:limit],
             drops=state.host_drops(),
+            preprogrammed=self._preprogrammed()[:limit],
         )
 
     def _ports(self) -> tuple[PortView, ...]:
@@ -127,6 +129,17 @@ class Shower:
         now_ns = time.monotonic_ns()
         pairs = zip(keys[:limit], values[:limit], strict=True)
         return tuple(session_view(key, value, now_ns) for key, value in pairs)
+
+    def _preprogrammed(self) -> tuple[PreprogrammedView, ...]:
+        preprogrammed = self._state.preprogrammed
+        table = preprogrammed.table
+        revisions = preprogrammed.revisions(sorted(preprogrammed.vnis)).tolist()
+        return tuple(
+            PreprogrammedView(
+                vni=vni, revision=at, routes=table.count(vni), whole=vni not in table.lacking
+            )
+            for vni, at in revisions
+        )
 
     def _gateways(self) -> tuple[GatewayView, ...]:
         gateways = self._state.gateways

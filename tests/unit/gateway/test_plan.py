@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from achelous_gateway.plan import (
+from achelous_shared.route_following.plan import (
     MAX_BUFFERED,
     TRANSITIONS,
     Action,

@@ -10,9 +10,9 @@ import pytest
 from achelous_gateway.changes import ChangeLogs
 from achelous_gateway.rsp_server import RspServer, Stands
 from achelous_gateway.stats import Stats
-from achelous_gateway.table import RouteTable
 from achelous_shared import rsp, rsp_changes
 from achelous_shared.names import VNI_MAX
+from achelous_shared.route_following.table import RouteTable
 from achelous_shared.routes import ROUTE, RouteOp, ip_bytes, mac_bytes
 from achelous_shared.rsp import Capability, MessageType, Options, ReplyType
 from achelous_shared.rsp_changes import Status

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from achelous_gateway import index
-from achelous_gateway.table import KEY, VALUE, Changes, RouteTable, TableFull, latest
+from achelous_shared.route_following import index
+from achelous_shared.route_following.table import KEY, VALUE, Changes, RouteTable, TableFull, latest
 from achelous_shared.routes import ROUTE, RouteOp, Routes, ip_bytes
 
 

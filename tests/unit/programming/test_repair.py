@@ -54,16 +54,16 @@ class TestAnnouncements:
         self, world: ReportsWorld
     ) -> None:
         instances = [world.pending(routes={VNI: 4, 8: 1}), world.pending(routes={VNI: 6})]
-        assert announcements(instances, world.now + 0.9) == {}
-        assert announcements(instances, world.now + 1) == {VNI: 6, 8: 1}
+        assert announcements(instances, (), world.now + 0.9) == {}
+        assert announcements(instances, (), world.now + 1) == {VNI: 6, 8: 1}
 
     def test_not_of_what_was_not_published(self, world: ReportsWorld) -> None:
-        assert announcements([world.pending(published=False)], world.now + 9) == {}
+        assert announcements([world.pending(published=False)], (), world.now + 9) == {}
 
     def test_not_of_what_waits_for_its_host_only(self, world: ReportsWorld) -> None:
         instance = world.pending(routes={VNI: 3})
         plan([instance], Observed(world.fleet, world.reports, world.now), 60)
-        assert announcements([instance], world.now + 9) == {}
+        assert announcements([instance], (), world.now + 9) == {}
 
 
 class TestDocuments:

@@ -2,10 +2,12 @@
 
 from uuid import UUID
 
+import msgspec
+import numpy as np
 import pytest
 from vswitch_memory import memory_dataplane
 
-from achelous_shared.messages import FleetDocument, GatewayAddress
+from achelous_shared.messages import BadMessage, FleetDocument, GatewayAddress
 from achelous_shared.routes import MalformedTable
 from achelous_vswitch.dataplane import Dataplane
 from achelous_vswitch.gateways import VTEP_GATEWAY, VTEP_HOST, Gateway, Gateways
@@ -32,7 +34,7 @@ def dataplane() -> Dataplane:
 @pytest.fixture
 def gateways(dataplane: Dataplane) -> Gateways:
     """Two of them, which answered well."""
-    found = Gateways(dataplane.gateways, dataplane.vteps)
+    found = Gateways(dataplane.gateways, dataplane.vteps, dataplane.ports)
     found.apply(fleet(FIRST, SECOND), OWN)
     for gateway in found:
         gateway.heard = True
@@ -45,7 +47,7 @@ def one(gateways: Gateways, vtep: int) -> Gateway:
 
 
 def sharing(dataplane: Dataplane) -> set[int]:
-    return set(dataplane.gateways.tolist())
+    return set(dataplane.gateways[:1024].tolist())
 
 
 def known(dataplane: Dataplane) -> dict[int, int]:
@@ -117,13 +119,36 @@ def test_a_new_agent_keeps_the_shares_that_it_finds(
     one(gateways, SECOND).fresh = False
     gateways.share_out()
     before = dataplane.gateways.copy()
-    Gateways(dataplane.gateways, dataplane.vteps).apply(fleet(FIRST, SECOND), OWN)
+    Gateways(dataplane.gateways, dataplane.vteps, dataplane.ports).apply(fleet(FIRST, SECOND), OWN)
     assert (dataplane.gateways == before).all()
 
 
+def test_each_group_has_shares_and_turns_of_its_own(
+    gateways: Gateways, dataplane: Dataplane
+) -> None:
+    """VPC 9 is served by group 5, of which the third gateway is."""
+    third = GatewayAddress(gateway_id=UUID(int=13), name="gw13", vtep=13, group=5)
+    every = fleet(FIRST, SECOND, revision=2)
+    gateways.apply(msgspec.structs.replace(every, gateways=(*every.gateways, third)), OWN)
+    port = dataplane.ports[1]
+    port["generation"], port["vni"], port["gateway_group"] = 1, 9, 5
+
+    assert sharing(dataplane) == {FIRST, SECOND}
+    assert set(dataplane.gateways[5 * 1024 : 6 * 1024].tolist()) == {13}
+    assert gateways.groups_of(np.array([9, 4, 9], np.uint32)).tolist() == [5, 0, 5]
+    assert [gateway.vtep for gateway in gateways.in_turn(5)] == [13]
+
+
+def test_a_group_that_there_can_not_be_is_refused(gateways: Gateways) -> None:
+    stray = GatewayAddress(gateway_id=UUID(int=13), name="gw13", vtep=13, group=64)
+    with pytest.raises(BadMessage, match="group 64 of 64"):
+        gateways.apply(FleetDocument(revision=2, host_vteps=b"", gateways=(stray,)), OWN)
+    assert gateways.revision == 1
+
+
 def test_live_gateways_are_asked_in_turn(gateways: Gateways) -> None:
-    firsts = [gateways.in_turn()[0].vtep for _ in range(4)]
+    firsts = [gateways.in_turn(0)[0].vtep for _ in range(4)]
     assert sorted(firsts) == [FIRST, FIRST, SECOND, SECOND]
     one(gateways, FIRST).fresh = False
     gateways.share_out()
-    assert [gateway.vtep for gateway in gateways.in_turn()] == [SECOND]
+    assert [gateway.vtep for gateway in gateways.in_turn(0)] == [SECOND]

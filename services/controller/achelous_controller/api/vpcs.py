@@ -22,7 +22,8 @@ async def create_vpc(body: VpcCreate, caller: Caller, post: Post) -> Response:
     project_id = caller.project(body.project_id)
 
     async def create(connection: AsyncConnection) -> Response:
-        view = Vpc.model_validate(await vpcs.create(connection, project_id, body.name))
+        row = await vpcs.create(connection, project_id, body.name, body.programming_model)
+        view = Vpc.model_validate(row)
         return replies.resource(view, 201, f"/v1/vpcs/{view.id}")
 
     return await post.run(create)
@@ -58,6 +59,7 @@ async def update_vpc(
     """Rename a VPC."""
     async with database.write() as connection:
         row = await objects.locked(connection, schema.vpcs, vpc_id, caller.project_id, match)
+        vpcs.must_keep_model(row, body.programming_model)
         row = await objects.change(connection, schema.vpcs, vpc_id, {"name": body.name or row.name})
     return replies.resource(Vpc.model_validate(row))
 

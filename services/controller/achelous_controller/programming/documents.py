@@ -1,7 +1,7 @@
 """The documents of hosts and of the fleet, each made from one snapshot of the database."""
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Container, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -74,6 +74,11 @@ _IDENTITIES: Final = text("""
     ORDER BY p.vni, i.number
 """)
 
+_PREPROGRAMMED: Final = text("""
+    SELECT vni FROM vpcs
+    WHERE vni = ANY(CAST(:vnis AS integer[])) AND programming_model = 'preprogrammed'
+""")
+
 Identity = tuple[int, int, Sequence[UUID]]
 """VNI, number, and the security groups of those who have it."""
 
@@ -99,8 +104,10 @@ async def read_host_documents(engine: AsyncEngine, hosts: Sequence[UUID]) -> lis
             group for some in ports.values() for port in some for group in port.security_groups
         }
         rules, identities = await read_rules(connection, named)
+        vnis = {port.vni for some in ports.values() for port in some}
+        preprogrammed = await read_preprogrammed(connection, vnis)
     return [
-        host_document(host, revision, ports[host], rules, identities)
+        host_document(host, revision, ports[host], rules, identities, preprogrammed)
         for host, revision in revisions
     ]
 
@@ -158,18 +165,27 @@ async def read_rules(
     return rules, [(vni, number, of) for vni, number, of in found]
 
 
+async def read_preprogrammed(connection: AsyncConnection, vnis: Collection[int]) -> frozenset[int]:
+    """Those of these VPCs whose routes every host of theirs holds."""
+    found = await connection.execute(_PREPROGRAMMED, {"vnis": list(vnis)})
+    return frozenset(found.scalars())
+
+
 def host_document(
     host_id: UUID,
     revision: int,
     ports: Iterable[Port],
     rules: Mapping[UUID, Sequence[SecurityRule]],
     identities: Iterable[Identity] = (),
+    preprogrammed: Container[int] = (),
 ) -> HostDocument:
-    """A host's document: its ports, the security groups that they name, without rules too, and the
-    identities of who is in a group that one of these rules names."""
+    """A host's document: its ports, the security groups that they name, without rules too, the
+    identities of who is in a group that one of these rules names, and which of its VPCs are among
+    the ``preprogrammed``."""
     ports = tuple(ports)
     groups = {group for port in ports for group in port.security_groups}
-    return document_of(host_id, revision, ports, groups, rules, identities)
+    ahead = {port.vni for port in ports if port.vni in preprogrammed}
+    return document_of(host_id, revision, ports, groups, rules, identities, ahead)
 
 
 def document_of(
@@ -179,8 +195,10 @@ def document_of(
     groups: Collection[UUID],
     rules: Mapping[UUID, Sequence[SecurityRule]],
     identities: Iterable[Identity],
+    preprogrammed: Iterable[int],
 ) -> HostDocument:
-    """Like `host_document`, of ports that name these groups."""
+    """Like `host_document`, of ports that name these groups and are in these ``preprogrammed``
+    VPCs."""
     found = {group: tuple(rules.get(group, ())) for group in sorted(groups)}
     named = {rule.remote_group for some in found.values() for rule in some}
     members: dict[int, dict[int, tuple[UUID, ...]]] = defaultdict(dict)
@@ -193,6 +211,7 @@ def document_of(
         ports=ports,
         security_groups=found,
         identities=dict(members),
+        preprogrammed=tuple(sorted(preprogrammed)),
     )
 
 

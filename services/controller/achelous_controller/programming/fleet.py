@@ -54,6 +54,8 @@ class HostStatus:
     """Number of its vNICs whose device has not appeared."""
     failed: dict[UUID, str]
     """Its vNICs that can not run, with the reason."""
+    unheld: tuple[int, ...] = ()
+    """VNIs of preprogrammed VPCs that have more routes than it holds, in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,4 +110,5 @@ def _host(host_id: UUID, host: Host, report: HostReport | None, now: float) -> H
         fleet_revision=report.fleet_revision,
         waiting=len(report.waiting),
         failed=report.failed,
+        unheld=tuple(sorted(report.unheld)),
     )

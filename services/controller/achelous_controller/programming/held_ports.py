@@ -8,7 +8,7 @@ of a host stands for a revision, and is good as long as the rows that follow it 
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -22,6 +22,7 @@ Groups = tuple[UUID, ...]
 """Security groups of a port."""
 
 _ID_BYTES: Final = 16
+T = TypeVar("T")
 _encoder: Final = msgspec.msgpack.Encoder()
 
 
@@ -35,10 +36,11 @@ class Change(NamedTuple):
 
 
 class HeldPort(NamedTuple):
-    """A port as it is published, and the security groups that it names."""
+    """A port as it is published, its VPC, and the security groups that it names."""
 
     encoded: msgspec.Raw
     size: int
+    vni: int
     security_groups: Groups
 
 
@@ -50,6 +52,8 @@ class Held:
     ports: dict[UUID, HeldPort] = field(default_factory=dict)
     sets: Counter[Groups] = field(default_factory=Counter)
     """Sets of security groups, with the number of ports that are in each."""
+    vnis: Counter[int] = field(default_factory=Counter)
+    """VPCs, with the number of ports that are in each."""
     size: int = 0
     """Bytes of the encoded ports."""
 
@@ -67,8 +71,11 @@ class Held:
         for port in ports:
             self.drop(port.vnic_id)
             encoded, groups = _encoder.encode(port), port.security_groups
-            self.ports[port.vnic_id] = HeldPort(msgspec.Raw(encoded), len(encoded), groups)
+            self.ports[port.vnic_id] = HeldPort(
+                msgspec.Raw(encoded), len(encoded), port.vni, groups
+            )
             self.sets[groups] += 1
+            self.vnis[port.vni] += 1
             self.size += len(encoded)
 
     def drop(self, vnic_id: UUID) -> None:
@@ -77,9 +84,8 @@ class Held:
         if left is None:
             return
         self.size -= left.size
-        self.sets[left.security_groups] -= 1
-        if not self.sets[left.security_groups]:
-            del self.sets[left.security_groups]
+        _take_one(self.sets, left.security_groups)
+        _take_one(self.vnis, left.vni)
 
 
 class HeldPorts:
@@ -127,6 +133,12 @@ class HeldPorts:
             _, oldest = self._hosts.popitem(last=False)
             self._size -= oldest.size
         return held
+
+
+def _take_one(counts: Counter[T], key: T) -> None:
+    counts[key] -= 1
+    if not counts[key]:
+        del counts[key]
 
 
 def _ids(packed: bytes) -> set[UUID]:

@@ -15,6 +15,7 @@ from achelous_controller.programming.documents import (
     Identity,
     document_of,
     read_ports,
+    read_preprogrammed,
     read_rules,
     snapshot,
 )
@@ -58,8 +59,13 @@ async def read_fresh(engine: AsyncEngine, hosts: Sequence[UUID], held: HeldPorts
         }
         named = {group for now in current.values() for group in now.groups}
         rules, identities = await read_rules(connection, named)
+        vnis = {vni for now in current.values() for vni in now.vnis}
+        preprogrammed = await read_preprogrammed(connection, vnis)
     return [
-        Fresh(_document(host, now, rules, identities), tuple(row.id for row in changes[host]))
+        Fresh(
+            _document(host, now, rules, identities, preprogrammed),
+            tuple(row.id for row in changes[host]),
+        )
         for host, now in current.items()
     ]
 
@@ -69,9 +75,11 @@ def _document(
     now: Held,
     rules: Mapping[UUID, Sequence[SecurityRule]],
     identities: Sequence[Identity],
+    preprogrammed: frozenset[int],
 ) -> HostDocument:
     ports = cast(tuple[Port, ...], now.encoded())  # what encodes it takes either
-    return document_of(host, now.revision, ports, now.groups, rules, identities)
+    ahead = preprogrammed & now.vnis.keys()
+    return document_of(host, now.revision, ports, now.groups, rules, identities, ahead)
 
 
 def _of(hosts: Sequence[UUID]) -> dict[str, Sequence[UUID]]:

@@ -8,6 +8,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Final
 from uuid import UUID
 
 from achelous_controller.domain.instance_state import InstanceState
@@ -15,6 +16,11 @@ from achelous_controller.domain.pending import Pending
 from achelous_controller.programming.fleet import Fleet
 from achelous_controller.programming.reports import LIVE_S, GatewayReport, HostReport, Reports
 from achelous_shared.names import port_ifname
+
+_NAMED: Final = 5
+"""Hosts named in a reason, which stays the same however many more there are behind."""
+_NOBODY: Final = 2**63
+"""Where those stand who are none: further than any revision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +49,8 @@ class Observed:
             if (report := self._believed(gateway)) is not None
         ]
         self._floors: dict[int, int] = {}
+        self._follower_floors: dict[int, int] = {}
+        self._all_heard = self.settled or fleet.hosts.keys() <= reports.hosts.keys()
 
     def _believed(self, gateway_id: UUID) -> GatewayReport | None:
         """What a live gateway has; nothing of one that may live, but was not heard yet."""
@@ -58,6 +66,36 @@ class Observed:
             revisions = (report.revisions.get(vni, -1) for _, report in self._live)
             floor = self._floors[vni] = min(revisions, default=-1)
         return floor
+
+    def followers_have(self, vni: int, revision: int) -> bool:
+        """Whether every live host with a vNIC in a preprogrammed VPC has this revision of it.
+
+        A VPC whose routes are learned has no followers, so nobody lacks anything.
+        """
+        if vni not in self._reports.followers:
+            return True
+        floor = self._follower_floors.get(vni)
+        if floor is None:
+            stands = self._followers(vni).values()
+            floor = min(stands, default=_NOBODY) if self._all_heard else -1
+            self._follower_floors[vni] = floor
+        return floor >= revision
+
+    def followers_behind(self, vni: int, revision: int) -> list[str]:
+        """Names of those of whom `followers_have` knows that they do not."""
+        stands = self._followers(vni)
+        return sorted(self.host_name(host) for host, at in stands.items() if at < revision)
+
+    def _followers(self, vni: int) -> dict[UUID, int]:
+        """Where hosts stand that follow a VPC: -1 if they may live but were not heard lately."""
+        stands: dict[UUID, int] = {}
+        for host in self._reports.followers.get(vni, ()):
+            report = self.host(host)
+            if report is not None:
+                stands[host] = report.routes.get(vni, -1)
+            elif not self.settled:
+                stands[host] = -1
+        return stands
 
     def host(self, host_id: UUID) -> HostReport | None:
         """The host's report, unless it is too old to be believed."""
@@ -101,11 +139,14 @@ def _gateways_done(instance: Pending, observed: Observed) -> bool:
 
 
 def _host_done(instance: Pending, observed: Observed) -> bool:
+    """Whether its host runs it and, where routes are programmed ahead, all hosts have its own."""
     report = observed.host(instance.host_id)
     if report is None or report.revision < instance.host_revision:
         return False
     down = report.waiting | report.failed.keys()
-    return instance.state is InstanceState.DELETING or not any(v.id in down for v in instance.vnics)
+    if instance.state is not InstanceState.DELETING and any(v.id in down for v in instance.vnics):
+        return False
+    return all(observed.followers_have(vnic.vni, vnic.revision) for vnic in instance.vnics)
 
 
 def _reason(instance: Pending, observed: Observed) -> str:
@@ -132,5 +173,17 @@ def _reason_on_host(instance: Pending, observed: Observed) -> str:
     for vnic in instance.vnics:
         if why := report.failed.get(vnic.id):
             return f"vNIC {vnic.id} on {host}: {why}"
-    waiting = next(vnic.id for vnic in instance.vnics if vnic.id in report.waiting)
-    return f"device {port_ifname(waiting)} of vNIC {waiting} has not appeared on {host}"
+    for vnic in instance.vnics:
+        if vnic.id in report.waiting:
+            return f"device {port_ifname(vnic.id)} of vNIC {vnic.id} has not appeared on {host}"
+    return _reason_on_followers(instance, observed)
+
+
+def _reason_on_followers(instance: Pending, observed: Observed) -> str:
+    behind = {
+        name for vnic in instance.vnics
+        for name in observed.followers_behind(vnic.vni, vnic.revision)
+    }  # fmt: skip
+    names = sorted(behind)
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"hosts that lack routes of its preprogrammed VPC: {', '.join(names[:_NAMED])}{more}"

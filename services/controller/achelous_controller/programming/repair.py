@@ -9,7 +9,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Final, Generic, TypeVar
 from uuid import UUID
 
@@ -53,15 +53,21 @@ class Backoff(Generic[T]):
         return ready
 
 
-def announcements(pending: Iterable[Pending], now: float) -> dict[int, int]:
-    """Revision to announce of each VNI: published over a second ago, not yet everywhere."""
+def announcements(
+    pending: Iterable[Pending], followed: Container[int], now: float
+) -> dict[int, int]:
+    """Revision to announce of each VNI: published over a second ago, not yet everywhere.
+
+    ``followed``: VNIs whose routes hosts hold as well as gateways.
+    """
     found: dict[int, int] = {}
     for instance in pending:
         published = instance.published_at
-        if instance.gateways_applied_at is not None or published is None:
+        if published is None or now - published < PERIOD_S:
             continue
-        if now - published >= PERIOD_S:
-            for vnic in instance.vnics:
+        for vnic in instance.vnics:
+            hosts_lack = vnic.vni in followed and instance.host_applied_at is None
+            if instance.gateways_applied_at is None or hosts_lack:
                 found[vnic.vni] = max(found.get(vnic.vni, 0), vnic.revision)
     return found
 
@@ -119,7 +125,7 @@ class Repair:
             if self._untold.due([None] if untold(fleet, reports, pending, now) else [], now):
                 await self._ask()
             async with asyncio.TaskGroup() as group:
-                for vni, revision in announcements(pending, now).items():
+                for vni, revision in announcements(pending, reports.followers, now).items():
                     group.create_task(self._announce(vni, revision))
 
     async def _ask(self) -> None:

@@ -36,9 +36,13 @@ class HostReport:
     fleet_revision: int
     waiting: frozenset[UUID]
     failed: dict[UUID, str]
+    routes: dict[int, int] = field(default_factory=dict)
+    """Revision of each preprogrammed VPC that it follows."""
+    unheld: frozenset[int] = frozenset()
+    """Those of them that do not fit whole."""
 
     def says_the_same(self, other: "HostReport") -> bool:
-        """Whether nothing but the time differs."""
+        """Whether nothing but the time and the revisions of VPCs differs."""
         return (self.revision, self.fleet_revision, self.waiting, self.failed) == (
             other.revision, other.fleet_revision, other.waiting, other.failed,
         )  # fmt: skip
@@ -63,6 +67,8 @@ class Reports:
     def __init__(self, now: float) -> None:
         self.gateways: dict[UUID, GatewayReport] = {}
         self.hosts: dict[UUID, HostReport] = {}
+        self.followers: dict[int, set[UUID]] = {}
+        """Hosts that said to follow a preprogrammed VPC, by VNI."""
         self.listening_since = now
         """Since when reports come in without a break; who was not heard since may well live."""
         self._heard_at = float("-inf")
@@ -70,12 +76,8 @@ class Reports:
 
     def gateway(self, message: GatewayApplied, at: float) -> bool:
         """Take a report; whether it said something new. Raises `BadMessage`."""
-        try:
-            table = unpack(message.revisions, REVISION)
-        except MalformedTable as error:
-            raise BadMessage(f"revisions of gateway {message.gateway_id}: {error}") from error
+        told = _revisions(message.revisions, f"gateway {message.gateway_id}")
         self._heard(at)
-        told = dict(zip(table["vni"].tolist(), table["revision"].tolist(), strict=True))
         report = self.gateways.get(message.gateway_id)
         if report is None:
             report = self.gateways[message.gateway_id] = GatewayReport(at, message.serving, False)
@@ -90,7 +92,8 @@ class Reports:
         return bool(moved)
 
     def host(self, message: HostApplied, at: float) -> bool:
-        """Take a report; whether it said something new."""
+        """Take a report; whether it said something new. Raises `BadMessage`."""
+        routes = _revisions(message.preprogrammed, f"host {message.host_id}")
         self._heard(at)
         report = HostReport(
             at=at,
@@ -98,12 +101,29 @@ class Reports:
             fleet_revision=message.fleet_revision,
             waiting=frozenset(message.waiting),
             failed=message.failed,
+            routes=routes,
+            unheld=frozenset(message.unheld),
         )
         before = self.hosts.get(message.host_id)
         self.hosts[message.host_id] = report
+        moved = self._follow(message.host_id, before.routes if before else {}, routes)
         if before is not None and report.says_the_same(before):
-            return False
+            return moved
         self._moved.hosts.add(message.host_id)
+        return True
+
+    def _follow(self, host: UUID, before: dict[int, int], now: dict[int, int]) -> bool:
+        """Note which VPCs a host follows; whether any of them moved."""
+        if before == now:
+            return False
+        for vni in before.keys() - now.keys():
+            self.followers[vni].discard(host)
+            if not self.followers[vni]:
+                del self.followers[vni]
+        for vni in now.keys() - before.keys():
+            self.followers.setdefault(vni, set()).add(host)
+        vnis = before.keys() | now.keys()
+        self._moved.vnis |= {vni for vni in vnis if before.get(vni) != now.get(vni)}
         return True
 
     def _heard(self, at: float) -> None:
@@ -121,4 +141,12 @@ class Reports:
         for gateway in [who for who in self.gateways if who not in gateways]:
             del self.gateways[gateway]
         for host in [who for who in self.hosts if who not in hosts]:
-            del self.hosts[host]
+            self._follow(host, self.hosts.pop(host).routes, {})
+
+
+def _revisions(packed: bytes, whose: str) -> dict[int, int]:
+    try:
+        table = unpack(packed, REVISION)
+    except MalformedTable as error:
+        raise BadMessage(f"revisions of {whose}: {error}") from error
+    return dict(zip(table["vni"].tolist(), table["revision"].tolist(), strict=True))

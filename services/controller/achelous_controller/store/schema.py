@@ -139,6 +139,7 @@ vpcs: Final = Table(
     Column("revision", BigInteger, nullable=False, server_default="0"),
     # where the search for a free identity goes on, so that one given up is used again late
     Column("next_identity", Integer, nullable=False, server_default="1"),
+    Column("programming_model", Text, nullable=False, server_default="alm"),  # domain, of that name
     _created(),
     _version(),
     UniqueConstraint("project_id", "name"),

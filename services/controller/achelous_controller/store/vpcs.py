@@ -12,6 +12,7 @@ from achelous_controller.domain.errors import Conflict
 from achelous_controller.domain.ids import new_id
 from achelous_controller.domain.networks import Address, Network, assignable
 from achelous_controller.domain.precondition import Precondition
+from achelous_controller.domain.programming_model import ProgrammingModel
 from achelous_controller.domain.quotas import Resource
 from achelous_controller.domain.rules import DEFAULT_GROUP
 from achelous_controller.store import objects, quotas, security_groups
@@ -35,18 +36,37 @@ class NewSubnet:
     dhcp_lease_s: int
 
 
-async def create(connection: AsyncConnection, project_id: UUID, name: str) -> Record:
+async def create(
+    connection: AsyncConnection, project_id: UUID, name: str, model: ProgrammingModel
+) -> Record:
     """A VPC with a VNI that was never used before, and its default security group."""
     vpc_id = new_id()
     await quotas.spend(connection, project_id, {Resource.VPCS: 1})
     row = await fetch_one(
         connection,
         insert(vpcs)
-        .values(id=vpc_id, project_id=project_id, name=name, vni=VNI.next_value())
+        .values(
+            id=vpc_id,
+            project_id=project_id,
+            name=name,
+            vni=VNI.next_value(),
+            programming_model=model,
+        )
         .returning(vpcs),
     )
     await security_groups.insert_group(connection, project_id, vpc_id, DEFAULT_GROUP)
     return row
+
+
+def must_keep_model(vpc: Record, wanted: ProgrammingModel | None) -> None:
+    """Raises `Conflict` if another model is ``wanted`` than the VPC was made with."""
+    if wanted not in (None, vpc.programming_model):
+        raise Conflict.field(
+            "programming_model",
+            wanted,
+            f"the programming model of a VPC can not change, this one's is"
+            f" {vpc.programming_model}: make another VPC",
+        )
 
 
 async def remove(

@@ -31,6 +31,10 @@ class HostStatus(View):
     fleet_revision: int | None
     waiting: int = Field(description="Number of its vNICs whose device has not appeared")
     failed: dict[UUID, str]
+    unheld: list[int] = Field(
+        description="VNIs of preprogrammed VPCs with more routes than it holds: gateways relay for"
+        " the missing ones"
+    )
 
 
 class FleetStatus(View):

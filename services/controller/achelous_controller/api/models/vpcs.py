@@ -20,6 +20,7 @@ from achelous_controller.api.models.common import (
     example,
 )
 from achelous_controller.domain.networks import check_usable, check_usable6
+from achelous_controller.domain.programming_model import ProgrammingModel
 
 _MIN_PREFIX = 8
 _PREFIXES6 = range(64, 127)
@@ -46,6 +47,11 @@ class VpcCreate(Body):
 
     name: Name
     project_id: UUID | None = Field(None, description="An operator has to name the project")
+    programming_model: ProgrammingModel = Field(
+        ProgrammingModel.ALM,
+        description="alm: hosts learn the routes that their guests use; preprogrammed: each host"
+        " with a vNIC in the VPC gets all of its routes",
+    )
 
 
 class VpcUpdate(Body):
@@ -54,6 +60,9 @@ class VpcUpdate(Body):
     model_config = example({"name": "production-2"})
 
     name: Name | None = None
+    programming_model: ProgrammingModel | None = Field(
+        None, description="A VPC keeps the one that it was made with: another one is refused"
+    )
 
 
 class Vpc(Timed):
@@ -68,6 +77,7 @@ class Vpc(Timed):
             "name": "production",
             "vni": 4096,
             "revision": 12,
+            "programming_model": "alm",
         }
     )
 
@@ -75,6 +85,7 @@ class Vpc(Timed):
     name: str
     vni: int
     revision: int = Field(description="Of the VPC's routes")
+    programming_model: ProgrammingModel
 
 
 class SubnetCreate(Body):

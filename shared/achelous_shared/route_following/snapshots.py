@@ -7,14 +7,14 @@ from typing import Final
 
 import numpy as np
 
-from achelous_gateway.keeper import Keeper
-from achelous_gateway.pages import Page, Range
-from achelous_gateway.plan import Vpc
-from achelous_gateway.stats import Stats
-from achelous_gateway.table import TableFull
 from achelous_shared import messages, subjects
 from achelous_shared.bus import Bus, BusError
 from achelous_shared.messages import BadMessage, SnapshotReply, SnapshotRequest
+from achelous_shared.route_following.keeper import Forgotten, Keeper
+from achelous_shared.route_following.pages import Page, Range
+from achelous_shared.route_following.plan import Vpc
+from achelous_shared.route_following.stats import FollowStats
+from achelous_shared.route_following.table import TableFull
 from achelous_shared.routes import MAX_PAGE_ENTRIES, MalformedTable
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class SnapshotFailed(Exception):
 class Snapshots:
     """Reads what `Keeper.wanted` asks for, and goes on until it has it."""
 
-    def __init__(self, bus: Bus, keeper: Keeper, stats: Stats) -> None:
+    def __init__(self, bus: Bus, keeper: Keeper, stats: FollowStats) -> None:
         self._bus = bus
         self._keeper = keeper
         self._stats = stats
@@ -57,6 +57,8 @@ class Snapshots:
         try:
             await self._read(vpc)
             self._failures.pop(vpc.vni, None)
+        except Forgotten as error:
+            log.info("%s", error)
         except (BusError, BadMessage, MalformedTable, SnapshotFailed, TableFull) as error:
             self._stats.snapshot_failures += 1
             self._stats.table_full += isinstance(error, TableFull)

@@ -78,6 +78,8 @@ class Vpc:
     state: State = State.FOLLOWING
     revision: int = 0
     """0 of a VPC that never had a route, and of one whose revision is not known yet."""
+    fresh: bool = False
+    """Nothing of it was here when its snapshot began."""
     buffered: list[Delta] = field(default_factory=list)
     unsaid: list[Hashes] = field(default_factory=list)
     """What snapshots changed, to be remembered as of the revision that they end at."""

@@ -4,14 +4,15 @@ No Python object per route and no Python step per entry. The capacity is fixed, 
 data plane's map, which holds the same routes; memory becomes resident as rows are used.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from achelous_gateway.index import KeyIndex, Keys, Rows, keys_of
 from achelous_shared import names
+from achelous_shared.route_following.index import KeyIndex, Keys, Rows, keys_of
 from achelous_shared.routes import RouteOp, Routes
 
 KEY: Final = np.dtype([("vni", "<u4"), ("ip", "u1", (16,))])
@@ -23,6 +24,10 @@ VALUE: Final = np.dtype(
 """Where a route leads: see `routes.ROUTE`, whose fields these are."""
 
 Records = npt.NDArray[np.void]
+
+_NO_ROWS: Final[Rows] = np.zeros(0, np.int64)
+_NO_KEYS: Final[Records] = np.zeros(0, KEY)
+_NO_VALUES: Final[Records] = np.zeros(0, VALUE)
 
 _MIX: Final = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F], np.uint64)
 """Odd factors: addresses that differ rarely have equal sums of products, equal ones always."""
@@ -40,17 +45,40 @@ class TableFull(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What a batch changed in the table, and so must change in the data plane."""
+    """What a batch changed in the table, and so must change in the data plane.
 
+    ``removed`` comes first: a row may be another route's already among ``rows``.
+    """
+
+    rows: Rows
+    """(n,) where in the table the routes of ``keys`` are."""
     keys: Records
     """(n,) `KEY`, of routes that are new or lead elsewhere now."""
     values: Records
     """(n,) `VALUE`, of these."""
+    removed_rows: Rows
+    """(m,) where the routes of ``removed`` were."""
     removed: Records
     """(m,) `KEY`."""
 
     def __len__(self) -> int:
         return len(self.keys) + len(self.removed)
+
+    @classmethod
+    def join(cls, parts: Sequence["Changes"]) -> "Changes":
+        """The changes of batches of distinct routes as those of one batch."""
+        return cls(
+            np.concatenate([_NO_ROWS, *(part.rows for part in parts)]),
+            np.concatenate([_NO_KEYS, *(part.keys for part in parts)], dtype=KEY),
+            np.concatenate([_NO_VALUES, *(part.values for part in parts)], dtype=VALUE),
+            np.concatenate([_NO_ROWS, *(part.removed_rows for part in parts)]),
+            np.concatenate([_NO_KEYS, *(part.removed for part in parts)], dtype=KEY),
+        )
+
+    @classmethod
+    def removals(cls, rows: Rows, keys: Records) -> "Changes":
+        """Nothing but these are gone."""
+        return cls(_NO_ROWS, _NO_KEYS, _NO_VALUES, rows, keys)
 
 
 class RouteTable:
@@ -88,10 +116,7 @@ class RouteTable:
 
     def keys(self, rows: Rows) -> Records:
         """`KEY` of rows."""
-        keys = np.zeros(len(rows), KEY)
-        keys["ip"] = np.ascontiguousarray(self._keys[rows, :2]).view(np.uint8)
-        keys["vni"] = self._keys[rows, 2]
-        return keys
+        return _records(self._keys[rows])
 
     def rows_except(self, vni: int, kept: Rows) -> Rows:
         """The rows of one VPC less ``kept``, which are distinct rows of it."""
@@ -113,11 +138,13 @@ class RouteTable:
         due = ~held | (self._values["revision"][rows] <= delta["revision"])
         doomed, new = held & due & ~upsert, upsert & ~held
         self._must_fit(int(new.sum()) - int(doomed.sum()))
-        removed = self.remove(vni, rows[doomed])
+        gone = rows[doomed]
+        removed = self.remove(vni, gone)
         self._insert(vni, keys, rows, new)
-        written = upsert & due
-        self._write(rows[written], delta[written])
-        return Changes(self.keys(rows[written]), self._values[rows[written]], removed)
+        upserted = upsert & due
+        written = rows[upserted]
+        self._write(written, delta[upserted])
+        return Changes(written, self.keys(written), self._values[written], gone, removed)
 
     def restate(self, vni: int, chunk: Routes) -> tuple[Changes, Rows]:
         """Make the routes to the addresses of ``chunk``, which are distinct, as it says.
@@ -133,7 +160,20 @@ class RouteTable:
         before = self._values[held]
         self._write(rows, chunk)
         written = np.concatenate((rows[new], held[self._values[held] != before]))
-        return Changes(self.keys(written), self._values[written], np.zeros(0, KEY)), rows
+        changes = Changes(written, self.keys(written), self._values[written], _NO_ROWS, _NO_KEYS)
+        return changes, rows
+
+    def load(self, vni: int, chunk: Routes) -> tuple[Changes, Rows]:
+        """Like `restate`, of addresses to which there is no route here: twice as fast."""
+        self._must_fit(len(chunk))
+        keys = keys_of(vni, chunk["ip"])
+        rows = np.empty(len(chunk), np.int64)
+        self._insert(vni, keys, rows, np.ones(len(chunk), np.bool_))
+        values = np.empty(len(chunk), VALUE)
+        for field in VALUE.names or ():
+            values[field] = chunk[field]
+        self._values[rows] = values
+        return Changes(rows, _records(keys), values, _NO_ROWS, _NO_KEYS), rows
 
     def remove(self, vni: int, rows: Rows) -> Records:
         """Remove rows of one VPC; returns the `KEY` of each."""
@@ -177,8 +217,15 @@ class RouteTable:
         rows[new] = taken
 
     def _write(self, rows: Rows, entries: Routes) -> None:
-        for field in ("vtep", "mac", "identity", "revision"):
+        for field in VALUE.names or ():
             self._values[field][rows] = entries[field]
+
+
+def _records(keys: Keys) -> Records:
+    records = np.zeros(len(keys), KEY)
+    records["ip"] = np.ascontiguousarray(keys[:, :2]).view(np.uint8)
+    records["vni"] = keys[:, 2]
+    return records
 
 
 def latest(delta: Routes) -> Routes:

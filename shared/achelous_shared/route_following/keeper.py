@@ -13,14 +13,26 @@ from typing import Final, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from achelous_gateway.changes import ChangeLogs
-from achelous_gateway.index import Rows
-from achelous_gateway.plan import TRANSITIONS, Action, Delta, State, Verdict, Vpc, judge, replay
-from achelous_gateway.relay import Relay
-from achelous_gateway.rsp_server import Stands
-from achelous_gateway.stats import Stats
-from achelous_gateway.table import KEY, VALUE, Changes, RouteTable, TableFull, latest
-from achelous_shared.names import VNI_MAX
+from achelous_shared.route_following.index import Rows
+from achelous_shared.route_following.plan import (
+    TRANSITIONS,
+    Action,
+    Delta,
+    State,
+    Verdict,
+    Vpc,
+    judge,
+    replay,
+)
+from achelous_shared.route_following.seams import Journal, Sink
+from achelous_shared.route_following.stats import FollowStats
+from achelous_shared.route_following.table import (
+    Changes,
+    Records,
+    RouteTable,
+    TableFull,
+    latest,
+)
 from achelous_shared.routes import REVISION, Routes
 from achelous_shared.rsp_hash import destination_hashes
 
@@ -32,29 +44,39 @@ _MERGED: Final = 2048
 """Entries of a snapshot, likewise: about 3 ms, for it is rare, and at the start nobody asks yet."""
 
 
+class Forgotten(Exception):
+    """The VPC was forgotten while it was read."""
+
+
 class Keeper:
     """The tables of all VPCs. ``moved`` is told each VNI whose revision changed."""
 
     def __init__(
-        self, table: RouteTable, relay: Relay, stats: Stats, moved: Callable[[int], None]
+        self,
+        table: RouteTable,
+        sink: Sink,
+        journal: Journal,
+        stats: FollowStats,
+        moved: Callable[[int], None],
     ) -> None:
         self.table = table
         self.vpcs: dict[int, Vpc] = {}
-        self.stands: Stands = np.zeros(VNI_MAX + 2, np.int64)
-        self.changes = ChangeLogs()
         self.wanted: asyncio.Queue[int] = asyncio.Queue()
-        """VPCs that wait for a snapshot, each once: bounded by their number."""
-        self._relay = relay
+        """VPCs that wait for a snapshot: bounded by their number and by how often they go."""
+        self._sink = sink
+        self._journal = journal
         self._stats = stats
         self._moved = moved
         self._writer = asyncio.Lock()
 
-    def adopt(self) -> None:
+    def adopt(self, held: Iterable[tuple[Records, Records]]) -> None:
         """Take over the routes that the data plane still holds, and have every VPC compared.
+
+        ``held``: `KEY` and `VALUE` of its routes, in parts.
 
         Their entries say nothing about what was deleted meanwhile, so no revision is assumed.
         """
-        for keys, values in self._relay.load():
+        for keys, values in held:
             self.table.seed(keys, values)
         for vni in self.table.vnis():
             self._ask(self.introduce(vni))
@@ -73,7 +95,7 @@ class Keeper:
         if vpc is None:
             vpc = self.vpcs[vni] = Vpc(vni)
             self._stand_at(vpc, 0)
-            self.changes.begin(vni, 0)
+            self._journal.begin(vni, 0)
         return vpc
 
     def ask(self, vni: int) -> None:
@@ -104,37 +126,46 @@ class Keeper:
                     self._stats.deltas_duplicate += verdict is Verdict.DUPLICATE
 
     def begin(self, vni: int) -> Vpc | None:
-        """A snapshot of this VPC is about to be asked for; None if it is gone."""
+        """A snapshot of this VPC is about to be asked for; None if it is not to be any more."""
         vpc = self.vpcs.get(vni)
-        if vpc is not None:
-            vpc.state = State.SYNCING
-            vpc.buffered.clear()
+        if vpc is None or vpc.state is not State.WAITING:
+            return None
+        vpc.state = State.SYNCING
+        vpc.fresh = not self.table.count(vni)
+        vpc.buffered.clear()
         return vpc
 
     async def merge(self, vpc: Vpc, chunk: Routes) -> Rows:
         """Make the routes to the addresses of a snapshot's chunk as it says; returns their rows.
 
         Without regard to revisions: what is held came from commits that are older than the read.
-        Raises `TableFull`.
+        Raises `TableFull` and `Forgotten`.
         """
-        rows = []
+        merge = self.table.load if vpc.fresh else self.table.restate
+        made, rows = [], [np.zeros(0, np.int64)]
         async with self._writer:
-            for part in _slices(chunk, _MERGED):
-                changes, found = self.table.restate(vpc.vni, part)
-                self._relay.apply(changes)
-                self._note(vpc, changes)
-                rows.append(found)
-                await asyncio.sleep(0)
-        return np.concatenate(rows) if rows else np.zeros(0, np.int64)
+            self._must_be_held(vpc)
+            try:
+                for part in _slices(chunk, _MERGED):
+                    changes, found = merge(vpc.vni, part)
+                    self._note(vpc, changes)
+                    made.append(changes)
+                    rows.append(found)
+                    await asyncio.sleep(0)
+            finally:
+                await self._sink.apply(Changes.join(made))
+        return np.concatenate(rows)
 
     async def finish(self, vpc: Vpc, revision: int, rows: Rows) -> None:
         """The snapshot is read: remove what it did not have, apply what came meanwhile.
 
         ``rows``: of all its entries; ``revision``: that of its first chunk. Later chunks may hold
         changes that are newer: their deltas are applied once more, all that are there in one
-        batch, so that an entry never goes back to an older state. Raises `TableFull`.
+        batch, so that an entry never goes back to an older state. Raises `TableFull` and
+        `Forgotten`.
         """
         async with self._writer:
+            self._must_be_held(vpc)
             await self._remove(vpc, self.table.rows_except(vpc.vni, rows))
             due, gap = replay(revision, vpc.buffered)
             if due:
@@ -142,6 +173,7 @@ class Keeper:
                 vpc.unsaid.append(destination_hashes(vpc.vni, entries["ip"]))
                 await self._apply(vpc.vni, entries)
                 revision = due[-1].revision
+            await self._sink.settled()
             self._end_at(vpc, revision)
             vpc.buffered.clear()
             vpc.state = State.FOLLOWING
@@ -151,21 +183,26 @@ class Keeper:
                 self._ask(vpc)
 
     def retry(self, vpc: Vpc) -> None:
-        """The snapshot failed: it is to be asked for again."""
+        """The snapshot failed: it is to be asked for again, if the VPC is still held."""
         vpc.buffered.clear()
-        self._ask(vpc)
+        if self.vpcs.get(vpc.vni) is vpc:
+            self._ask(vpc)
 
     async def forget(self, vni: int) -> None:
         """The VPC is no more: remove its routes."""
         async with self._writer:
             vpc = self.vpcs.pop(vni, Vpc(vni))
             await self._remove(vpc, self.table.rows_except(vni, np.zeros(0, np.int64)))
-            self.changes.forget(vni)
-            self.stands[vni] = 0
+            await self._sink.settled()
+            self._journal.forget(vni)
+
+    def _must_be_held(self, vpc: Vpc) -> None:
+        if self.vpcs.get(vpc.vni) is not vpc:
+            raise Forgotten(f"VPC {vpc.vni} was forgotten while it was read")
 
     def _stand_at(self, vpc: Vpc, revision: int) -> None:
         vpc.revision = revision
-        self.stands[vpc.vni] = revision + 1
+        self._journal.stand_at(vpc.vni, revision)
 
     def _end_at(self, vpc: Vpc, revision: int) -> None:
         """A snapshot ends at ``revision``: say what it changed, or begin to remember.
@@ -175,9 +212,9 @@ class Keeper:
         """
         if 0 < vpc.revision < revision:
             hashes = np.concatenate([np.zeros(0, np.uint32), *vpc.unsaid])
-            self.changes.append(vpc.vni, revision, hashes, time.monotonic_ns())
+            self._journal.append(vpc.vni, revision, hashes, time.monotonic_ns())
         elif revision != vpc.revision or vpc.unsaid:
-            self.changes.begin(vpc.vni, revision)
+            self._journal.begin(vpc.vni, revision)
         vpc.unsaid.clear()
         self._stand_at(vpc, revision)
 
@@ -201,21 +238,26 @@ class Keeper:
             vpc.unsaid.append(hashes)  # some of it may have been applied
             self._ask(vpc)
         else:
-            self.changes.append(vpc.vni, delta.revision, hashes, time.monotonic_ns())
+            self._journal.append(vpc.vni, delta.revision, hashes, time.monotonic_ns())
             self._stand_at(vpc, delta.revision)
             self._stats.deltas_applied += 1
             self._moved(vpc.vni)
 
     async def _apply(self, vni: int, entries: Routes) -> None:
-        for part in _slices(latest(entries), _SLICE):
-            self._relay.apply(self.table.apply(vni, part))
-            await asyncio.sleep(0)
+        """In the table slice by slice, and then in the data plane. Raises `TableFull`."""
+        made = []
+        try:
+            for part in _slices(latest(entries), _SLICE):
+                made.append(self.table.apply(vni, part))
+                await asyncio.sleep(0)
+        finally:
+            await self._sink.apply(Changes.join(made))
+            await self._sink.settled()
 
     async def _remove(self, vpc: Vpc, rows: Rows) -> None:
         for part in _slices(rows, _SLICE):
-            removed = self.table.remove(vpc.vni, part)
-            changes = Changes(np.zeros(0, KEY), np.zeros(0, VALUE), removed)
-            self._relay.apply(changes)
+            changes = Changes.removals(part, self.table.remove(vpc.vni, part))
+            await self._sink.apply(changes)
             self._note(vpc, changes)
             await asyncio.sleep(0)
 
