@@ -29,7 +29,7 @@ from achelous_controller.store import (
 )
 from achelous_controller.store.bulk import copy
 from achelous_controller.store.outbox import hosts_changed, record_routes, with_revisions
-from achelous_controller.store.references import References
+from achelous_controller.store.references import References, Subnet
 from achelous_controller.store.schema import instances, vnic_security_groups, vnics
 from achelous_shared.routes import RouteOp, Routes
 
@@ -38,7 +38,9 @@ from achelous_shared.routes import RouteOp, Routes
 class _Columns:
     """The vNICs of a request, flat, in its order: one value of each list per vNIC."""
 
-    specs: list[VnicSpec]
+    subnets: list[Subnet]
+    groups: list[Groups]
+    """As asked for; those that ask for none share their VPC's."""
     rooms: list[Room]
     ips: list[int]
     ips6: list[int]
@@ -66,10 +68,12 @@ async def create(
     rooms = await capacity.reserve(connection, specs)
     macs = await allocation.macs(connection, len(flat))
     flat_rooms = [room for spec, room in zip(specs, rooms, strict=True) for _ in spec.vnics]
-    numbers, concerned = await _identities(connection, flat, known)
-    columns = _Columns(flat, flat_rooms, ips, ips6, macs, [0] * len(flat), numbers)
+    nets = [known.subnets[spec.subnet_id] for spec in flat]
+    groups = [known.groups_of(spec, net) for spec, net in zip(flat, nets, strict=True)]
+    numbers, concerned = await _identities(connection, flat, nets, groups)
+    columns = _Columns(nets, groups, flat_rooms, ips, ips6, macs, [0] * len(flat), numbers)
     routes = _routes(known, columns)
-    made = _assemble(specs, rooms, columns, known, accepted)
+    made = _assemble(specs, rooms, columns, accepted)
     new = _vnics_by_host(made, but=concerned)
     told = concerned | {room.host_id for room in rooms}
     host_revisions = await hosts_changed(connection, told, new)
@@ -81,27 +85,30 @@ async def create(
 
 
 async def _identities(
-    connection: AsyncConnection, flat: list[VnicSpec], known: References
+    connection: AsyncConnection,
+    flat: Sequence[VnicSpec],
+    nets: Sequence[Subnet],
+    groups: Sequence[Groups],
 ) -> tuple[list[int], set[UUID]]:
     """The identity of each vNIC, and hosts whose rules have to learn of new ones."""
-    sets = [groups_of(known.groups_of(spec)) for spec in flat]
-    await rule_limits.must_fit(
-        connection,
-        {
-            groups: f"{spec.field}.security_group_ids"
-            for groups, spec in zip(sets, flat, strict=True)
-        },
-    )
+    # by identity of the tuples, which most vNICs share: few are looked at
+    one_of = {
+        id(some): (some, spec, net) for some, spec, net in zip(groups, flat, nets, strict=True)
+    }
+    sets = {key: groups_of(some) for key, (some, _, _) in one_of.items()}
+    fields = {sets[key]: f"{spec.field}.security_group_ids" for key, (_, spec, _) in one_of.items()}
+    await rule_limits.must_fit(connection, fields)
     by_vpc: dict[UUID, set[Groups]] = defaultdict(set)
-    for groups, spec in zip(sets, flat, strict=True):
-        by_vpc[known.subnets[spec.subnet_id].vpc_id].add(groups)
+    for key, (_, _, net) in one_of.items():
+        by_vpc[net.vpc_id].add(sets[key])
     numbers: dict[Groups, int] = {}
     told: set[UUID] = set()
     for vpc_id, wanted in sorted(by_vpc.items()):
         assigned = await identities.assign(connection, vpc_id, wanted)
         numbers |= assigned.numbers
         told |= set(assigned.hosts)
-    return [numbers[groups] for groups in sets], told
+    number_of = {key: numbers[of] for key, of in sets.items()}
+    return [number_of[id(some)] for some in groups], told
 
 
 def _routes(known: References, columns: _Columns) -> dict[UUID, Routes]:
@@ -111,8 +118,8 @@ def _routes(known: References, columns: _Columns) -> dict[UUID, Routes]:
     """
     found: dict[UUID, Routes] = {}
     by_vpc: dict[UUID, list[int]] = defaultdict(list)
-    for index, spec in enumerate(columns.specs):
-        by_vpc[known.subnets[spec.subnet_id].vpc_id].append(index)
+    for index, subnet in enumerate(columns.subnets):
+        by_vpc[subnet.vpc_id].append(index)
     for vpc_id, indices in sorted(by_vpc.items()):
         dual = [index for index in indices if columns.ips6[index]]
         keys = (
@@ -180,7 +187,6 @@ def _assemble(
     specs: Sequence[InstanceSpec],
     rooms: Sequence[Room],
     columns: _Columns,
-    known: References,
     accepted: Sequence[datetime],
 ) -> list[Instance]:
     now = datetime.now(UTC)
@@ -189,7 +195,7 @@ def _assemble(
     for spec, room, accepted_at in zip(specs, rooms, accepted, strict=True):
         instance_id = new_id()
         parts = tuple(
-            _vnic(instance_id, position, columns, start + position, known)
+            _vnic(instance_id, position, columns, start + position)
             for position in range(len(spec.vnics))
         )
         start += len(parts)
@@ -216,11 +222,8 @@ def _assemble(
     return made
 
 
-def _vnic(
-    instance_id: UUID, position: int, columns: _Columns, index: int, known: References
-) -> Vnic:
-    spec, ip6 = columns.specs[index], columns.ips6[index]
-    subnet = known.subnets[spec.subnet_id]
+def _vnic(instance_id: UUID, position: int, columns: _Columns, index: int) -> Vnic:
+    subnet, ip6 = columns.subnets[index], columns.ips6[index]
     return Vnic(
         id=new_id(),
         project_id=subnet.project_id,
@@ -232,7 +235,7 @@ def _vnic(
         ip=IPv4Address(columns.ips[index]),
         ip6=IPv6Address(ip6) if ip6 else None,
         mac=columns.macs[index],
-        security_group_ids=known.groups_of(spec),
+        security_group_ids=columns.groups[index],
         version=1,
     )
 
