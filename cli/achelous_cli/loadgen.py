@@ -117,7 +117,7 @@ def _scenarios(name: str, known: tuple[str, ...], *, attach: bool) -> tuple[str,
         return tuple(one for one in known if not attach or one != "faults")
     if name == "faults" and attach:
         raise usage("faults break a platform: they are for one of their own, without --attach")
-    return (name,)
+    return ("programming-time", "ahead") if name == "programming-time" else (name,)
 
 
 def _check_files(*files: Path | None) -> None:

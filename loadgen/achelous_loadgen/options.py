@@ -16,6 +16,10 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     """Instances in the VPC, ascending, at which programming time is measured."""
     samples: int = 100
     """Instances created one by one at each size."""
+    ahead_hosts: int = 4
+    """Simulated hosts where every route is programmed ahead: each holds the whole VPC."""
+    ahead_s: float = 180.0
+    """For that model. A larger VPC is begun only if it can be filled within."""
     hosts: int = 40
     """Simulated hosts."""
     burst: int = 20_000
@@ -37,6 +41,8 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
 QUICK: Final = Sizes(
     vpc=(10, 100, 1_000),
     samples=10,
+    ahead_hosts=2,
+    ahead_s=15.0,
     hosts=4,
     burst=500,
     churn_rate=50.0,

@@ -1,14 +1,16 @@
 """One run: its scenarios in order, its progress on standard error, its figures in files."""
 
 import logging
+import math
 import os
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import psutil
 import uvloop
 from rich.console import Console
@@ -20,6 +22,7 @@ from achelous_loadgen import results
 from achelous_loadgen.http import ApiGone
 from achelous_loadgen.options import Options
 from achelous_loadgen.report import page
+from achelous_loadgen.report.targets import targets
 from achelous_loadgen.scenarios import (
     burst,
     churn,
@@ -35,6 +38,9 @@ from achelous_shared.bus import BusError
 
 _BUILT: Final = Path(__file__).parents[2] / "build" / "bpf"
 """The layouts that simulated hosts share with real ones, of this checkout."""
+
+_SPARE_ROUTES: Final = 10_000
+"""Room beside the largest VPC, for the small one and for changes."""
 
 EXPECTED: Final = (ApiRefused, ApiGone, BusError, TimeoutError, ValueError, OSError)
 """What a scenario can end with that is the platform's doing, or a wrong size."""
@@ -59,12 +65,23 @@ class Running:
 
 
 async def _programming_time(run: Running) -> None:
-    run.found.programming_time = {}
+    await _programmed(run, "alm", math.inf)
+
+
+async def _ahead(run: Running) -> None:
+    if programming_time.AHEAD in run.world.tenant.models:
+        await _programmed(run, programming_time.AHEAD, run.options.sizes.ahead_s)
+
+
+async def _programmed(run: Running, model: str, seconds: float) -> None:
     sizes = run.options.sizes
-    for model in run.world.tenant.models:
-        run.vpcs[model], run.found.programming_time[model] = await programming_time.measure(
-            run.world, model, sizes.vpc, sizes.samples, run.say
-        )
+    run.vpcs[model], figures = await programming_time.measure(
+        run.world, model, sizes.vpc, sizes.samples, seconds, run.say
+    )
+    found = run.found.programming_time = run.found.programming_time or {}
+    found[model] = figures.by_size
+    if figures.stopped is not None:
+        run.found.programming_time_stopped[model] = figures.stopped
 
 
 async def _burst(run: Running) -> None:
@@ -119,37 +136,57 @@ SCENARIOS: Final[dict[str, Callable[[Running], Awaitable[None]]]] = {
     "reconcile": _reconcile,
     "learning": _learning,
     "faults": _faults,
+    "ahead": _ahead,
 }
 """In the order of a full run."""
 
+_APART: Final = "ahead"
+"""On a platform of its own, so that its routes and hosts weigh on nothing else."""
+
 
 def main(options: Options) -> int:
-    """Run; 0: all came out, 1: something did not (the figures that there are are written)."""
+    """Run; 0: all came out, 1: something did not. The figures that there are are written."""
     logging.basicConfig(level=logging.ERROR)
     os.environ.setdefault("ACHELOUS_BPF_DIR", str(_BUILT))
     console = Console(stderr=True, highlight=False)
+    found = results.Results(run=_run_facts(options))
+    begun = time.monotonic()
     try:
-        found = uvloop.run(_run(options, console))
+        uvloop.run(_run(options, found, console))
     except (*EXPECTED, ProcessFailed, ExceptionGroup) as error:
         leaves = _leaves(error)
         for leaf in leaves:
             if not isinstance(leaf, (*EXPECTED, ProcessFailed)):
                 raise leaf from None  # without the groups of all the hosts around it
-        for leaf in leaves:
-            console.print(f"The run broke: {leaf}", markup=False)
-        return 1
+        found.run.failures += [f"the run broke: {leaf}" for leaf in leaves]
+    finally:
+        found.run.seconds = round(time.monotonic() - begun, 1)
+        _write(options, found)
+    _summarise(found, console)
+    return 1 if found.run.failures else 0
+
+
+def _write(options: Options, found: results.Results) -> None:
     if options.json:
         options.json.write_bytes(results.encode(found) + b"\n")
     if options.html:
         options.html.write_text(page.render(found))
+
+
+def _summarise(found: results.Results, console: Console) -> None:
+    for target in targets(found):
+        held = "held  " if target.held else "missed"
+        console.print(
+            f"{held} {target.name}: {target.reached} ({target.wanted})",
+            markup=False,
+            soft_wrap=True,
+        )
     for failure in found.run.failures:
-        console.print(f"Missed: {failure}", markup=False)
-    return 1 if found.run.failures else 0
+        console.print(f"Not measured: {failure}", markup=False, soft_wrap=True)
 
 
-async def _run(options: Options, console: Console) -> results.Results:
+async def _run(options: Options, found: results.Results, console: Console) -> None:
     begun = time.monotonic()
-    found = results.Results(run=_run_facts(options))
     with Progress(
         TextColumn("{task.description:<18}"), BarColumn(), TextColumn("{task.fields[doing]}"),
         TimeElapsedColumn(), console=console, disable=not console.is_terminal,
@@ -158,22 +195,32 @@ async def _run(options: Options, console: Console) -> results.Results:
             name: bars.add_task(name, total=1.0, doing="", start=False)
             for name in options.scenarios
         }
-        async with world(options) as made:
+
+        async def run_all(made: World, names: Sequence[str]) -> None:
             vpcs: dict[str, Vpc] = {}
-            for name, task in tasks.items():
-                run = Running(options, made, found, _sayer(bars, task), vpcs)
-                bars.start_task(task)
+            for name in names:
+                run = Running(options, made, found, _sayer(bars, tasks[name]), vpcs)
+                bars.start_task(tasks[name])
                 try:
                     await SCENARIOS[name](run)
                 except EXPECTED as error:
                     found.run.failures.append(f"{name}: {error}")
-                bars.update(task, completed=1.0, doing="")
+                bars.update(tasks[name], completed=1.0, doing="")
                 if not console.is_terminal:
                     console.print(f"{name}: done after {time.monotonic() - begun:.0f} s")
-            made.usage.sample()
-            found.services = made.usage.services
-    found.run.seconds = round(time.monotonic() - begun, 1)
-    return found
+
+        if together := [name for name in options.scenarios if name != _APART]:
+            async with world(options) as made:
+                await run_all(made, together)
+                made.usage.sample()
+                found.services = made.usage.services
+        if _APART in options.scenarios:
+            sizes = options.sizes
+            few = msgspec.structs.replace(sizes, hosts=sizes.ahead_hosts)
+            async with world(
+                replace(options, sizes=few), max_preprogrammed=sizes.vpc[-1] + _SPARE_ROUTES
+            ) as made:
+                await run_all(made, [_APART])
 
 
 def _sayer(bars: Progress, task: TaskID) -> Callable[[float, str], None]:

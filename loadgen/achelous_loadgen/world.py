@@ -29,6 +29,7 @@ _VTEPS_MAX: Final = 0xFF00
 _CAPACITY: Final = 1_000
 _CHURNED: Final = 200
 _AT_ONCE: Final = 16
+_SMALL: Final = {"max_fc": 4096, "max_preprogrammed": 0}
 
 
 @dataclass(slots=True)
@@ -63,7 +64,7 @@ class World:
         url = self.platform.nats(Role.VSWITCH)
         added = [
             await self.stack.enter_async_context(
-                simulated_host(place, url, self.netns, **({"max_fc": 4096} | settings))
+                simulated_host(place, url, self.netns, **(_SMALL | settings))
             )
             for place in places
         ]
@@ -109,8 +110,9 @@ class World:
 
 
 @asynccontextmanager
-async def world(options: Options) -> AsyncIterator[World]:
-    """A world with its simulated hosts; a task of it that fails ends the block."""
+async def world(options: Options, **settings: Any) -> AsyncIterator[World]:
+    """A world with its simulated hosts, which have these ``settings``; a task of it that fails ends
+    the block."""
     async with AsyncExitStack() as stack:
         opening = attached(options.attach) if options.attach else own_platform()
         platform = await stack.enter_async_context(opening)
@@ -141,7 +143,7 @@ async def world(options: Options) -> AsyncIterator[World]:
                 async with AsyncExitStack() as inner:
                     made.stack = inner
                     try:
-                        await made.add_hosts(options.sizes.hosts)
+                        await made.add_hosts(options.sizes.hosts, **settings)
                         yield made
                     finally:
                         if options.attach:  # while its hosts still answer

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -10,41 +11,92 @@ import numpy.typing as npt
 
 from achelous_loadgen import waiting
 from achelous_loadgen.results import Quantiles
+from achelous_loadgen.sim.host import SimulatedHost
 from achelous_loadgen.tenant import Created, Vpc
 from achelous_loadgen.world import World
 from achelous_shared.routes import ip_bytes
 
 _WAIT_S: Final = 30.0
 _FILL_S: Final = 300.0
+_TELLING: Final = 1_000
+"""So many instances tell how long more of them take."""
+
+AHEAD: Final = "preprogrammed"
+"""The model that is not `alm`."""
 
 Say = Callable[[float, str], None]
 """Progress: part done, 0..1, and what is being done."""
 
 Stages = npt.NDArray[np.float64]
 """Changes by stages (n, 4): milliseconds from the call until reply, all gateways, the instance's
-own host, and another host that has learned it."""
+own host, and another host that has learned it (all others that hold it, if ahead)."""
+
+
+@dataclass(slots=True)
+class Figures:
+    """``stopped``: why there are none of larger VPCs."""
+
+    by_size: dict[str, Quantiles] = field(default_factory=dict)
+    stopped: str | None = None
+
+
+class Allowance:
+    """Seconds for one model. What filling has taken says whether the next size fits in."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._begun = time.monotonic()
+        self._each = 0.0
+
+    def filled(self, count: int, seconds: float) -> None:
+        """Note that ``count`` more instances took so long until all had settled."""
+        if count >= _TELLING:
+            self._each = seconds / count
+
+    def refuses(self, count: int) -> str | None:
+        """Why ``count`` more are too many; None: they are not."""
+        left = self._seconds - (time.monotonic() - self._begun)
+        wanted = count * self._each
+        if wanted <= left:
+            return None
+        return (
+            f"filling it would take about {wanted:.0f} s, and {max(left, 0.0):.0f} s are left of"
+            f" the {self._seconds:g} s that this model has"
+        )
 
 
 async def measure(
-    world: World, model: str, sizes: tuple[int, ...], samples: int, say: Say
-) -> tuple[Vpc, dict[str, Quantiles]]:
-    """A VPC that grows from size to size; the figures by size. The VPC stays.
+    world: World, model: str, sizes: Sequence[int], samples: int, seconds: float, say: Say
+) -> tuple[Vpc, Figures]:
+    """A VPC that grows from size to size, as far as it comes in ``seconds``. The VPC stays.
 
     Another VPC keeps the first size and is measured in turn with the one that grows, so that what
     else goes on meets both. The first size's figures are those beside the last size.
     """
     small = await world.tenant.vpc(f"small-{model}", model)
     vpc = await world.tenant.vpc(f"grows-{model}", model)
-    found: dict[str, Quantiles] = {}
-    await grow(world, small, sizes[0])
+    figures, allowance = Figures(), Allowance(seconds)
+    for each in (small, vpc):
+        if model == AHEAD:  # a host holds the routes of VPCs that its guests are in
+            await world.tenant.fill(each, [host.place for host in world.hosts], len(world.hosts))
+        await grow(world, each, sizes[0])
     for number, size in enumerate(sizes):
-        say(number / len(sizes), f"VPC of {size:,}")
-        await grow(world, vpc, size)
-        beside, here = await _in_turn(world, (small, vpc), samples)
-        found[str(sizes[0])] = _quantiles(beside)
+        say(number / len(sizes), f"{model}, VPC of {size:,}")
+        missing, begun = size - vpc.filled, time.monotonic()
+        if why := allowance.refuses(missing):
+            figures.stopped = f"was not measured with {size:,} instances: {why}"
+            break
+        try:
+            await grow(world, vpc, size)
+            allowance.filled(missing, time.monotonic() - begun)
+            beside, here = await _in_turn(world, (small, vpc), samples)
+        except TimeoutError as error:
+            figures.stopped = f"came to its end with {size:,} instances: {error}"
+            break
+        figures.by_size[str(sizes[0])] = _quantiles(beside)
         if size > sizes[0]:
-            found[str(size)] = _quantiles(here, beside)
-    return vpc, found
+            figures.by_size[str(size)] = _quantiles(here, beside)
+    return vpc, figures
 
 
 async def grow(world: World, vpc: Vpc, size: int) -> None:
@@ -99,12 +151,27 @@ async def _one(world: World, vpc: Vpc, number: int) -> tuple[float, ...]:
     )
     try:
         known = await world.watch.until_met(targets, _WAIT_S)
-        learned = await waiting.until_learned(other, vpc.vni, ip, own.place.vtep, _WAIT_S)
+        learned = await _reached(world, vpc, ip, own, other)
         running = await there
     finally:
         there.cancel()
     await remove(world, vpc, [created])
     return replied - called, known - called, running - called, learned - called
+
+
+async def _reached(
+    world: World, vpc: Vpc, ip: bytes, own: SimulatedHost, other: SimulatedHost
+) -> float:
+    """When another host has learned it or, if routes are programmed ahead, when all others have."""
+    if vpc.model != AHEAD:
+        return await waiting.until_learned(other, vpc.vni, ip, own.place.vtep, _WAIT_S)
+    missing = [host for host in world.hosts if host is not own]
+
+    def all_hold() -> bool:
+        missing[:] = [host for host in missing if not host.holds(vpc.vni, ip, own.place.vtep)]
+        return not missing
+
+    return await waiting.until(all_hold, "some hosts have no route to it", _WAIT_S)
 
 
 async def remove(world: World, vpc: Vpc, created: list[Created]) -> None:
