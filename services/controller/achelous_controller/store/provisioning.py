@@ -27,7 +27,7 @@ from achelous_controller.store import (
     references,
     rule_limits,
 )
-from achelous_controller.store.bulk import copy
+from achelous_controller.store.bulk import append
 from achelous_controller.store.outbox import hosts_changed, record_routes, with_revisions
 from achelous_controller.store.references import References, Subnet
 from achelous_controller.store.schema import instances, vnic_security_groups, vnics
@@ -259,7 +259,7 @@ async def _insert(
     host_revisions: dict[UUID, int],
 ) -> None:
     flat = [vnic for instance in made for vnic in instance.vnics]
-    await copy(
+    await append(
         connection,
         instances,
         _INSTANCE_COLUMNS,
@@ -269,7 +269,7 @@ async def _insert(
             for i in made
         ],
     )  # fmt: skip
-    await copy(
+    await append(
         connection,
         vnics,
         _VNIC_COLUMNS,
@@ -281,7 +281,7 @@ async def _insert(
             )
         ],
     )  # fmt: skip
-    await copy(
+    await append(
         connection,
         vnic_security_groups,
         ("vnic_id", "security_group_id"),
