@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import uvloop
 
-_TIMEOUT_S: Final = 120.0
+_TIMEOUT_S: Final = 600.0
 
 
 @dataclass(frozen=True, slots=True)

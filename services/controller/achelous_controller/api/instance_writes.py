@@ -15,6 +15,7 @@ from starlette.responses import Response
 from achelous_controller.api import replies
 from achelous_controller.api.creation import carry_out, reply_of, response_of
 from achelous_controller.api.rendering import batch_view, instance_view
+from achelous_controller.api.turns import Turns
 from achelous_controller.domain import instances as domain
 from achelous_controller.domain.errors import FieldError, Forbidden
 from achelous_controller.domain.instances import InstanceSpec
@@ -55,6 +56,8 @@ class InstanceWrites:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._keys: set[tuple[UUID, str]] = set()
+        # one is put together while PostgreSQL has the other; more would wait for locks
+        self._batches = Turns(at_once=2, in_line=32, seconds=60)
         self._creations: Lanes[_Lane, Order, Response] = Lanes(
             lambda lane: Gatherer(partial(self._create, lane.caller), _GROUP)
         )
@@ -97,7 +100,8 @@ class InstanceWrites:
             made = await provisioning.create(connection, caller.project_id, specs, accepted)
             return replies.rendered_batch(batch_view(made, show_host=caller.operator))
 
-        return await carry_out(self._database, claim, work)
+        async with self._batches.turn():
+            return await carry_out(self._database, claim, work)
 
     async def delete(
         self, caller: Principal, instance_id: UUID, match: Precondition, accepted_at: datetime

@@ -1,11 +1,10 @@
 """Hosts for new instances, their room taken under their locks."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Select, any_, bindparam, or_, select, text
+from sqlalchemy import Select, any_, bindparam, or_, select
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import Integer, Uuid
@@ -34,15 +33,9 @@ _ALL_WITH_ROOM: Final = (
     .with_for_update()
 )
 
-_COUNT: Final = text("""
-    UPDATE hosts SET vnic_count = hosts.vnic_count + change.count
-    FROM unnest(:ids, :counts) AS change (id, count)
-    WHERE hosts.id = change.id
-""").bindparams(bindparam("ids", type_=ARRAY(Uuid)), bindparam("counts", type_=ARRAY(Integer)))
-
 
 async def reserve(connection: AsyncConnection, specs: Sequence[InstanceSpec]) -> list[Room]:
-    """The host of each instance, locked, the instance's vNICs counted. Raises `Conflict`.
+    """The host of each instance, locked; who calls this counts the vNICs. Raises `Conflict`.
 
     The first attempt passes over hosts that others have locked, so that creations side by side
     take different hosts. If the rest has no room, it lets go of what it holds and waits for all
@@ -68,16 +61,7 @@ async def reserve(connection: AsyncConnection, specs: Sequence[InstanceSpec]) ->
     else:
         if attempt is not None:
             await attempt.commit()
-    taken: Counter[UUID] = Counter()
-    for spec, host_id in zip(specs, chosen, strict=True):
-        taken[host_id] += len(spec.vnics)
-    await _count(connection, taken)
     return [rooms[host_id] for host_id in chosen]
-
-
-async def release(connection: AsyncConnection, vnics: Mapping[UUID, int]) -> None:
-    """Give back the room of as many vNICs of hosts that are locked."""
-    await _count(connection, {host_id: -count for host_id, count in vnics.items()})
 
 
 async def _read(
@@ -118,8 +102,3 @@ def _no_room(spec: InstanceSpec, vnics: int) -> Conflict:
         f"no host has room for {spec.field or 'the instance '}{spec.name} with {vnics} vNICs:"
         " add hosts or delete instances"
     )
-
-
-async def _count(connection: AsyncConnection, vnics: Mapping[UUID, int]) -> None:
-    values = {"ids": list(vnics), "counts": list(vnics.values())}
-    await connection.execute(_COUNT, values)

@@ -14,7 +14,7 @@ import numpy as np
 from sqlalchemy import Double, Uuid, bindparam, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.types import LargeBinary
+from sqlalchemy.types import Integer, LargeBinary
 
 from achelous_controller.domain.pending import Pending, pack_pending
 from achelous_controller.store.schema import fleet, outbox, vpcs
@@ -28,18 +28,21 @@ _WAKE: Final = func.pg_notify(CHANNEL, "")
 _HOSTS_CHANGED: Final = text("""
     WITH locked AS (
         SELECT id FROM hosts WHERE id = ANY(:ids) ORDER BY id FOR UPDATE
+    ), told AS (
+        SELECT * FROM unnest(:ids, :vnics, :counts) AS told (id, vnics, count)
     ), changed AS (
-        UPDATE hosts SET revision = hosts.revision + 1
-        FROM locked WHERE hosts.id = locked.id
-        RETURNING hosts.id, hosts.revision
+        UPDATE hosts
+        SET revision = hosts.revision + 1, vnic_count = hosts.vnic_count + told.count
+        FROM locked JOIN told USING (id) WHERE hosts.id = locked.id
+        RETURNING hosts.id, hosts.revision, told.vnics
     )
     INSERT INTO outbox (kind, host_id, revision, vnics, created_at)
-    SELECT 'host', id, revision, told.vnics, :now
-    FROM changed JOIN unnest(:ids, :vnics) AS told (id, vnics) USING (id)
+    SELECT 'host', id, revision, vnics, :now FROM changed
     RETURNING host_id, revision, pg_notify(:channel, '')
 """).bindparams(
     bindparam("ids", type_=ARRAY(Uuid)),
     bindparam("vnics", type_=ARRAY(LargeBinary)),
+    bindparam("counts", type_=ARRAY(Integer)),
     bindparam("now", type_=Double),
     channel=CHANNEL,
 )
@@ -108,17 +111,24 @@ async def hosts_changed(
     connection: AsyncConnection,
     host_ids: Iterable[UUID],
     vnics: Mapping[UUID, Sequence[UUID]] | None = None,
+    counts: Mapping[UUID, int] | None = None,
 ) -> dict[UUID, int]:
     """Record that the documents of these hosts changed; their new revisions.
 
-    ``vnics``: of hosts where nothing changed but that these vNICs came or went.
+    ``vnics``: of hosts where nothing changed but that these vNICs came or went. ``counts``: how
+    many more vNICs hosts have, or fewer.
     """
-    known = vnics or {}
+    known, more = vnics or {}, counts or {}
     wanted = list(set(host_ids))
     if not wanted:
         return {}
     packed = [b"".join(v.bytes for v in known[host]) if host in known else None for host in wanted]
-    values = {"ids": wanted, "vnics": packed, "now": time.time()}
+    values = {
+        "ids": wanted,
+        "vnics": packed,
+        "counts": [more.get(host, 0) for host in wanted],
+        "now": time.time(),
+    }
     result = await connection.execute(_HOSTS_CHANGED, values)
     return {row.host_id: row.revision for row in result}
 

@@ -1,7 +1,7 @@
 """Making instances with their vNICs: one or twenty thousand, all or none."""
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Address
@@ -27,7 +27,7 @@ from achelous_controller.store import (
     references,
     rule_limits,
 )
-from achelous_controller.store.bulk import copy
+from achelous_controller.store.bulk import append
 from achelous_controller.store.outbox import hosts_changed, record_routes, with_revisions
 from achelous_controller.store.references import References, Subnet
 from achelous_controller.store.schema import instances, vnic_security_groups, vnics
@@ -74,9 +74,10 @@ async def create(
     columns = _Columns(nets, groups, flat_rooms, ips, ips6, macs, [0] * len(flat), numbers)
     routes = _routes(known, columns)
     made = _assemble(specs, rooms, columns, accepted)
-    new = _vnics_by_host(made, but=concerned)
-    told = concerned | {room.host_id for room in rooms}
-    host_revisions = await hosts_changed(connection, told, new)
+    new = _vnics_by_host(made)
+    counts = {host_id: len(some) for host_id, some in new.items()}
+    alone = {host_id: some for host_id, some in new.items() if host_id not in concerned}
+    host_revisions = await hosts_changed(connection, concerned | new.keys(), alone, counts)
     await _insert(connection, made, columns, known, host_revisions)
     await _record(connection, known, routes, _pending(made, columns, known, host_revisions))
     for owner, amounts in sorted(_amounts(made).items()):
@@ -154,12 +155,12 @@ async def _record(
         await record_routes(connection, vpc_id, vpc.vni, vpc.revision, table, waiting)
 
 
-def _vnics_by_host(made: Sequence[Instance], but: Collection[UUID]) -> dict[UUID, list[UUID]]:
-    """New vNICs of each host, for hosts where nothing else changed."""
+def _vnics_by_host(made: Sequence[Instance]) -> dict[UUID, list[UUID]]:
+    """New vNICs of each host."""
     found: dict[UUID, list[UUID]] = defaultdict(list)
     for instance in made:
         found[instance.host_id] += [vnic.id for vnic in instance.vnics]
-    return {host_id: new for host_id, new in found.items() if host_id not in but}
+    return found
 
 
 def _pending(
@@ -258,7 +259,7 @@ async def _insert(
     host_revisions: dict[UUID, int],
 ) -> None:
     flat = [vnic for instance in made for vnic in instance.vnics]
-    await copy(
+    await append(
         connection,
         instances,
         _INSTANCE_COLUMNS,
@@ -268,7 +269,7 @@ async def _insert(
             for i in made
         ],
     )  # fmt: skip
-    await copy(
+    await append(
         connection,
         vnics,
         _VNIC_COLUMNS,
@@ -280,7 +281,7 @@ async def _insert(
             )
         ],
     )  # fmt: skip
-    await copy(
+    await append(
         connection,
         vnic_security_groups,
         ("vnic_id", "security_group_id"),

@@ -20,7 +20,7 @@ from achelous_controller.domain.pending import Pending, PendingVnic
 from achelous_controller.domain.precondition import Precondition
 from achelous_controller.domain.quotas import Resource
 from achelous_controller.domain.route_entries import entries, keys4, keys6
-from achelous_controller.store import capacity, quotas
+from achelous_controller.store import quotas
 from achelous_controller.store.database import Record
 from achelous_controller.store.instances import with_vnics
 from achelous_controller.store.outbox import hosts_changed, record_routes, with_revisions
@@ -114,7 +114,9 @@ async def _withdraw(
     ports: dict[UUID, list[UUID]] = defaultdict(list)
     for vnic in held:
         ports[vnic.host_id].append(vnic.id)
-    revisions = await hosts_changed(connection, {row.host_id for _, row in leaving}, ports)
+    fewer = {host_id: -len(some) for host_id, some in ports.items()}
+    hosts_told = {row.host_id for _, row in leaving}
+    revisions = await hosts_changed(connection, hosts_told, ports, fewer)
     now = datetime.now(UTC)
     await connection.execute(
         _DELETING,
@@ -126,7 +128,6 @@ async def _withdraw(
         },
     )
     await _withdraw_routes(connection, locked, leaving, held, revisions, now)
-    await capacity.release(connection, Counter(vnic.host_id for vnic in held))
     count = Counter(row.project_id for _, row in leaving)
     vnic_count = Counter(vnic.project_id for vnic in held)
     for owner in sorted(count):
