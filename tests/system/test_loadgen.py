@@ -33,10 +33,11 @@ async def figures(objects: Path, tmp_path_factory: pytest.TempPathFactory) -> di
 
 
 def test_programming_time_is_given_for_each_size_of_a_vpc(figures: dict[str, Any]) -> None:
-    by_size = figures["programming_time"]["alm"]
-
-    assert list(by_size) == ["10", "20"]
-    assert all(0 < one["p50_ms"] <= one["p99_ms"] for one in by_size.values())
+    assert figures["programming_time"].keys() == {"alm", "preprogrammed"}
+    for by_size in figures["programming_time"].values():
+        assert list(by_size) == ["10", "20"]
+        assert all(0 < one["p50_ms"] <= one["p99_ms"] for one in by_size.values())
+    assert "programming_time_stopped" not in figures  # so small, all fits
 
 
 def test_every_container_of_a_burst_is_reachable(figures: dict[str, Any]) -> None:
@@ -50,6 +51,7 @@ def test_churn_loses_nothing(figures: dict[str, Any]) -> None:
     churn = figures["churn"]
 
     assert churn["lost"] == churn["refused"] == 0
+    assert churn["moves"] > 0
     assert 0 < churn["p50_ms"] <= churn["p99_ms"]
 
 
@@ -80,8 +82,21 @@ def test_services_are_measured(figures: dict[str, Any]) -> None:
     assert {"controller1", "g1", "g2", "nats", "postgres"} <= figures["services"].keys()
 
 
-async def test_attaching_without_a_bus_says_what_is_missing() -> None:
-    done = await _loadgen("burst", "--attach")
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("faults", "--attach"), b"without --attach"),
+        (("burst", "--json", "/nowhere/figures.json"), b"/nowhere/figures.json cannot be written"),
+        (("burst", "--attach"), b"no API is known"),
+        (("burst", "--largest", "9"), b"--largest"),
+        (("churn", "--rate", "0"), b"--rate"),
+    ],
+)
+async def test_wrong_words_are_refused_at_once(
+    words: tuple[str, ...], said: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))  # where no platform is announced
+    done = await _loadgen(*words)
 
     assert done.status == 2
-    assert b"--nats" in done.stderr
+    assert said in done.stderr

@@ -87,3 +87,18 @@ async def test_it_stays_up_where_it_can_not_be_announced(tmp_path: Path) -> None
     assert code == 0, said
     assert "find it by --url and --token-file only" in said
     assert "Traceback" not in said
+
+
+async def test_the_load_generator_joins_it_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    cli, file = Cli({"XDG_STATE_HOME": str(tmp_path)}), tmp_path / "figures.json"
+    async with up(tmp_path, "--hosts", "1", "--gateways", "1"):
+        before = await cli.json("instance", "list")
+        small = ("--quick", "--largest", "10", "--rate", "10", "--seconds", "2")
+        said = await cli("loadgen", "churn", *small, "--attach", "--json", str(file))
+        left = [await cli.json(kind, "list") for kind in ("host", "project", "vpc", "instance")]
+
+    assert said.code == 0, said.err
+    figures = json.loads(file.read_text())
+    assert figures["run"]["attached"]
+    assert figures["churn"]["lost"] == figures["churn"]["refused"] == 0
+    assert [len(page["items"]) for page in left] == [1, 1, 1, len(before["items"])]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from achelous_cli.connection import Connection, connection
+from achelous_cli.connection import Connection, checked_nats, connection, nats_of_current
 from achelous_cli.failures import ExitCode, Failure
 from achelous_shared import current
 
@@ -49,6 +49,24 @@ def test_the_platform_s_token_goes_to_no_other_url(token: Path) -> None:
     platform = current.CurrentPlatform(url="http://127.0.0.1:7", token_file=str(token))
     with current.announced(platform), pytest.raises(Failure, match="no token for http://else"):
         connection("http://elsewhere", None, {})
+
+
+def test_its_bus_is_for_its_own_url_only(token: Path) -> None:
+    platform = current.CurrentPlatform(
+        url="http://127.0.0.1:7", token_file=str(token), nats_url_file=str(token)
+    )
+    elsewhere = Connection("http://elsewhere", "--url", "t")
+    with current.announced(platform):
+        assert nats_of_current(connection(None, None, {})) == "secret"
+        with pytest.raises(Failure, match="the bus of http://elsewhere is not known"):
+            nats_of_current(elsewhere)
+
+
+@pytest.mark.parametrize("url", ["http://a:1", "nats://", "nats://u:p@host", "nats://u:p@[::1"])
+def test_what_is_no_bus_is_refused_without_repeating_its_password(url: str) -> None:
+    with pytest.raises(Failure, match="nats://USER:PASSWORD@HOST:PORT"):
+        checked_nats(url)
+    assert checked_nats("nats://u:p@host:4222") == "nats://u:p@host:4222"
 
 
 def test_the_end_of_an_older_platform_leaves_the_newer_one_announced(token: Path) -> None:
