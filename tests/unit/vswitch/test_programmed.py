@@ -176,7 +176,7 @@ class TestPartialTable:
 
 
 async def test_slots_rest_before_they_are_given_out_again() -> None:
-    stack = SlotStack(4, np.arange(1, 5), rest_s=0.05)
+    stack = SlotStack(1, 6, np.array([3]), rest_s=0.05)
     first = await stack.take(3)
     stack.give_back(first)
     assert set((await stack.take(1)).tolist()).isdisjoint(first.tolist())
