@@ -235,6 +235,13 @@ class Lab:
     def nats_url(self, role: Role) -> str:
         return self._external.nats_url or self._nats().url(role)
 
+    def write_nats_url(self) -> Path:
+        """The file, for its owner alone, with the bus's URL of a user who may do everything."""
+        file = self.run_dir.path / "nats.url"
+        file.touch(mode=0o600)
+        file.write_text(self.nats_url(Role.OBSERVER))
+        return file
+
     def dsn(self) -> str:
         if self._external.dsn is not None:
             return self._external.dsn
