@@ -169,7 +169,7 @@ class FakeController:
             revision=self.revisions[request.vni],
             entries=pack(entries_of({ip: table[ip] for ip in some})),
             done=len(some) == len(after),
-            last=max(table, default=b""),
+            spans=((min(table), max(table)),) if table else (),
         )
         return messages.encode(reply)
 
@@ -249,6 +249,7 @@ async def controller_in(run_dir: RunDir) -> AsyncIterator[FakeController]:
         )
         controller = FakeController(server, bus, run_dir)
         task = asyncio.create_task(controller.run())
+        await controller.publish_fleet(0)
         try:
             yield controller
         finally:

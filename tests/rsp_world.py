@@ -25,6 +25,7 @@ from achelous_vswitch.fc import ForwardingCache
 from achelous_vswitch.gateways import Gateway
 from achelous_vswitch.learner import Learner
 from achelous_vswitch.metrics import Metrics
+from achelous_vswitch.negatives import Negatives
 from achelous_vswitch.reconcile import Reconciler
 from achelous_vswitch.rsp_client import RspClient
 from achelous_vswitch.settings import VswitchSettings
@@ -103,7 +104,10 @@ class TableClient(RspClient):
         self._ids = itertools.count(1)
         self._turn = 0
 
-    def in_turn(self) -> list[Gateway]:
+    def groups_of(self, vnis: np.ndarray) -> np.ndarray:
+        return np.zeros(len(vnis), np.uint8)
+
+    def in_turn(self, group: int = 0) -> list[Gateway]:  # noqa: ARG002 - there is one
         self._turn += 1
         at = self._turn % len(self.tables)
         return [table.gateway for table in self.tables[at:] + self.tables[:at]]
@@ -151,10 +155,10 @@ class TableHost:
         self.cache = ForwardingCache(self.dataplane.fc, self.dataplane.fc_index, rest_s=0)
         self.client = TableClient(self.gateways)
         self.metrics = Metrics()
-        self.learner = Learner(self.dataplane, self.cache, self.client, self.settings, self.metrics)
-        self.reconciler = Reconciler(
-            self.cache, self.dataplane.config, self.client, self.settings, self.metrics
-        )
+        self.negatives = Negatives(self.cache.views, self.settings.negative_s)
+        common = (self.client, self.settings, self.metrics)
+        self.learner = Learner(self.dataplane, self.cache, self.negatives, *common)
+        self.reconciler = Reconciler(self.cache, self.negatives, self.dataplane.config, *common)
 
     def learn(self, *numbers: int, vni: int = VNI) -> None:
         """Ask for these, as for what was relayed."""
@@ -162,7 +166,7 @@ class TableHost:
         asyncio.run(self.learner._learn(wanted))
 
     def tick(self) -> bool:
-        return asyncio.run(self.reconciler._delta.tick())
+        return asyncio.run(self.reconciler._delta.tick(0, list(self.cache.views)))
 
     def held(self) -> dict[bytes, int]:
         """Address -> VTEP."""

@@ -43,6 +43,26 @@ def connection(
     return Connection(_checked(platform.url, origin), origin, token)
 
 
+def nats_of_current(api: Connection) -> str:
+    """The bus of the platform that runs on this machine, if ``api`` is that platform's."""
+    platform, origin = _current()
+    if platform.url != api.url or platform.nats_url_file is None:
+        raise usage(f"the bus of {api.url} is not known: give --nats, or set ACHELOUS_NATS_URL")
+    return _read(Path(platform.nats_url_file), origin)
+
+
+def checked_nats(url: str) -> str:
+    """``url``, if a bus can have it; it has a password, so that no error repeats it."""
+    try:
+        parts = urlsplit(url)
+        right = parts.scheme in ("nats", "tls") and parts.hostname and parts.port
+    except ValueError:
+        right = False
+    if not right:
+        raise usage("--nats is no URL of a bus: write it as in nats://USER:PASSWORD@HOST:PORT")
+    return url
+
+
 def _current() -> "tuple[CurrentPlatform, str]":
     """The platform that runs on this machine, and where that is written."""
     from achelous_shared import current  # msgspec takes longer to import than all else here

@@ -12,7 +12,7 @@ from typing import Annotated, Final
 import typer
 
 from achelous_cli.commands import example_text
-from achelous_cli.connection import connection
+from achelous_cli.connection import checked_nats, connection, nats_of_current
 from achelous_cli.failures import usage
 from achelous_cli.session import session_of
 
@@ -21,7 +21,11 @@ _HELP: Final = """Put load on a platform and measure it (operators).
 A platform of its own is started, unless --attach says otherwise: servers, controllers and gateways
 as processes, and simulated hosts, which are the real agent on a packet path of memory.
 
-The exit code is 0 only if everything could be measured.
+With --attach nothing is broken: full then leaves out faults.
+
+Exit codes: 0 if all could be measured, 1 if something could not (the figures that there are are
+written all the same), 2 for wrong options, 130 if it was interrupted. Targets that were missed do
+not change it: the report says which.
 """
 
 _SCENARIOS: Final = {
@@ -32,7 +36,7 @@ _SCENARIOS: Final = {
     "reconcile": "What it costs a host to keep what it has learned true.",
     "faults": "Parts that fail during churn, and how long until all is right again.",
     "services": "What controllers and one gateway manage alone.",
-    "full": "All of it.",
+    "full": "All of it, within 20 minutes on 2 cores and 20 GB.",
 }
 """Command and its help."""
 
@@ -46,7 +50,9 @@ Html = Annotated[
 Attach = Annotated[
     bool,
     typer.Option(
-        "--attach", help="Use the platform that --url names, or the one that runs here, and --nats."
+        "--attach",
+        help="Use a platform that runs: the one of `achelous up`, or that of --url and --nats."
+        " Simulated hosts join it, and may be given instances of others, until the end.",
     ),
 ]
 Nats = Annotated[
@@ -59,6 +65,10 @@ Nats = Annotated[
 Largest = Annotated[
     int | None, typer.Option(min=10, metavar="N", help="No VPC of more than N instances.")
 ]
+Rate = Annotated[
+    float | None, typer.Option(min=0.1, metavar="N", help="Changes a second of churn.")
+]
+Seconds = Annotated[float | None, typer.Option(min=1.0, metavar="S", help="How long churn lasts.")]
 
 
 def group() -> typer.Typer:
@@ -77,22 +87,43 @@ def _command(name: str) -> Callable[..., None]:
         as_json: Json = None,
         html: Html = None,
         largest: Largest = None,
+        rate: Rate = None,
+        seconds: Seconds = None,
         attach: Attach = False,
         nats: Nats = None,
     ) -> None:
         from achelous_loadgen import options, run
 
+        _check_files(as_json, html)
         sizes = options.QUICK if quick else options.Sizes()
         if largest is not None:
             sizes = options.no_larger(sizes, largest)
-        names = tuple(run.SCENARIOS) if name == "full" else (name,)
+        sizes = options.with_churn(sizes, rate, seconds)
+        names = _scenarios(name, tuple(run.SCENARIOS), attach=attach)
         wanted = options.Options(names, sizes, json=as_json, html=html)
         if attach:
-            if nats is None:
-                raise usage("--attach needs the bus: give --nats, or set ACHELOUS_NATS_URL")
             asked = session_of(context)
             api = connection(asked.url, asked.token_file, os.environ)
-            wanted = replace(wanted, attach=options.Attach(api.url, api.token, nats))
+            bus = checked_nats(nats) if nats else nats_of_current(api)
+            wanted = replace(wanted, attach=options.Attach(api.url, api.token, bus))
         raise typer.Exit(run.main(wanted))
 
     return run
+
+
+def _scenarios(name: str, known: tuple[str, ...], *, attach: bool) -> tuple[str, ...]:
+    """Nobody else's platform is broken: faults are for one that the run has started."""
+    if name == "full":
+        return tuple(one for one in known if not attach or one != "faults")
+    if name == "faults" and attach:
+        raise usage("faults break a platform: they are for one of their own, without --attach")
+    return (name,)
+
+
+def _check_files(*files: Path | None) -> None:
+    """A run is long: what could not be written in the end is refused before it."""
+    for file in files:
+        if file is None:
+            continue
+        if file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK):
+            raise usage(f"{file} cannot be written: name a file in a folder that is yours")

@@ -75,7 +75,10 @@ async def _serve(lab: Lab, options: Options, console: Console) -> None:
 def _announce(lab: Lab, console: Console, until_the_end: ExitStack) -> None:
     """Tell the other commands where the platform is, which does not depend on it."""
     url = f"http://{lab.addresses[0]}"
-    current = CurrentPlatform(url=url, token_file=str(lab.operator_token_file))
+    bus = lab.write_nats_url()
+    current = CurrentPlatform(
+        url=url, token_file=str(lab.operator_token_file), nats_url_file=str(bus)
+    )
     try:
         until_the_end.enter_context(announced(current))
     except OSError as error:

@@ -14,7 +14,7 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
 
     vpc: tuple[int, ...] = _DECADES
     """Instances in the VPC, ascending, at which programming time is measured."""
-    samples: int = 50
+    samples: int = 100
     """Instances created one by one at each size."""
     hosts: int = 40
     """Simulated hosts."""
@@ -57,6 +57,15 @@ def no_larger(sizes: Sizes, largest: int) -> Sizes:
     """The same with no VPC of more than ``largest`` instances; that size is the last one."""
     below = tuple(size for size in sizes.vpc if size < largest)
     return msgspec.structs.replace(sizes, vpc=(*below, largest))
+
+
+def with_churn(sizes: Sizes, rate: float | None, seconds: float | None) -> Sizes:
+    """The same with churn of another rate or length; None: as it is."""
+    return msgspec.structs.replace(
+        sizes,
+        churn_rate=sizes.churn_rate if rate is None else rate,
+        churn_s=sizes.churn_s if seconds is None else seconds,
+    )
 
 
 @dataclass(frozen=True, slots=True)

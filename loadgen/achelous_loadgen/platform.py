@@ -1,8 +1,10 @@
 """The platform under load: one of its own, or one that runs already."""
 
+import asyncio
+import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -13,11 +15,13 @@ from achelous_lab.platform import Lab, Size
 from achelous_lab.process import Process
 from achelous_loadgen.http import Http
 from achelous_loadgen.options import Attach
+from achelous_shared.bus import Bus
 from achelous_shared.bus_roles import Role
 
 _GATEWAY_VTEPS: Final = IPv4Address("198.19.255.0")
 _ROUTE_CAPACITY: Final = 2_000_000
-_CONNECTIONS: Final = 64
+_BUS_S: Final = 10.0
+_CONNECTIONS: Final = 256
 
 
 @dataclass(slots=True)
@@ -37,17 +41,19 @@ class Platform:
     gateways: list[UUID]
     lab: Lab | None = None
     own: list[OwnGateway] = field(default_factory=list)
+    proxies: AsyncExitStack = field(default_factory=AsyncExitStack)
+    """What stands between gateways and the bus by now; ends after the gateways."""
 
     def pids(self) -> dict[str, int]:
-        """Of the services that run here."""
-        found: dict[str, int] = {}
+        """Of the services that run here, and of this process, which has the simulated hosts."""
+        found = {"loadgen": os.getpid()}
         if self.lab is None:
             return found
         named = [(process.name, process) for process in self.lab.controllers]
         named += [(gateway.process.name, gateway.process) for gateway in self.own]
         if self.lab.nats and self.lab.postgres:
             named += [("nats", self.lab.nats.process), ("postgres", self.lab.postgres.process)]
-        return {name: process.pid for name, process in named if process.running}
+        return found | {name: process.pid for name, process in named if process.running}
 
 
 @asynccontextmanager
@@ -58,24 +64,38 @@ async def own_platform(gateways: int = 2, controllers: int = 2) -> AsyncIterator
         token = lab.operator_token_file.read_text().strip()
         async with Http(lambda: _urls(lab), token, _CONNECTIONS) as http:
             own = [await _gateway(lab, http, number) for number in range(1, gateways + 1)]
-            try:
-                for gateway in own:
-                    await gateway.process.start(timeout=60)
-                yield Platform(http, lab.nats_url, [gateway.id for gateway in own], lab, own)
-            finally:
-                for gateway in own:
-                    await gateway.process.stop()
+            async with AsyncExitStack() as proxies:
+                try:
+                    for gateway in own:
+                        await gateway.process.start(timeout=60)
+                    ids = [gateway.id for gateway in own]
+                    yield Platform(http, lab.nats_url, ids, lab, own, proxies)
+                finally:
+                    for gateway in own:
+                        await gateway.process.stop()
 
 
 @asynccontextmanager
 async def attached(attach: Attach) -> AsyncIterator[Platform]:
     """The platform that runs, with its gateways."""
     async with Http(lambda: [attach.url], attach.token, _CONNECTIONS) as http:
+        if await http.outside("/openapi.json") is None:
+            raise ValueError(f"no API answers at {attach.url}")
+        await _check_bus(attach.nats_url)
         page = await http.get("/gateways?limit=1000")
         gateways = [UUID(gateway["id"]) for gateway in page["items"]]
         if not gateways:
             raise ValueError(f"{attach.url} has no gateway: nothing could be programmed")
         yield Platform(http, lambda _: attach.nats_url, gateways)
+
+
+async def _check_bus(url: str) -> None:
+    try:
+        async with asyncio.timeout(_BUS_S), Bus.connect(url, role=Role.OBSERVER, name="loadgen"):
+            return
+    except TimeoutError:
+        where = url.rpartition("@")[2]
+        raise ValueError(f"no bus at {where} lets this user in within {_BUS_S:g} s") from None
 
 
 def _urls(lab: Lab) -> list[str]:

@@ -6,12 +6,16 @@ from achelous_loadgen.usage import Use
 
 
 class Quantiles(msgspec.Struct, frozen=True, kw_only=True):
-    """Of programming time; ``parts``: medians of its stages, in ms since the call."""
+    """Of programming time; ``parts``: medians of its stages, in ms since the call.
+
+    ``p50_ratio``: to the p50 of the smallest VPC, measured in turn with this one.
+    """
 
     p50_ms: float
     p99_ms: float
     samples: int
     parts: dict[str, float]
+    p50_ratio: float | None = None
 
 
 class Burst(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,7 +30,11 @@ class Burst(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Churn(msgspec.Struct, frozen=True, kw_only=True):
-    """``rate_per_s``: reached, beside ``wanted_per_s``. Times from when a change was due."""
+    """``rate_per_s``: reached, beside ``wanted_per_s``. Times from when a change was due.
+
+    ``not_started``: changes for which there was no room; ``moves``: deletions followed by a
+    creation with the same address elsewhere, counted as two changes; their time is of both.
+    """
 
     rate_per_s: float
     wanted_per_s: float
@@ -37,6 +45,11 @@ class Churn(msgspec.Struct, frozen=True, kw_only=True):
     freshness_p99_ms: float | None
     """From when all gateways knew of a change to when the last FC that held it had acted."""
     refused: int
+    not_started: int
+    moves: int
+    move_p99_ms: float | None
+    cpu_ms_per_change: dict[str, float]
+    """Of each service, the load generator with its simulated hosts among them."""
 
 
 class Gateway(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,6 +132,8 @@ class Results(msgspec.Struct, kw_only=True, omit_defaults=True):
     run: Run
     programming_time: dict[str, dict[str, Quantiles]] | None = None
     """By programming model and instances in the VPC."""
+    programming_time_stopped: dict[str, str] = {}
+    """By model, why it was not measured at larger sizes."""
     burst: Burst | None = None
     churn: Churn | None = None
     gateway: Gateway | None = None

@@ -132,8 +132,9 @@ def main(options: Options) -> int:
         found = uvloop.run(_run(options, console))
     except (*EXPECTED, ProcessFailed, ExceptionGroup) as error:
         leaves = _leaves(error)
-        if not all(isinstance(leaf, (*EXPECTED, ProcessFailed)) for leaf in leaves):
-            raise
+        for leaf in leaves:
+            if not isinstance(leaf, (*EXPECTED, ProcessFailed)):
+                raise leaf from None  # without the groups of all the hosts around it
         for leaf in leaves:
             console.print(f"The run broke: {leaf}", markup=False)
         return 1

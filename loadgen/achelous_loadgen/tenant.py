@@ -20,6 +20,7 @@ from achelous_shared.routes import ip_bytes, mac_bytes
 MAX_BATCH: Final = 20_000
 _QUOTA: Final = 10_000_000
 _AT_ONCE: Final = 16
+_GONE_S: Final = 0.02
 
 
 class Vnic(msgspec.Struct):
@@ -57,14 +58,10 @@ class Vpc:
     load_s: float = 0.0
     """Seconds that the API took to accept them."""
 
-    def body(self, place: Place, name: str) -> Object:
-        """Of a new container on that host."""
-        return {
-            "name": name,
-            "kind": "container",
-            "host_id": str(place.id),
-            "vnics": [{"subnet_id": self.subnet_id}],
-        }
+    def body(self, place: Place, name: str, ip: str | None = None) -> Object:
+        """Of a new container on that host; without ``ip`` it gets a free address."""
+        vnic = {"subnet_id": self.subnet_id} | ({"ip": ip} if ip else {})
+        return {"name": name, "kind": "container", "host_id": str(place.id), "vnics": [vnic]}
 
     def targets(self, created: Sequence[Created], vteps: Sequence[IPv4Address | None]) -> Targets:
         """Where each of them shall be found; None: nowhere."""
@@ -86,6 +83,8 @@ class Tenant:
     project_id: str
     models: tuple[str, ...]
     """Programming models that the API offers for a VPC, `alm` first."""
+    others: int
+    """Instances that were not ACTIVE before."""
     vpcs: list[Vpc] = field(default_factory=list)
 
     async def vpc(self, name: str, model: str = "alm") -> Vpc:
@@ -100,9 +99,9 @@ class Tenant:
         self.vpcs.append(vpc)
         return vpc
 
-    async def create(self, vpc: Vpc, place: Place, name: str) -> Created:
+    async def create(self, vpc: Vpc, place: Place, name: str, ip: str | None = None) -> Created:
         """One instance on a host."""
-        body = msgspec.json.encode(vpc.body(place, name))
+        body = msgspec.json.encode(vpc.body(place, name, ip))
         return _single.decode((await self.http.call("POST", "/instances", body)).body)
 
     async def create_many(
@@ -120,6 +119,20 @@ class Tenant:
     async def delete(self, created: Created) -> None:
         """Ask for one's end; gone already is as good."""
         await self.http.call("DELETE", f"/instances/{created.id}")
+
+    async def until_gone(self, created: Created, timeout: float) -> None:
+        """Until it is no more, and its address free. Raises TimeoutError."""
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                await self.http.get(f"/instances/{created.id}")
+            except ApiRefused as refused:
+                if refused.status != 404:
+                    raise
+                return
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"instance {created.id} is not gone after {timeout:g} s")
+            await asyncio.sleep(_GONE_S)
 
     async def delete_many(self, created: Sequence[Created]) -> None:
         """Ask for the end of all."""
@@ -143,9 +156,8 @@ class Tenant:
         return last
 
     async def building(self) -> int:
-        """Instances of the whole platform that are not what they shall become."""
-        states: dict[str, int] = (await self.http.get("/status"))["instances"]
-        return sum(count for state, count in states.items() if state != "ACTIVE")
+        """Instances that are not what they shall become, less those from before."""
+        return max(0, await _unsettled(self.http) - self.others)
 
     async def clean_up(self) -> None:
         """Delete all that was made. Raises ApiRefused if something does not go in a minute."""
@@ -183,7 +195,12 @@ async def make_tenant(http: Http) -> Tenant:
     quotas = dict.fromkeys(("vpcs", "subnets", "security_groups", "instances", "vnics"), _QUOTA)
     body = {"name": f"load-{secrets.token_hex(4)}", "quotas": quotas}
     project = await http.post("/projects", body)
-    return Tenant(http, project["id"], await _models(http))
+    return Tenant(http, project["id"], await _models(http), await _unsettled(http))
+
+
+async def _unsettled(http: Http) -> int:
+    states: dict[str, int] = (await http.get("/status"))["instances"]
+    return sum(count for state, count in states.items() if state != "ACTIVE")
 
 
 async def _models(http: Http) -> tuple[str, ...]:

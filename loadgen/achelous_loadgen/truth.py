@@ -1,5 +1,6 @@
 """What the database says, as a gateway is told it, and whether everybody agrees with it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,17 +22,20 @@ async def snapshot(bus: Bus, vni: int) -> Routes:
     parts: list[Routes] = [np.zeros(0, ROUTE)]
     after = b""
     while True:
-        request = SnapshotRequest(vni=vni, after=after, limit=MAX_PAGE_ENTRIES)
-        data = await bus.request(
-            subjects.SNAPSHOT_ROUTES, messages.encode(request), timeout=_TIMEOUT_S
-        )
-        reply = messages.decode(data, SnapshotReply)
-        if reply.error is not None:
-            raise BusError(f"snapshot of VNI {vni}: {reply.error}")
+        reply = await _page(bus, vni, after, MAX_PAGE_ENTRIES)
         parts.append(unpack(reply.entries))
         if reply.done or not len(parts[-1]):
             return np.concatenate(parts)
         after = parts[-1]["ip"][-1].tobytes()
+
+
+async def _page(bus: Bus, vni: int, after: bytes, limit: int) -> SnapshotReply:
+    request = messages.encode(SnapshotRequest(vni=vni, after=after, limit=limit))
+    data = await bus.request(subjects.SNAPSHOT_ROUTES, request, timeout=_TIMEOUT_S)
+    reply = messages.decode(data, SnapshotReply)
+    if reply.error is not None:
+        raise BusError(f"snapshot of VNI {vni}: {reply.error}")
+    return reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +62,18 @@ async def answers(gateway: GatewayClient, vni: int, keys: npt.NDArray[np.uint8])
     return Answers(vteps, macs)
 
 
-def disagreeing(host: SimulatedHost, vni: int, truth: Routes) -> int:
-    """Entries of a host's FC for this VPC that are not what ``truth`` (n,) says."""
-    learned = host.learned()
+async def revision(bus: Bus, vni: int) -> int:
+    """The database's revision of a VPC. Raises `BusError` if nobody can say."""
+    return (await _page(bus, vni, b"", 1)).revision
+
+
+async def disagreeing(gateway: GatewayClient, vni: int, hosts: Sequence[SimulatedHost]) -> int:
+    """Entries of the hosts' FCs for this VPC that are not what the gateway serves.
+
+    Raises `BusError` if it does not answer.
+    """
+    learned = np.concatenate([host.learned() for host in hosts])
     learned = learned[learned["vni"] == vni]
-    places = (
-        {
-            ip.tobytes(): (vtep, mac.tobytes())
-            for ip, vtep, mac in zip(truth["ip"], truth["vtep"].tolist(), truth["mac"], strict=True)
-        }
-        if len(learned)
-        else {}
-    )
-    return sum(
-        places.get(entry["ip"].tobytes()) != (int(entry["vtep"]), entry["mac"].tobytes())
-        for entry in learned
-    )
+    served = await answers(gateway, vni, learned["ip"])
+    same = (served.vteps == learned["vtep"]) & (served.macs == learned["mac"]).all(axis=1)
+    return int(np.count_nonzero(~same))

@@ -1,6 +1,7 @@
-"""What the processes of the platform take: memory and CPU, sampled each second."""
+"""What the processes of the platform take: memory and CPU, sampled now and then."""
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -8,7 +9,7 @@ from typing import Final
 import msgspec
 import psutil
 
-_EVERY_S: Final = 1.0
+_EVERY_S: Final = 3.0
 
 
 class Use(msgspec.Struct):
@@ -42,7 +43,7 @@ class Usage:
             use = self.services.setdefault(name, Use())
             spent = self._seconds.setdefault(name, {})
             try:
-                family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+                family = _family(psutil.Process(pid))
                 use.rss_mb = round(sum(_resident(member) for member in family) / 1e6, 1)
                 for member in family:
                     times = member.cpu_times()
@@ -52,6 +53,18 @@ class Usage:
                 continue  # it has just ended
             use.peak_rss_mb = max(use.peak_rss_mb, use.rss_mb)
             use.cpu = round(sum(spent.values()) / elapsed, 3)
+
+    def cpu_seconds(self) -> dict[str, float]:
+        """What each has used until now, since it was first seen."""
+        self.sample()
+        return {name: sum(spent.values()) for name, spent in self._seconds.items()}
+
+
+def _family(process: psutil.Process) -> list[psutil.Process]:
+    """A service and its children; this process alone, whose children are the services."""
+    if process.pid == os.getpid():
+        return [process]
+    return [process, *process.children(recursive=True)]
 
 
 def _resident(process: psutil.Process) -> int:

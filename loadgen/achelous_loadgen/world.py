@@ -24,7 +24,10 @@ from achelous_shared.bus_roles import Role
 from achelous_vswitch.gateways import Gateways
 
 _VTEPS: Final = IPv4Address("198.19.0.0")
+_VTEPS_MAX: Final = 0xFF00
+"""Those above are for gateways."""
 _CAPACITY: Final = 1_000
+_CHURNED: Final = 200
 _AT_ONCE: Final = 16
 
 
@@ -44,9 +47,9 @@ class World:
     stack: AsyncExitStack
     netns: NetNs
     hosts: list[SimulatedHost] = field(default_factory=list)
-    idle_places: list[Place] = field(default_factory=list)
-    """Parked hosts, in the order in which they fill."""
+    _churned: list[Place] = field(default_factory=list)
     _numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
+    """Of VTEPs."""
     _made: list[str] = field(default_factory=list)
 
     @property
@@ -67,11 +70,24 @@ class World:
         self.hosts += added
         return added
 
-    async def park_hosts(self, instances: int) -> None:
-        """Room for so many more instances on hosts that only report."""
-        places = await self._places(-(-instances // _CAPACITY))
+    async def park_hosts(self, instances: int) -> list[Place]:
+        """New hosts that only report, with room for so many instances."""
+        return await self._park(-(-instances // _CAPACITY))
+
+    async def churned_hosts(self) -> list[Place]:
+        """Hosts that only report and have nothing but what churn puts there; always the same."""
+        if not self._churned:
+            self._churned += await self._park(_CHURNED)
+        return self._churned
+
+    async def _park(self, count: int) -> list[Place]:
+        places = await self._places(count)
         self.parked.add(places)
-        self.idle_places += places
+        return places
+
+    def count_from(self, number: int) -> None:
+        """Hosts get the VTEPs after this one."""
+        self._numbers = itertools.count(number + 1)
 
     async def clean_up(self) -> None:
         """Take the hosts away again, of a platform that goes on."""
@@ -82,9 +98,8 @@ class World:
         limit = asyncio.Semaphore(_AT_ONCE)
 
         async def one() -> Place:
-            number = next(self._numbers)
-            vtep = _VTEPS + number
-            body = {"name": f"load-{number}", "vtep": str(vtep), "capacity": _CAPACITY}
+            vtep = _VTEPS + next(self._numbers)
+            body = {"name": f"load-{vtep}", "vtep": str(vtep), "capacity": _CAPACITY}
             async with limit:
                 made = await self.http.post("/hosts", body)
             self._made.append(made["id"])
@@ -112,6 +127,7 @@ async def world(options: Options) -> AsyncIterator[World]:
         tenant = await make_tenant(platform.http)
         usage = Usage(platform.pids)
         made = World(platform, buses, reports, clients, watch, parked, tenant, usage, stack, netns)
+        made.count_from(await _taken(platform.http))
         views = _Views(made.hosts)
         async with asyncio.TaskGroup() as tasks:
             background = [
@@ -124,14 +140,33 @@ async def world(options: Options) -> AsyncIterator[World]:
             try:
                 async with AsyncExitStack() as inner:
                     made.stack = inner
-                    await made.add_hosts(options.sizes.hosts)
-                    yield made
-                if options.attach:
-                    await tenant.clean_up()
-                    await made.clean_up()
+                    try:
+                        await made.add_hosts(options.sizes.hosts)
+                        yield made
+                    finally:
+                        if options.attach:  # while its hosts still answer
+                            await tenant.clean_up()
             finally:
-                for task in background:
-                    task.cancel()
+                try:
+                    if options.attach:
+                        await made.clean_up()
+                finally:
+                    for task in background:
+                        task.cancel()
+
+
+async def _taken(http: Http) -> int:
+    """The largest number of a VTEP in the range that a host has already."""
+    last, path = 0, "/hosts?limit=1000"
+    while True:
+        page = await http.get(path)
+        for host in page["items"]:
+            number = int(IPv4Address(host["vtep"])) - int(_VTEPS)
+            if 0 < number < _VTEPS_MAX:
+                last = max(last, number)
+        if page.get("next") is None:
+            return last
+        path = f"/hosts?limit=1000&cursor={page['next']}"
 
 
 def _bus(platform: Platform, inbox: Role) -> AbstractAsyncContextManager[Bus]:

@@ -9,10 +9,14 @@ import msgspec
 
 
 class CurrentPlatform(msgspec.Struct, frozen=True, kw_only=True):
-    """Where its API is, and the file of the operator's token."""
+    """Where its API is, and the file of the operator's token.
+
+    ``nats_url_file``: of the bus, as a user who may do everything, for `achelous loadgen`.
+    """
 
     url: str
     token_file: str
+    nats_url_file: str | None = None
 
 
 def path() -> Path:

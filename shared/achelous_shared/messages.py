@@ -9,6 +9,8 @@ from uuid import UUID
 
 import msgspec
 
+from achelous_shared.names import GATEWAY_SHARDS
+
 VERSION: Final = 1
 
 M = TypeVar("M", bound="Message")
@@ -102,17 +104,17 @@ class SnapshotReply(Message, frozen=True, kw_only=True):
     """A chunk of a VPC's table in order of address, as it stood at ``revision``.
 
     A snapshot of several chunks stands for the revision of the one that was read before all others
-    were asked for: deltas after it are applied on top. ``last``: the VPC's highest address, 16
-    bytes, none if it has none; for who wants to read several ranges at once. ``done``: nothing
-    follows in the range. ``vni`` unknown to the controller: revision 0, no entries. ``error`` is
-    set in place of all else when the controller can not answer now.
+    were asked for: deltas after it are applied on top. ``spans``: lowest and highest address, 16
+    bytes, of each family that the VPC has, IPv4 first; for who reads several ranges at once.
+    ``done``: nothing follows in the range. ``vni`` unknown to the controller: revision 0, no
+    entries. ``error`` is set in place of all else when the controller can not answer now.
     """
 
     vni: int
     revision: int
     entries: bytes
     done: bool
-    last: bytes = b""
+    spans: tuple[tuple[bytes, bytes], ...] = ()
     error: str | None = None
 
 
@@ -205,6 +207,8 @@ class GatewayAddress(Value, frozen=True, kw_only=True):
     gateway_id: UUID
     name: str
     vtep: int
+    shards: tuple[int, ...] = tuple(range(GATEWAY_SHARDS))
+    """It serves the VPCs of these, below `names.GATEWAY_SHARDS`."""
 
 
 class FleetDocument(Message, frozen=True, kw_only=True):

@@ -20,6 +20,10 @@ LINK_LOCAL_ROUTER: Final = "169.254.1.1"
 
 GUEST_MTU: Final = 1500
 
+GATEWAY_SHARDS: Final = 64
+"""A VPC is in the shard of its VNI modulo this, and each gateway serves some shards or all: C's
+ACH_GATEWAY_SHARDS."""
+
 
 def port_ifname(vnic_id: UUID) -> str:
     """The host's device of a vNIC, 13 characters: the hypervisor makes it, the agent binds it."""

@@ -74,7 +74,14 @@ async def serve_http(app: ASGIApp, listen: str, address_file: Path) -> None:
     scratch = address_file.with_suffix(".tmp")
     scratch.write_text(f"{bound[0]}:{bound[1]}\n")
     scratch.rename(address_file)  # a reader sees the whole address or no file
-    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", loop="none")
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        loop="none",
+        proxy_headers=False,  # nobody here asks where a request came from
+    )
     server = _Server(config)
     try:
         await server.serve(sockets=[listener])

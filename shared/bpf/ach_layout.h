@@ -15,6 +15,7 @@
 #define ACH_MAX_RULES     512        /* of one direction of one vNIC */
 #define ACH_SAMPLE_BYTES  128        /* of a dropped frame: its headers */
 #define ACH_GATEWAY_SLOTS 1024       /* rendezvous table: (vni, destination) hashes to a slot */
+#define ACH_GATEWAY_SHARDS 64        /* VNIs modulo this: each shard has such a table */
 
 struct ach_vni_ip {
     __u32 vni;

@@ -105,8 +105,19 @@ async def test_pages_follow_each_other_to_the_end_of_the_vpc(snapshots: Snapshot
         reply = await ask(snapshots, after=found[-1] if found else "", limit=4)
         found += addresses(reply)
         done = reply.done
-        assert ip_of(reply.last) == ip_address("2001:db8::2")
     assert found == ADDRESSES
+
+
+async def test_the_ends_of_each_family_are_told(snapshots: Snapshots, engine: AsyncEngine) -> None:
+    dual_stack = "UPDATE vnics SET ip6 = '2001:db8::9' WHERE host(ip) = '10.0.0.3'"
+    async with engine.begin() as connection:
+        await connection.execute(text("DELETE FROM vnics WHERE family(ip) = 6"))
+        await connection.execute(text(dual_stack))
+    reply = await ask(snapshots, limit=1)
+    assert [tuple(str(ip_of(end)) for end in span) for span in reply.spans] == [
+        ("10.0.0.1", "172.16.0.9"),
+        ("2001:db8::9", "2001:db8::9"),
+    ]
 
 
 async def test_a_range_ends_where_it_was_asked_to(snapshots: Snapshots) -> None:
@@ -117,8 +128,8 @@ async def test_a_range_ends_where_it_was_asked_to(snapshots: Snapshots) -> None:
 async def test_a_vpc_without_routes_and_one_that_is_not(snapshots: Snapshots) -> None:
     for vni, revision in ((OTHER, 7), (99, 0)):
         reply = await ask(snapshots, vni)
-        assert (reply.vni, reply.revision, reply.entries, reply.done, reply.last) == (
-            *(vni, revision, b"", True, b""),
+        assert (reply.vni, reply.revision, reply.entries, reply.done, reply.spans) == (
+            *(vni, revision, b"", True, ()),
         )
 
 

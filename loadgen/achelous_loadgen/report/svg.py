@@ -9,6 +9,7 @@ Points = Sequence[tuple[float, float]]
 
 _WIDTH, _HEIGHT = 640, 320
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 170, 20, 45
+_BAR: Final = 24
 _COLOURS: Final = ("#0b6e99", "#c2410c", "#64748b", "#a16207")
 
 
@@ -60,17 +61,41 @@ def plot(title: str, axes: tuple[str, str], lines: Mapping[str, Points], *, log_
     )
 
 
+def bars(title: str, values: Mapping[str, float]) -> str:
+    """An <svg> of parts of a whole, 0..1, as bars from the left; the first is ours."""
+    widest = max(*values.values(), 1e-6)
+    height = _BAR * len(values) + 8
+    parts = []
+    for number, (name, value) in enumerate(values.items()):
+        y = _BAR * number
+        width = round(value / widest * (_WIDTH - _LEFT - _RIGHT), 1)
+        colour = _COLOURS[0 if number == 0 else 1]
+        parts.append(f'<text x="{_LEFT}" y="{y + 16}" text-anchor="end">{escape(name)}</text>')
+        parts.append(
+            f'<rect x="{_LEFT + 8}" y="{y + 4}" width="{width}" height="16" fill="{colour}"/>'
+        )
+        parts.append(f'<text x="{_LEFT + 14 + width}" y="{y + 16}">{value:.2%}</text>')
+    return (
+        f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{escape(title)}">'
+        f"{''.join(parts)}</svg>"
+    )
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1 and value == int(value) else f"{value:g}"
+
+
 def _grid(x_axis: _Axis, y_axis: _Axis, names: tuple[str, str]) -> list[str]:
     bottom, right = _HEIGHT - _BOTTOM, _WIDTH - _RIGHT
     parts = []
     for tick in x_axis.ticks():
         x = x_axis.at(tick)
         parts.append(f'<path class="grid" d="M{x} {_TOP}V{bottom}"/>')
-        parts.append(f'<text x="{x}" y="{bottom + 16}" text-anchor="middle">{tick:,.6g}</text>')
+        parts.append(f'<text x="{x}" y="{bottom + 16}" text-anchor="middle">{_number(tick)}</text>')
     for tick in y_axis.ticks():
         y = y_axis.at(tick)
         parts.append(f'<path class="grid" d="M{_LEFT} {y}H{right}"/>')
-        parts.append(f'<text x="{_LEFT - 6}" y="{y + 4}" text-anchor="end">{tick:,.6g}</text>')
+        parts.append(f'<text x="{_LEFT - 6}" y="{y + 4}" text-anchor="end">{_number(tick)}</text>')
     middle = (_LEFT + right) / 2
     parts.append(
         f'<text x="{middle}" y="{_HEIGHT - 8}" text-anchor="middle">{escape(names[0])}</text>'

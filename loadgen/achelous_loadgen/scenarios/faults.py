@@ -12,19 +12,25 @@ from typing import Final
 import httpx
 import numpy as np
 
+from achelous_lab.fault_proxy import FaultProxy, Rates
 from achelous_lab.platform import Lab
 from achelous_lab.process import Process
 from achelous_loadgen import truth
+from achelous_loadgen.platform import gateway_process
 from achelous_loadgen.results import Fault
 from achelous_loadgen.scenarios.churn import Churning
 from achelous_loadgen.tenant import Vpc
 from achelous_loadgen.world import World
+from achelous_shared import subjects
 from achelous_shared.bus import BusError
 from achelous_shared.bus_roles import Role
 
 _CONVERGE_S: Final = 60.0
 _BEFORE_S: Final = 1.0
 _LOOK_S: Final = 0.2
+_RESTART_S: Final = 8.0
+"""Churn goes on for so long after a fault without a length."""
+_LASTING: Final = frozenset({"gateway-stopped", "messages"})
 
 Break = Callable[[World, Lab, float], Awaitable[None]]
 """Breaks something for so many seconds and repairs it; returns when it runs again."""
@@ -67,6 +73,22 @@ async def _leader_killed(_: World, lab: Lab, _seconds: float) -> None:
     raise ValueError("no controller says that it leads")
 
 
+async def _messages(world: World, lab: Lab, seconds: float) -> None:
+    """Of the route messages to one gateway 1 % each is lost, repeated, and late.
+
+    The gateway goes on behind the proxy: a start would hide what it had not noticed.
+    """
+    gateway = world.platform.own[-1]
+    proxy = FaultProxy(lab.nats_url(Role.GATEWAY), subjects.ALL_ROUTES.rstrip("*"))
+    await world.platform.proxies.enter_async_context(proxy.serving())
+    await gateway.process.stop()
+    gateway.process = gateway_process(lab, gateway.id, gateway.process.name, proxy.url)
+    await gateway.process.start(timeout=60)
+    proxy.rates = Rates(dropped=0.01, repeated=0.01, late=0.01)
+    await asyncio.sleep(seconds)
+    proxy.rates = Rates()
+
+
 async def _kill(process: Process) -> None:
     await process.kill9()
     await process.start(timeout=60)
@@ -78,18 +100,21 @@ FAULTS: Final[dict[str, Break]] = {
     "nats-restarted": _nats_restarted,
     "postgres-restarted": _postgres_restarted,
     "leader-killed": _leader_killed,
+    "messages": _messages,
 }
 
 
 async def measure(world: World, vpc: Vpc, name: str, rate: float, seconds: float) -> Fault:
     """Churn from before the fault until after it; then look until all is right, or for a minute.
 
-    Raises ValueError for a platform that is not this run's own.
+    ``seconds``: how long a fault that has a length lasts. Raises ValueError for a platform that is
+    not this run's own.
     """
     if world.platform.lab is None:
         raise ValueError("faults are for a platform of one's own: leave --attach out")
-    churning = Churning(world, vpc, rate)
-    churn = asyncio.create_task(churning.run(seconds + 2 * _BEFORE_S))
+    churning = Churning(world, vpc, rate, await world.churned_hosts())
+    lasts = seconds if name in _LASTING else min(seconds, _RESTART_S)
+    churn = asyncio.create_task(churning.run(lasts + 2 * _BEFORE_S))
     try:
         await asyncio.sleep(_BEFORE_S)
         await FAULTS[name](world, world.platform.lab, seconds)
@@ -97,37 +122,55 @@ async def measure(world: World, vpc: Vpc, name: str, rate: float, seconds: float
         await churn
     finally:
         churn.cancel()
-    await world.tenant.delete_many(list(churning.outcome.alive))
-    wrong = await _settled(world, vpc)
+    await world.tenant.delete_many([one.created for one in churning.outcome.alive])
+    settled, wrong = await _settled(world, vpc)
     return Fault(
-        converged_s=None if wrong else round(time.monotonic() - repaired, 2),
+        converged_s=None if wrong else round(settled - repaired, 2),
         lost=churning.outcome.lost,
         wrong=wrong,
     )
 
 
-async def _settled(world: World, vpc: Vpc) -> int:
-    """What is wrong still when nothing is, or a minute is over."""
+async def _settled(world: World, vpc: Vpc) -> tuple[float, int]:
+    """`time.monotonic()` when nothing was wrong any more, or a minute was over; what is wrong.
+
+    What is quickly seen is looked at again and again, and whole tables once that is right.
+    """
     deadline = time.monotonic() + _CONVERGE_S
     while True:
-        wrong = await _wrong(world, vpc)
-        if not wrong or time.monotonic() > deadline:
-            return wrong
+        try:
+            wrong = await _pending(world, vpc)
+            at = time.monotonic()
+            if not wrong:
+                wrong = await _differing(world, vpc)
+        except BusError:
+            at, wrong = time.monotonic(), 1
+        if not wrong or at > deadline:
+            return at, wrong
         await asyncio.sleep(_LOOK_S)
 
 
-async def _wrong(world: World, vpc: Vpc) -> int:
-    """What differs from the database now; everything, if somebody does not answer."""
-    try:
-        routes = await truth.snapshot(world.buses[Role.GATEWAY], vpc.vni)
-        wrong = await world.tenant.building()
-        for gateway in world.gateways:
-            served = await truth.answers(gateway, vpc.vni, routes["ip"])
-            same = (served.vteps == routes["vtep"]) & (served.macs == routes["mac"]).all(axis=1)
-            wrong += int(np.count_nonzero(~same))
-            shown = await gateway.show()
-            tables = {view.vni: view.routes for view in shown.vpcs} if shown else {}
-            wrong += abs(tables.get(vpc.vni, 0) - len(routes))
-    except BusError:
-        return 1
-    return wrong + sum(truth.disagreeing(host, vpc.vni, routes) for host in world.hosts)
+async def _pending(world: World, vpc: Vpc) -> int:
+    """Instances on their way, gateways behind, FC entries that are not the gateway's."""
+    wrong = await world.tenant.building()
+    revision = await truth.revision(world.buses[Role.GATEWAY], vpc.vni)
+    for gateway in world.gateways:
+        shown = await gateway.show()
+        views = {view.vni: view for view in shown.vpcs} if shown and shown.serving else {}
+        wrong += vpc.vni not in views or views[vpc.vni].revision < revision
+        wrong += await truth.disagreeing(gateway, vpc.vni, world.hosts)
+    return wrong
+
+
+async def _differing(world: World, vpc: Vpc) -> int:
+    """Routes that a gateway has otherwise than the database, or beyond it."""
+    routes = await truth.snapshot(world.buses[Role.GATEWAY], vpc.vni)
+    wrong = 0
+    for gateway in world.gateways:
+        served = await truth.answers(gateway, vpc.vni, routes["ip"])
+        same = (served.vteps == routes["vtep"]) & (served.macs == routes["mac"]).all(axis=1)
+        wrong += int(np.count_nonzero(~same))
+        shown = await gateway.show()
+        tables = {view.vni: view.routes for view in shown.vpcs} if shown else {}
+        wrong += abs(tables.get(vpc.vni, 0) - len(routes))
+    return wrong

@@ -2,10 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from achelous_loadgen import waiting
 from achelous_loadgen.results import Quantiles
@@ -19,17 +20,30 @@ _FILL_S: Final = 300.0
 Say = Callable[[float, str], None]
 """Progress: part done, 0..1, and what is being done."""
 
+Stages = npt.NDArray[np.float64]
+"""Changes by stages (n, 4): milliseconds from the call until reply, all gateways, the instance's
+own host, and another host that has learned it."""
+
 
 async def measure(
     world: World, model: str, sizes: tuple[int, ...], samples: int, say: Say
 ) -> tuple[Vpc, dict[str, Quantiles]]:
-    """A VPC that grows from size to size; the figures by size. The VPC stays."""
+    """A VPC that grows from size to size; the figures by size. The VPC stays.
+
+    Another VPC keeps the first size and is measured in turn with the one that grows, so that what
+    else goes on meets both. The first size's figures are those beside the last size.
+    """
+    small = await world.tenant.vpc(f"small-{model}", model)
     vpc = await world.tenant.vpc(f"grows-{model}", model)
     found: dict[str, Quantiles] = {}
+    await grow(world, small, sizes[0])
     for number, size in enumerate(sizes):
         say(number / len(sizes), f"VPC of {size:,}")
         await grow(world, vpc, size)
-        found[str(size)] = await _at_this_size(world, vpc, samples)
+        beside, here = await _in_turn(world, (small, vpc), samples)
+        found[str(sizes[0])] = _quantiles(beside)
+        if size > sizes[0]:
+            found[str(size)] = _quantiles(here, beside)
     return vpc, found
 
 
@@ -38,10 +52,7 @@ async def grow(world: World, vpc: Vpc, size: int) -> None:
     missing = size - vpc.filled
     if missing <= 0:
         return
-    room = 1_000 * len(world.idle_places) - vpc.filled
-    if room < missing:
-        await world.park_hosts(missing - max(room, 0))
-    places = world.idle_places[vpc.filled // 1_000 :]
+    places = await world.park_hosts(missing)
     last = await world.tenant.fill(vpc, places, missing)
     vteps = {str(place.id): place.vtep for place in places}
     targets = vpc.targets(last, [vteps[one.host_id] for one in last])
@@ -53,17 +64,24 @@ async def grow(world: World, vpc: Vpc, size: int) -> None:
         await asyncio.sleep(0.2)
 
 
-async def _at_this_size(world: World, vpc: Vpc, samples: int) -> Quantiles:
-    await _one(world, vpc, 0)  # connections and caches are warm from here on
-    stages = np.array([await _one(world, vpc, number) for number in range(1, samples + 1)]) * 1e3
-    reachable = stages.max(axis=1)
-    p50, p99 = np.percentile(reachable, [50, 99]).tolist()
+async def _in_turn(world: World, vpcs: Sequence[Vpc], samples: int) -> list[Stages]:
+    """For each VPC the stages of ``samples`` changes, taken in turn."""
+    for vpc in vpcs:
+        await _one(world, vpc, 0)  # connections and caches are warm from here on
+    taken = [[await _one(world, vpc, number) for vpc in vpcs] for number in range(1, samples + 1)]
+    return [np.array(stages) * 1e3 for stages in zip(*taken, strict=True)]
+
+
+def _quantiles(stages: Stages, beside: Stages | None = None) -> Quantiles:
+    p50, p99 = np.percentile(stages.max(axis=1), [50, 99]).round(2).tolist()
     names = ("api", "gateways", "host", "learned")
+    ratio = None if beside is None else p50 / float(np.median(beside.max(axis=1)))
     return Quantiles(
-        p50_ms=round(p50, 2),
-        p99_ms=round(p99, 2),
-        samples=samples,
+        p50_ms=p50,
+        p99_ms=p99,
+        samples=len(stages),
         parts=dict(zip(names, np.median(stages, axis=0).round(2).tolist(), strict=True)),
+        p50_ratio=None if ratio is None else round(ratio, 3),
     )
 
 

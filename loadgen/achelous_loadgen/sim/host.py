@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
 
-import numpy as np
-
 from achelous_loadgen.sim.devices import SimulatedDevices
 from achelous_loadgen.sim.metered import MeteredBus
 from achelous_loadgen.sim.path import GuestPath
@@ -106,10 +104,3 @@ async def simulated_host(
                     yield host
                 finally:
                     task.cancel()
-
-
-def addresses_of(entries: Array) -> list[tuple[int, bytes, int]]:
-    """(vni, address, VTEP) of FC entries (n,)."""
-    vnis, vteps = entries["vni"].tolist(), entries["vtep"].astype(np.uint32).tolist()
-    ips = [ip.tobytes() for ip in entries["ip"]]
-    return list(zip(vnis, ips, vteps, strict=True))

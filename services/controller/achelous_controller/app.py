@@ -25,6 +25,7 @@ from achelous_controller.api.context import Services
 from achelous_controller.api.instance_writes import InstanceWrites
 from achelous_controller.api.middleware import Authentication, BodyLimit, Metrics, Problems
 from achelous_controller.api.problems import respond
+from achelous_controller.api.short_way import ShortWay
 from achelous_shared.telemetry import Check, health_routes
 
 _RESOURCES = (
@@ -44,11 +45,12 @@ def create_app(services: Services, registry: CollectorRegistry) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.services = services
-    app.state.instance_writes = InstanceWrites(services.database)
+    writes = InstanceWrites(services.database)
+    app.state.instance_writes = writes
     for resource in _RESOURCES:
         app.include_router(resource.router)
     _setup_problems(app)
-    _setup_middleware(app, services, registry)
+    _setup_middleware(app, services, writes, registry)
     _setup_documentation(app)
     app.router.routes.extend(health_routes(_checks(services), registry))
     return app
@@ -62,8 +64,11 @@ def _setup_problems(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, problem)
 
 
-def _setup_middleware(app: FastAPI, services: Services, registry: CollectorRegistry) -> None:
-    app.add_middleware(Authentication, database=services.database)  # innermost
+def _setup_middleware(
+    app: FastAPI, services: Services, writes: InstanceWrites, registry: CollectorRegistry
+) -> None:
+    app.add_middleware(ShortWay, writes=writes)  # innermost
+    app.add_middleware(Authentication, database=services.database)
     app.add_middleware(BodyLimit)
     app.add_middleware(Problems)
     app.add_middleware(Metrics, registry=registry)

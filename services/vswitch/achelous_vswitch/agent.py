@@ -27,6 +27,7 @@ from achelous_vswitch.gateways import Gateways
 from achelous_vswitch.gauges import Gauges
 from achelous_vswitch.learner import Learner
 from achelous_vswitch.metrics import Metrics
+from achelous_vswitch.negatives import Negatives
 from achelous_vswitch.preprogrammed import Preprogrammed
 from achelous_vswitch.probe import Prober
 from achelous_vswitch.pushed import Pushed
@@ -71,8 +72,13 @@ class Agent:
             lambda: offered(dataplane.config[0]),
         )  # fmt: skip
         self._pushed = Pushed(dataplane, self._cache, metrics, self._ahead)
-        self._learner = Learner(dataplane, self._cache, client, settings, metrics, self._ahead)
-        self._reconciler = Reconciler(self._cache, dataplane.config, client, settings, metrics)
+        negatives = Negatives(self._cache.views, settings.negative_s)
+        self._learner = Learner(
+            dataplane, self._cache, negatives, client, settings, metrics, self._ahead
+        )
+        self._reconciler = Reconciler(
+            self._cache, negatives, dataplane.config, client, settings, metrics
+        )
         self._prober = Prober(self._gateways, netns, settings.probe_s, metrics.probe_rtt_s)
         self._sessions = SessionCollector(dataplane, settings, metrics)
         self.state = AgentState(

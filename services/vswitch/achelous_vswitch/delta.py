@@ -1,12 +1,13 @@
 """Reconciling by difference: gateways say what changed in the VPCs of which entries are held.
 
-Each tick asks one gateway about all VPCs: 16 bytes each, and 32 in the answer at rest. Of what
-changed the answer has 4-byte hashes, and only held entries of equal hash are asked about. A view
-moves on when all of them were answered by a gateway that had that revision; else the next tick
-begins at the same place.
+Each tick asks one gateway about all VPCs of its group: 16 bytes each, and 32 in the answer at rest.
+One that is silent does not hold it up: another one is asked as well. Of what changed the answer has
+4-byte hashes, and only held entries of equal hash are asked about. A view moves on when all of them
+were answered by a gateway that had that revision; else the next tick begins at the same place.
 """
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -20,11 +21,21 @@ from achelous_vswitch.fc import ForwardingCache
 from achelous_vswitch.fc_hashes import Slots
 from achelous_vswitch.gateways import Gateway
 from achelous_vswitch.metrics import Metrics
+from achelous_vswitch.negatives import Negatives
 from achelous_vswitch.rsp_client import RspClient
 from achelous_vswitch.verdicts import Question, Verdicts
 
 _LOST_NS: Final = 5_000_000_000
 """If every gateway has been behind for so long, the VPC's revisions themselves went back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one gateway said: nothing, if there are no ``parts``."""
+
+    gateway: Gateway
+    asked_ns: int
+    parts: list[Changes] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -47,27 +58,35 @@ class Delta:
     """Brings the cache from what it was true of to what gateways know now."""
 
     def __init__(
-        self, cache: ForwardingCache, client: RspClient, verdicts: Verdicts, metrics: Metrics
+        self,
+        cache: ForwardingCache,
+        negatives: Negatives,
+        client: RspClient,
+        verdicts: Verdicts,
+        metrics: Metrics,
     ) -> None:
         self._cache = cache
+        self._negatives = negatives
         self._client = client
         self._verdicts = verdicts
         self._metrics = metrics
 
-    async def tick(self) -> bool:
-        """Ask once about all VPCs. False if no gateway can say what changed."""
-        turn = self._client.in_turn()
+    async def tick(self, group: int, vnis: Iterable[int]) -> bool:
+        """Ask once about these VPCs of a group of gateways. False if none can say what changed."""
+        turn = self._client.in_turn(group)
         able = [gateway for gateway in turn if self._can(gateway)]
-        pending = self._cache.views.begin()
+        pending = self._cache.views.begin(vnis)
+        if not pending:
+            return True
         heard, unknown = False, set(pending)
-        for gateway in able:
-            if not pending:
-                return True
-            answered = await self._ask(gateway, pending)
-            for vni, status in answered.items():
-                heard = True
-                if status is not Status.UNKNOWN_VNI:
-                    unknown.discard(vni)
+        async with self._client.hedged(able, lambda one: self._watch(one, pending)) as answers:
+            async for answer in answers:
+                for vni, status in (await self._take(answer, pending)).items():
+                    heard = True
+                    if status is not Status.UNKNOWN_VNI:
+                        unknown.discard(vni)
+                if not pending:
+                    return True
         if heard:
             self._settle(pending, unknown)
         return bool(able) or not turn
@@ -76,38 +95,49 @@ class Delta:
         agreed = self._client.agreed(gateway)
         return agreed is None or bool(agreed.capabilities & Capability.CHANGES)
 
-    async def _ask(self, gateway: Gateway, pending: dict[int, int]) -> dict[int, Status]:
-        """Ask one gateway; what it settles leaves ``pending``. What it said of each VPC."""
-        answered: dict[int, Status] = {}
-        vnis = np.array(list(pending), np.uint32)
-        for at in range(0, len(vnis), rsp.MAX_ENTRIES):
-            part = vnis[at : at + rsp.MAX_ENTRIES]
-            since = np.array([pending[vni] for vni in part.tolist()], np.uint64)
-            asked_ns = time.monotonic_ns()
-            changes = await self._client.watch(gateway, rsp_changes.watches(part, since))
+    async def _watch(self, gateway: Gateway, pending: dict[int, int]) -> Answer:
+        """Ask one gateway about what is ``pending`` now."""
+        answer = Answer(gateway, time.monotonic_ns())
+        asked = list(pending.items())
+        for at in range(0, len(asked), rsp.MAX_ENTRIES):
+            vnis, since = zip(*asked[at : at + rsp.MAX_ENTRIES], strict=True)
+            watches = rsp_changes.watches(vnis, np.array(since, np.uint64))
+            changes = await self._client.watch(gateway, watches)
             if changes is None:
                 break
-            finding = self._read(changes, asked_ns, answered)
+            answer.parts.append(changes)
+        return answer
+
+    async def _take(self, answer: Answer, pending: dict[int, int]) -> dict[int, Status]:
+        """Act on an answer; what it settles leaves ``pending``. What it said of each VPC."""
+        said: dict[int, Status] = {}
+        for changes in answer.parts:
+            finding = self._read(changes, answer.asked_ns, pending, said)
             for vni in finding.revisions:
                 del pending[vni]
-            await self._resolve(gateway, finding)
-        return answered
+            await self._resolve(answer.gateway, finding)
+        return said
 
-    def _read(self, changes: Changes, asked_ns: int, answered: dict[int, Status]) -> Finding:
+    def _read(
+        self, changes: Changes, asked_ns: int, pending: dict[int, int], said: dict[int, Status]
+    ) -> Finding:
         finding = Finding(asked_ns)
         for entry, hashes, ages_ms in changes.each():
             vni, revision = int(entry["vni"]), int(entry["revision"])
-            answered[vni] = status = Status(int(entry["status"]))
-            if status is Status.UNKNOWN_VNI or revision < int(entry["since"]):
-                continue  # it lags behind: another one is asked
+            said[vni] = status = Status(int(entry["status"]))
+            lags = status is Status.UNKNOWN_VNI or revision < int(entry["since"])
+            if lags or vni not in pending:
+                continue  # another one is asked, or has answered
             finding.revisions[vni] = revision
             if status is Status.RECHECK:
                 slots = self._cache.of_vpc(vni)
                 finding.suspect(slots, np.zeros(len(slots), np.uint16))
+                self._negatives.forget_vpc(vni)
                 self._metrics.rechecks.inc()
             elif len(hashes):
                 slots, places = self._cache.changed(vni, hashes)
                 finding.suspect(slots, ages_ms[places])
+                self._negatives.changed(vni, hashes)
         return finding
 
     async def _resolve(self, gateway: Gateway, finding: Finding) -> None:

@@ -11,14 +11,18 @@ from typing import Final
 from uuid import UUID
 
 import numpy as np
+import numpy.typing as npt
 
-from achelous_shared.messages import FleetDocument, GatewayAddress
+from achelous_shared.messages import BadMessage, FleetDocument, GatewayAddress
+from achelous_shared.names import GATEWAY_SHARDS
 from achelous_shared.routes import unpack
 from achelous_vswitch import rendezvous
 from achelous_vswitch.dataplane import Array, Table
 
 LOST_PROBES: Final = 3
 STALE_HEARTBEAT_MS: Final = 1000
+
+ALL_SHARDS: Final = frozenset(range(GATEWAY_SHARDS))
 
 VTEP_HOST: Final = 1
 VTEP_GATEWAY: Final = 2
@@ -34,6 +38,7 @@ class Gateway:
     vtep: int
     heard: bool
     """It answered this agent once, or had a share when this agent started."""
+    shards: frozenset[int] = ALL_SHARDS
     fresh: bool = True
     """Its tables were in step with the controller when it last answered."""
     sent: int = 0
@@ -50,10 +55,13 @@ class Gateways:
     """The fleet's document, applied by difference, and the share of each gateway."""
 
     def __init__(self, shares: Array, vteps: Table) -> None:
-        self._shares = shares
+        """The packet path's `gateways` and `vteps`."""
+        self._shares = shares.reshape(GATEWAY_SHARDS, -1)
         self._vteps = vteps
         self._gateways: dict[UUID, Gateway] = {}
-        self._sharing: dict[UUID, int] = {}
+        self._groups: npt.NDArray[np.uint8] = np.zeros(GATEWAY_SHARDS, np.uint8)
+        """Of each shard; shards that the same gateways serve are in one."""
+        self._sharing: dict[int, dict[UUID, int]] = {}
         self._turn = 0
         self.revision = 0
         """Of the fleet document that is applied; 0: none yet."""
@@ -64,9 +72,12 @@ class Gateways:
     def apply(self, fleet: FleetDocument, own_vtep: int | None) -> bool:
         """Take over a document; False if a newer one is applied already.
 
-        Raises `MalformedTable`, and changes nothing, if its table is malformed. The own VTEP is
-        nobody's to send from.
+        Raises `MalformedTable` or `BadMessage`, and changes nothing, if it is malformed. The own
+        VTEP is nobody's to send from.
         """
+        for gateway in fleet.gateways:
+            if strange := set(gateway.shards) - ALL_SHARDS:
+                raise BadMessage(f"{gateway.name} serves {strange}, not 0..{GATEWAY_SHARDS - 1}")
         hosts = unpack(fleet.host_vteps, np.dtype([("vtep", ">u4")]))["vtep"]
         if fleet.revision < self.revision:
             return False
@@ -77,6 +88,7 @@ class Gateways:
         known = dict(zip(keys.tolist(), kinds.tolist(), strict=True))
         self._write({vtep: kind for vtep, kind in wanted.items() if known.get(vtep) != kind})
         self._gateways = {gateway.gateway_id: self._merge(gateway) for gateway in fleet.gateways}
+        self._group()
         self.share_out()
         gone = [vtep for vtep in known if vtep not in wanted]
         if gone:
@@ -86,32 +98,57 @@ class Gateways:
 
     def share_out(self) -> None:
         """Bring the shares to what is live now; if nothing changed, nothing is written."""
-        every = {gateway.gateway_id: gateway.vtep for gateway in self}
-        live = {gateway.gateway_id: gateway.vtep for gateway in self if gateway.live}
-        sharing = live or every
-        if sharing != self._sharing:
-            self._shares[:] = rendezvous.table(sharing, len(self._shares))
-            self._sharing = sharing
+        for group in np.unique(self._groups).tolist():
+            sharing = self._to_share(group)
+            if sharing != self._sharing.get(group):
+                table = rendezvous.table(sharing, self._shares.shape[1])
+                self._shares[self._groups == group] = table
+                self._sharing[group] = sharing
 
-    def in_turn(self) -> list[Gateway]:
-        """The gateways to ask, best first: a live one, another one each time, then the others."""
-        sharing = [gateway for gateway in self if gateway.gateway_id in self._sharing]
+    def _group(self) -> None:
+        serving = [
+            frozenset(one.gateway_id for one in self if shard in one.shards)
+            for shard in range(GATEWAY_SHARDS)
+        ]
+        numbers = {some: number for number, some in enumerate(dict.fromkeys(serving))}
+        groups = np.array([numbers[some] for some in serving], np.uint8)
+        if (groups != self._groups).any():
+            self._groups = groups
+            self._sharing.clear()
+
+    def _to_share(self, group: int) -> dict[UUID, int]:
+        shard = int(np.flatnonzero(self._groups == group)[0])
+        every = [gateway for gateway in self if shard in gateway.shards]
+        live = [gateway for gateway in every if gateway.live]
+        return {gateway.gateway_id: gateway.vtep for gateway in live or every}
+
+    def groups_of(self, vnis: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint8]:
+        """Numbers (n,) of the groups of gateways that serve these VPCs (n,)."""
+        groups: npt.NDArray[np.uint8] = self._groups[vnis % GATEWAY_SHARDS]
+        return groups
+
+    def in_turn(self, group: int) -> list[Gateway]:
+        """The gateways of a group to ask: live ones, or all, beginning with another each time."""
+        shares = self._sharing.get(group, {})
+        sharing = [gateway for gateway in self if gateway.gateway_id in shares]
         if not sharing:
             return []
-        self._turn = (self._turn + 1) % len(sharing)
-        return sharing[self._turn :] + sharing[: self._turn]
+        self._turn += 1
+        first = self._turn % len(sharing)
+        return sharing[first:] + sharing[:first]
 
     def share(self, gateway: Gateway) -> float:
-        """The part of the destinations that a gateway serves, 0..1."""
-        return float(np.mean(self._shares == gateway.vtep))
+        """The part of the destinations in its shards that a gateway serves, 0..1."""
+        shares = self._shares[sorted(gateway.shards)]
+        return float(np.mean(shares == gateway.vtep)) if len(shares) else 0.0
 
     def _merge(self, wanted: GatewayAddress) -> Gateway:
-        known = self._gateways.get(wanted.gateway_id)
-        if known is not None and known.vtep == wanted.vtep:
+        known, shards = self._gateways.get(wanted.gateway_id), frozenset(wanted.shards)
+        if known is not None and (known.vtep, known.shards) == (wanted.vtep, shards):
             known.name = wanted.name
             return known
         heard = bool((self._shares == wanted.vtep).any())
-        return Gateway(wanted.gateway_id, wanted.name, wanted.vtep, heard)
+        return Gateway(wanted.gateway_id, wanted.name, wanted.vtep, heard, shards)
 
     def _write(self, vteps: dict[int, int]) -> None:
         if vteps:

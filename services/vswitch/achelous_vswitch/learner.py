@@ -2,17 +2,20 @@
 
 import asyncio
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Collection
 from typing import Final
 
 import numpy as np
 
 from achelous_shared import rsp
+from achelous_shared.rsp import ReplyType
+from achelous_shared.rsp_hash import destination_hashes
 from achelous_vswitch import answers
 from achelous_vswitch.dataplane import Array, Dataplane
 from achelous_vswitch.fc import ForwardingCache
 from achelous_vswitch.metrics import Metrics
+from achelous_vswitch.negatives import Negatives
 from achelous_vswitch.rsp_client import RspClient
 from achelous_vswitch.settings import VswitchSettings
 
@@ -20,36 +23,6 @@ GATHER_S: Final = 0.002
 """So long events gather before they are asked about together."""
 _IN_FLIGHT: Final = 8
 _READ: Final = 8 * rsp.MAX_ENTRIES
-_NEGATIVE_MAX: Final = 65_536
-
-
-class Negatives:
-    """Destinations that lately had no route: so long nobody asks for them again. Bounded."""
-
-    def __init__(self, keep_s: float, limit: int = _NEGATIVE_MAX) -> None:
-        self._keep_s = keep_s
-        self._limit = limit
-        self._until: OrderedDict[bytes, float] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._until)
-
-    def add(self, key: bytes, now: float) -> None:
-        """Remember a destination from now on; the oldest is forgotten if there are too many."""
-        self._until[key] = now + self._keep_s
-        self._until.move_to_end(key)
-        if len(self._until) > self._limit:
-            self._until.popitem(last=False)
-
-    def holds(self, key: bytes, now: float) -> bool:
-        """Whether a destination had no route just now."""
-        until = self._until.get(key)
-        if until is None:
-            return False
-        if until <= now:
-            del self._until[key]
-            return False
-        return True
 
 
 class Learner:
@@ -59,6 +32,7 @@ class Learner:
         self,
         dataplane: Dataplane,
         cache: ForwardingCache,
+        negatives: Negatives,
         client: RspClient,
         settings: VswitchSettings,
         metrics: Metrics,
@@ -70,7 +44,7 @@ class Learner:
         self._client = client
         self._metrics = metrics
         self._ahead = ahead
-        self._negatives = Negatives(settings.negative_s)
+        self._negatives = negatives
         self._per_vnic = settings.max_fc_per_vnic
         self._asking: dict[bytes, int] = {}
         """What is being asked for, and for which vNIC."""
@@ -83,9 +57,9 @@ class Learner:
                 await self._readable()
                 await asyncio.sleep(GATHER_S)
                 wanted = self.select(self._dataplane.learn.read(_READ), time.monotonic())
-                for start in range(0, len(wanted), rsp.MAX_ENTRIES):
+                for batch in self._client.batches(wanted):
                     await in_flight.acquire()
-                    task = tasks.create_task(self._learn(wanted[start : start + rsp.MAX_ENTRIES]))
+                    task = tasks.create_task(self._learn(batch))
                     task.add_done_callback(lambda _: in_flight.release())
 
     def select(self, events: Array, now: float) -> rsp.Entries:
@@ -100,10 +74,9 @@ class Learner:
         wanted = rsp.requests(events["vni"], events["ip"])
         fresh = []
         room = self._room(events["port"])
-        for place, (key, port) in enumerate(
-            zip(_keys(wanted), events["port"].tolist(), strict=True)
-        ):
-            if key in self._asking or self._negatives.holds(key, now):
+        ports, denied = events["port"].tolist(), self._denied(wanted, now)
+        for place, (key, port) in enumerate(zip(_keys(wanted), ports, strict=True)):
+            if key in self._asking or denied[place]:
                 continue
             if room[port] <= 0:
                 self._metrics.learned.labels("vNIC has enough").inc()
@@ -131,10 +104,22 @@ class Learner:
         for key, (vni, ip, route) in zip(_keys(found), answers.routes(found), strict=True):
             kept = self._cache.put(vni, ip, route, asked_ns, self._asking.get(key, 0))
             self._metrics.learned.labels("route" if kept else "no room").inc()
+        # Of a VPC that a gateway does not know there is no revision to be told of changes from.
+        self._deny(replies[~routed & (replies["type"] != ReplyType.UNKNOWN_VNI)])
+        self._metrics.learned.labels("no route").inc(int((~routed).sum()))
+
+    def _deny(self, replies: rsp.Entries) -> None:
         now = time.monotonic()
-        for key in _keys(replies[~routed]):
-            self._negatives.add(key, now)
-            self._metrics.learned.labels("no route").inc()
+        hashes = destination_hashes(replies["vni"], replies["key"])
+        columns = (replies["vni"].tolist(), hashes.tolist(), replies["as_of"].tolist())
+        for vni, value, as_of in zip(*columns, strict=True):
+            self._negatives.add(vni, value, as_of, now)
+
+    def _denied(self, wanted: rsp.Entries, now: float) -> list[bool]:
+        """Of each entry, whether its destination had no route just now."""
+        hashes = destination_hashes(wanted["vni"], wanted["key"])
+        pairs = zip(wanted["vni"].tolist(), hashes.tolist(), strict=True)
+        return [self._negatives.holds(vni, value, now) for vni, value in pairs]
 
     def _room(self, ports: Array) -> dict[int, int]:
         """How many more destinations each of these vNICs may have learned."""

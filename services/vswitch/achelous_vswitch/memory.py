@@ -158,7 +158,7 @@ def memory_dataplane(
         ports=np.zeros(ports + 1, layout("ach_port")),
         leases=np.zeros(ports + 1, layout("ach_lease")),
         fc=np.zeros(fc + 1, layout("ach_fc_entry")),
-        gateways=np.zeros(1024, ">u4"),
+        gateways=np.zeros(64 * 1024, ">u4"),
         session_counts=np.zeros(ports + 1, layout("ach_session_counts")),
         session_hands=np.zeros(1, layout("ach_session_hands")),
         port_by_ifindex=MemoryTable(U32, U32),

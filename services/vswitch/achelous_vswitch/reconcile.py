@@ -17,6 +17,7 @@ from achelous_vswitch.delta import Delta
 from achelous_vswitch.fc import ForwardingCache
 from achelous_vswitch.fc_hashes import Slots
 from achelous_vswitch.metrics import Metrics
+from achelous_vswitch.negatives import Negatives
 from achelous_vswitch.rsp_client import RspClient
 from achelous_vswitch.settings import VswitchSettings
 from achelous_vswitch.verdicts import Question, Verdicts
@@ -31,20 +32,23 @@ class Reconciler:
     def __init__(
         self,
         cache: ForwardingCache,
+        negatives: Negatives,
         config: Array,
         client: RspClient,
         settings: VswitchSettings,
         metrics: Metrics,
     ) -> None:
         self._cache = cache
+        self._negatives = negatives
         self._client = client
         self._settings = settings
         self._metrics = metrics
         self._verdicts = Verdicts(cache, config, metrics)
-        self._delta = Delta(cache, client, self._verdicts, metrics)
+        self._delta = Delta(cache, negatives, client, self._verdicts, metrics)
         self._asking = np.zeros(len(cache.entries), np.bool_)
         self._asked: list[Slots] = []
         self._in_flight = 0
+        self._ticking: set[int] = set()
 
     async def run(self) -> None:
         """Scan until cancelled."""
@@ -55,12 +59,36 @@ class Reconciler:
                 if now >= next_idle:
                     self.drop_idle()
                     next_idle = now + _IDLE_EVERY_S
-                if self._settings.reconcile != "delta" or not await self._delta.tick():
-                    self.begin_scan()
-                    while self._in_flight < _IN_FLIGHT and (question := self.next_question()):
-                        self._in_flight += 1
-                        tasks.create_task(self._ask_on(question))
+                self._negatives.expire(now)
+                if self._settings.reconcile == "delta":
+                    self._start_ticks(tasks)
+                else:
+                    self._scan(tasks)
                 await asyncio.sleep(self._settings.fc_scan_s)
+
+    def _start_ticks(self, tasks: asyncio.TaskGroup) -> None:
+        """Ask each group of gateways what changed, unless it has yet to answer the last time.
+
+        So one whose gateways are all silent holds up none but its own VPCs.
+        """
+        vnis = np.array(list(self._cache.views), np.uint32)
+        groups = self._client.groups_of(vnis)
+        for group in set(groups.tolist()) - self._ticking:
+            self._ticking.add(group)
+            tasks.create_task(self._tick(group, vnis[groups == group].tolist(), tasks))
+
+    async def _tick(self, group: int, vnis: list[int], tasks: asyncio.TaskGroup) -> None:
+        try:
+            if not await self._delta.tick(group, vnis):
+                self._scan(tasks)
+        finally:
+            self._ticking.discard(group)
+
+    def _scan(self, tasks: asyncio.TaskGroup) -> None:
+        self.begin_scan()
+        while self._in_flight < _IN_FLIGHT and (question := self.next_question()):
+            self._in_flight += 1
+            tasks.create_task(self._ask_on(question))
 
     def drop_idle(self) -> None:
         """Forget what no packet used for ``fc_idle_s``."""
@@ -75,15 +103,17 @@ class Reconciler:
         self._asked.clear()
 
     def next_question(self) -> Question | None:
-        """The next batch of unconfirmed entries, those first that wait longest; None: no more.
+        """The next batch of unconfirmed entries of one group of gateways; None: no more.
 
-        Each entry is asked about once in a scan.
+        Those first that wait longest; each entry is asked about once in a scan.
         """
         now_ns = time.monotonic_ns()
         due = self._cache.unconfirmed(now_ns - int(self._settings.fc_lifetime_s * 1e9))
         due = due[~self._asking[due]]
         if not len(due):
             return None
+        groups = self._client.groups_of(self._cache.entries["vni"][due])
+        due = due[groups == groups[0]]
         if len(due) > rsp.MAX_ENTRIES:
             oldest = np.argpartition(self._cache.checked_ns(due), rsp.MAX_ENTRIES)
             due = due[oldest[: rsp.MAX_ENTRIES]]

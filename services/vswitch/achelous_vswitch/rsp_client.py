@@ -1,26 +1,33 @@
-"""Asking gateways by RSP: a live one, and if it is silent the next one."""
+"""Asking gateways by RSP: a live one, and if it is silent for a moment the next one as well."""
 
+import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import numpy as np
+import numpy.typing as npt
 
 from achelous_shared import rsp, rsp_changes, subjects
 from achelous_shared.bus import Bus, BusError
 from achelous_shared.rsp import Capability, Options
 from achelous_shared.rsp_changes import Changes
 from achelous_vswitch.gateways import Gateway, Gateways
+from achelous_vswitch.hedge import hedged
 from achelous_vswitch.metrics import Metrics
 
 T = TypeVar("T")
 
 _ENCAP_BYTES: Final = 50
 """Outer IPv4, UDP, VXLAN and inner Ethernet."""
+
+_PATIENCE_S: Final = 0.05
+"""An answer takes a millisecond or a few: who is silent for longer may have died just now."""
 
 log = logging.getLogger(__name__)
 
@@ -49,30 +56,52 @@ class RspClient:
         """What a gateway and this host have in common; None before it has answered."""
         return self._agreed.get(gateway.gateway_id)
 
-    def in_turn(self) -> list[Gateway]:
-        """The gateways to ask, best first; none while the bus is away.
+    def groups_of(self, vnis: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint8]:
+        """The groups of gateways (n,) that serve these VPCs."""
+        return self._gateways.groups_of(vnis)
+
+    def batches(self, entries: rsp.Entries) -> Iterator[rsp.Entries]:
+        """Any number of request entries as parts that can be asked: each is of one group."""
+        groups = self.groups_of(entries["vni"].astype(np.uint32))
+        for group in set(groups.tolist()):
+            part = entries[groups == group]
+            for at in range(0, len(part), rsp.MAX_ENTRIES):
+                yield part[at : at + rsp.MAX_ENTRIES]
+
+    def in_turn(self, group: int) -> list[Gateway]:
+        """The gateways of a group to ask, best first; none while the bus is away.
 
         What is asked then would all be sent when it is back.
         """
-        return self._gateways.in_turn() if self._bus.connected else []
+        return self._gateways.in_turn(group) if self._bus.connected else []
+
+    def hedged(
+        self, turn: Iterable[Gateway], ask: Callable[[Gateway], Awaitable[T]]
+    ) -> AbstractAsyncContextManager[AsyncIterator[T]]:
+        """Ask gateways one after the other; see `hedge.hedged`."""
+        return hedged(turn, ask, _PATIENCE_S)
 
     async def ask(self, entries: rsp.Entries, first: Gateway | None = None) -> rsp.Entries | None:
         """The reply entries, one for each of ``entries`` (1..`rsp.MAX_ENTRIES`) in their order.
 
-        None if no gateway answered. A reply that does not echo what was asked counts as none.
-        ``first``: the gateway to begin with.
+        All are of VPCs of one group. None if no gateway answered. A reply that does not echo what
+        was asked counts as none. ``first``: the gateway to begin with.
         """
-        turn = self.in_turn()
+        [group] = self.groups_of(entries["vni"][:1].astype(np.uint32)).tolist()
+        turn = self.in_turn(group)
         if first in turn:
             turn = [first, *(gateway for gateway in turn if gateway is not first)]
-        for gateway in turn:
-            message_id = self._next_id()
-            request = rsp.encode(rsp.MessageType.REQUEST, message_id, entries, self._options())
-            read = partial(_replies, message_id=message_id, asked=entries)
-            found = await self._exchange(gateway, request, read)
-            if found is not None:
-                return found
+        async with self.hedged(turn, lambda gateway: self._ask(gateway, entries)) as answers:
+            async for found in answers:
+                if found is not None:
+                    return found
         return None
+
+    async def _ask(self, gateway: Gateway, entries: rsp.Entries) -> rsp.Entries | None:
+        message_id = self._next_id()
+        request = rsp.encode(rsp.MessageType.REQUEST, message_id, entries, self._options())
+        read = partial(_replies, message_id=message_id, asked=entries)
+        return await self._exchange(gateway, request, read)
 
     async def watch(self, gateway: Gateway, entries: rsp.Entries) -> Changes | None:
         """What one gateway says of ``entries`` (`rsp_changes.WATCH`), each in order; or None."""
@@ -91,6 +120,9 @@ class RspClient:
             self._metrics.rsp_bytes.labels("sent").inc(len(request))
             self._metrics.rsp_bytes.labels("received").inc(len(data))
             options, found = read(data)
+        except asyncio.CancelledError:
+            self._metrics.rsp.labels("overtaken").inc()
+            raise
         except BusError:
             self._metrics.rsp.labels("timeout").inc()
             return None

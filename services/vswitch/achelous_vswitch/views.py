@@ -5,12 +5,16 @@ later one. So whatever makes an entry wrong is among the changes after that revi
 learned from a gateway that lags takes the view back to what that gateway knew.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 
 @dataclass(slots=True)
 class View:
-    """One VPC, of which ``entries`` are held. Times: nanoseconds of CLOCK_MONOTONIC."""
+    """One VPC, of which ``entries`` are held or known not to be there.
+
+    Times: nanoseconds of CLOCK_MONOTONIC.
+    """
 
     revision: int
     entries: int = 0
@@ -30,6 +34,9 @@ class Views:
 
     def __len__(self) -> int:
         return len(self._views)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._views)
 
     def get(self, vni: int) -> View | None:
         """The view of a VPC, or None if nothing of it is held."""
@@ -51,11 +58,12 @@ class Views:
         if not view.entries:
             del self._views[vni]
 
-    def begin(self) -> dict[int, int]:
-        """The revision after which changes are to be asked for, by VNI."""
-        for view in self._views.values():
+    def begin(self, vnis: Iterable[int]) -> dict[int, int]:
+        """The revision after which changes of these are to be asked for, by VNI."""
+        found = {vni: view for vni in vnis if (view := self._views.get(vni)) is not None}
+        for view in found.values():
             view.lowest = None
-        return {vni: view.revision for vni, view in self._views.items()}
+        return {vni: view.revision for vni, view in found.items()}
 
     def advance(self, vni: int, revision: int, asked_ns: int) -> None:
         """All changes up to ``revision`` have been acted on, but for what came since `begin`."""

@@ -9,7 +9,8 @@
 
 /* The gateway that relays to this destination, 0 if there is none. */
 static __always_inline __be32 gateway_for(const struct ach_vni_ip *to) {
-    __u32 slot = ach_hash(to) % ACH_GATEWAY_SLOTS;
+    __u32 shard = to->vni % ACH_GATEWAY_SHARDS;
+    __u32 slot = shard * ACH_GATEWAY_SLOTS + ach_hash(to) % ACH_GATEWAY_SLOTS;
     __be32 *vtep = bpf_map_lookup_elem(&gateways, &slot);
     return vtep ? *vtep : 0;
 }

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 
@@ -28,8 +28,8 @@ class Page:
     revision: int
     entries: Routes
     done: bool
-    last: bytes
-    """The highest address of the VPC when it was read, or none."""
+    spans: tuple[tuple[bytes, bytes], ...]
+    """Lowest and highest address of each family that the VPC had, IPv4 first."""
 
     @classmethod
     def of(cls, part: Range, reply: SnapshotReply) -> "Page":
@@ -43,23 +43,35 @@ class Page:
                 raise MalformedTable("a page that goes on beyond the range that was asked for")
         elif not reply.done:
             raise MalformedTable("a page without entries that is not the last one")
-        if len(reply.last) not in (0, _ADDRESS):
-            raise BadMessage(f"last has {len(reply.last)} bytes, not {_ADDRESS} or none")
-        return cls(part, reply.revision, entries, reply.done, reply.last)
+        for bound in chain.from_iterable(reply.spans):
+            if len(bound) != _ADDRESS:
+                raise BadMessage(f"a span's end has {len(bound)} bytes, not {_ADDRESS}")
+        return cls(part, reply.revision, entries, reply.done, reply.spans)
 
     def rest(self, count: int) -> Iterator[Range]:
-        """What follows in the range, in up to ``count`` ranges of equal size up to `last`."""
+        """What follows in the range: each of the `spans` in up to ``count`` ranges of equal size.
+
+        Addresses of IPv4 are so few beside those of IPv6 that they need ranges of their own.
+        """
         if self.done:
             return
         after = self.entries["ip"][-1].tobytes()
-        low, high = int.from_bytes(after), int.from_bytes(self.last)
-        steps = {low + (high - low) * n // count for n in range(1, count)}
-        bounds = [
-            after,
-            *(step.to_bytes(_ADDRESS) for step in sorted(steps) if step > low),
-            self.part.until,
-        ]
-        yield from (Range(*pair) for pair in pairwise(bounds))
+        ends = {end for span in self.spans for end in _ends(span, after, count)}
+        inside = sorted(
+            end for end in ends if after < end and (end < self.part.until or not self.part.until)
+        )
+        # What comes above all spans meanwhile belongs to the last range.
+        if inside and not self.part.until:
+            inside.pop()
+        yield from (Range(*pair) for pair in pairwise([after, *inside, self.part.until]))
+
+
+def _ends(span: tuple[bytes, bytes], after: bytes, count: int) -> Iterator[bytes]:
+    """Where ``count`` ranges end that divide the part of a span that is above ``after``."""
+    low, high = max(int.from_bytes(span[0]) - 1, int.from_bytes(after)), int.from_bytes(span[1])
+    if low < high:
+        for n in range(1, count + 1):
+            yield (low + (high - low) * n // count).to_bytes(_ADDRESS)
 
 
 def _check_rising(entries: Routes) -> None:

@@ -27,7 +27,7 @@ def test_programming_times_stand_beside_those_of_the_paper() -> None:
 
     page = render(Results(run=RUN, programming_time=times))
 
-    assert "<td>12.5</td><td>20</td><td>1030</td>" in page
+    assert "<td>12.5</td><td>20</td><td>1,030</td>" in page
 
 
 def test_learning_stands_beside_the_paper_and_the_simulation_is_explained() -> None:
@@ -39,7 +39,7 @@ def test_learning_stands_beside_the_paper_and_the_simulation_is_explained() -> N
 
     page = render(Results(run=RUN, learning=learning, host_state_saved=0.99))
 
-    assert "<td>mean</td><td>10</td><td>1900</td>" in page
+    assert "<td>mean</td><td>10</td><td>1,900</td>" in page
     assert "leaves out" in page
 
 

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from achelous_controller.domain.instance_state import InstanceState
-from achelous_controller.programming.pending import Pending, PendingSet, PendingVnic
+from achelous_controller.domain.pending import Pending, PendingVnic
+from achelous_controller.programming.pending import PendingSet
 
 IDS, HOSTS = [UUID(int=n) for n in range(6)], [UUID(int=100 + n) for n in range(3)]
 VNIS = range(1, 5)
@@ -45,23 +46,31 @@ def after(done: list[Pending | UUID]) -> tuple[PendingSet, dict[UUID, Pending]]:
 @given(
     changes,
     st.sets(st.sampled_from(HOSTS)),
-    st.sets(st.sampled_from(VNIS)),
-    st.sets(st.sampled_from(IDS)),
+    st.dictionaries(st.sampled_from(VNIS), st.integers(0, 9)),
 )
 def test_what_is_touched_is_what_a_search_of_all_finds(
-    done: list[Pending | UUID], hosts: set[UUID], vnis: set[int], named: set[UUID]
+    done: list[Pending | UUID], hosts: set[UUID], floors: dict[int, int]
 ) -> None:
     kept, model = after(done)
-    found = kept.touched(hosts, vnis, named)
-    expected = [
-        instance
+    found = kept.touched(hosts, floors)
+    expected = {
+        instance.id
         for instance in model.values()
         if instance.host_id in hosts
-        or instance.id in named
-        or vnis & {vnic.vni for vnic in instance.vnics}
-    ]
-    assert sorted(i.id for i in found) == sorted(i.id for i in expected)
+        or any(vnic.revision <= floors.get(vnic.vni, -1) for vnic in instance.vnics)
+    }
+    earlier = {i.id for i in done if isinstance(i, Pending)}  # whose revision is another's by now
+    assert expected <= {instance.id for instance in found} <= earlier
     assert all(instance is model[instance.id] for instance in found)
+
+
+@given(instances)
+def test_what_the_gateways_finished_is_found_once(instance: Pending) -> None:
+    kept, _ = after([instance])
+    everything = dict.fromkeys(VNIS, 9)
+    assert kept.touched([], everything) == ([instance] if instance.vnics else [])
+    assert kept.touched([], everything) == []
+    assert kept.touched([instance.host_id], {}) == [instance]
 
 
 @given(changes)
@@ -70,6 +79,7 @@ def test_nothing_is_left_of_what_was_discarded(done: list[Pending | UUID]) -> No
     assert list(kept) == list(model.values())
     for instance_id in IDS:
         kept.discard(instance_id)
+    assert kept.touched(HOSTS, dict.fromkeys(VNIS, 9)) == []
     assert kept == PendingSet()
 
 

@@ -1,6 +1,7 @@
 """Reconciling by difference, against real gateway tables: what is held is never wrong for long."""
 
 import asyncio
+import time
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 from rsp_world import VNI, TableGateway, TableHost, address, addresses, entries
 
 from achelous_shared.routes import Routes
+from achelous_shared.rsp_hash import destination_hash
 from achelous_vswitch.fc import ForwardingCache
 
 HOSTS = st.sampled_from([None, 2, 3, 4])
@@ -106,6 +108,16 @@ def test_a_snapshot_after_a_gap_says_what_it_changed_and_no_more(
     assert host.held() == {address(n): 2 for n in range(2, 11)} | {address(4): 3}
 
 
+def test_what_had_no_route_is_watched_too(host: TableHost, gateway: TableGateway) -> None:
+    """It is asked for again as soon as it has one, though nothing else of its VPC is held."""
+    bare = TableHost([gateway])
+    bare.learn(30)
+    assert len(bare.negatives) == 1
+    gateway.take(1, 2, entries(2, {30: 4}))
+    bare.tick()
+    assert len(bare.negatives) == 0
+
+
 def test_a_vpc_that_no_gateway_knows_any_more_is_forgotten(
     host: TableHost, gateway: TableGateway
 ) -> None:
@@ -192,6 +204,9 @@ class AnyOrder(RuleBasedStateMachine):
         right = {address(number): vtep for number, vtep in self.truth.items()}
         for ip, vtep in self.host.held().items():
             assert right.get(ip) == vtep
+        for number in self.truth:
+            value = destination_hash(VNI, address(number))
+            assert not self.host.negatives.holds(VNI, value, time.monotonic())
 
 
 TestAnyOrder: Any = AnyOrder.TestCase

@@ -2,10 +2,11 @@
 
 from uuid import UUID
 
+import numpy as np
 import pytest
 from vswitch_memory import memory_dataplane
 
-from achelous_shared.messages import FleetDocument, GatewayAddress
+from achelous_shared.messages import BadMessage, FleetDocument, GatewayAddress
 from achelous_shared.routes import MalformedTable
 from achelous_vswitch.dataplane import Dataplane
 from achelous_vswitch.gateways import VTEP_GATEWAY, VTEP_HOST, Gateway, Gateways
@@ -45,7 +46,7 @@ def one(gateways: Gateways, vtep: int) -> Gateway:
 
 
 def sharing(dataplane: Dataplane) -> set[int]:
-    return set(dataplane.gateways.tolist())
+    return set(dataplane.gateways[:1024].tolist())
 
 
 def known(dataplane: Dataplane) -> dict[int, int]:
@@ -121,9 +122,38 @@ def test_a_new_agent_keeps_the_shares_that_it_finds(
     assert (dataplane.gateways == before).all()
 
 
+def test_the_vpcs_of_a_shard_are_served_by_its_gateways_alone(
+    gateways: Gateways, dataplane: Dataplane
+) -> None:
+    """The third gateway serves shards 5 and 6, and the others all but these."""
+    others = tuple(range(5)) + tuple(range(7, 64))
+    listed = tuple(
+        GatewayAddress(gateway_id=UUID(int=vtep), name=f"gw{vtep}", vtep=vtep, shards=shards)
+        for vtep, shards in ((FIRST, others), (SECOND, others), (13, (5, 6)))
+    )
+    gateways.apply(FleetDocument(revision=2, host_vteps=b"", gateways=listed), OWN)
+    for gateway in gateways:
+        gateway.heard = True
+    gateways.share_out()
+
+    assert sharing(dataplane) == {FIRST, SECOND}
+    assert set(dataplane.gateways[5 * 1024 : 7 * 1024].tolist()) == {13}
+    zero, five, six = gateways.groups_of(np.array([64, 64 + 5, 6], np.uint32)).tolist()
+    assert zero != five == six
+    assert [gateway.vtep for gateway in gateways.in_turn(five)] == [13]
+    assert {gateway.vtep for gateway in gateways.in_turn(zero)} == {FIRST, SECOND}
+
+
+def test_a_shard_that_there_can_not_be_is_refused(gateways: Gateways) -> None:
+    stray = GatewayAddress(gateway_id=UUID(int=13), name="gw13", vtep=13, shards=(64,))
+    with pytest.raises(BadMessage, match=r"gw13 serves \{64\}"):
+        gateways.apply(FleetDocument(revision=2, host_vteps=b"", gateways=(stray,)), OWN)
+    assert gateways.revision == 1
+
+
 def test_live_gateways_are_asked_in_turn(gateways: Gateways) -> None:
-    firsts = [gateways.in_turn()[0].vtep for _ in range(4)]
+    firsts = [gateways.in_turn(0)[0].vtep for _ in range(4)]
     assert sorted(firsts) == [FIRST, FIRST, SECOND, SECOND]
     one(gateways, FIRST).fresh = False
     gateways.share_out()
-    assert [gateway.vtep for gateway in gateways.in_turn()] == [SECOND]
+    assert [gateway.vtep for gateway in gateways.in_turn(0)] == [SECOND]

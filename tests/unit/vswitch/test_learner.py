@@ -5,16 +5,15 @@ from uuid import UUID
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from vswitch_memory import layout, memory_dataplane
 
 from achelous_shared import rsp
 from achelous_shared.routes import ip_bytes
 from achelous_vswitch.dataplane import Array, Dataplane
 from achelous_vswitch.fc import ForwardingCache
-from achelous_vswitch.learner import Learner, Negatives
+from achelous_vswitch.learner import Learner
 from achelous_vswitch.metrics import Metrics
+from achelous_vswitch.negatives import Negatives
 from achelous_vswitch.reconcile import Reconciler
 from achelous_vswitch.rsp_client import RspClient
 from achelous_vswitch.settings import VswitchSettings
@@ -27,6 +26,9 @@ class NoClient(RspClient):
 
     def __init__(self) -> None:
         pass
+
+    def groups_of(self, vnis: Array) -> Array:
+        return np.zeros(len(vnis), np.uint8)
 
 
 @dataclass
@@ -44,8 +46,10 @@ class Parts:
         self.cache = ForwardingCache(self.dataplane.fc, self.dataplane.fc_index, rest_s=0)
         self.dataplane.config["vtep"] = 1
         client, metrics = NoClient(), Metrics()
-        self.learner = Learner(self.dataplane, self.cache, client, settings, metrics)
-        self.reconciler = Reconciler(self.cache, self.dataplane.config, client, settings, metrics)
+        self.negatives = Negatives(self.cache.views, settings.negative_s)
+        common = (client, settings, metrics)
+        self.learner = Learner(self.dataplane, self.cache, self.negatives, *common)
+        self.reconciler = Reconciler(self.cache, self.negatives, self.dataplane.config, *common)
 
     def learn(self, *numbers: int, vtep: int = 2, revision: int = 1) -> None:
         self.learner.take(answers(self.learner.select(events(*numbers), 0), vtep, revision), 0)
@@ -80,33 +84,11 @@ def test_each_destination_is_asked_for_once_at_a_time(parts: Parts) -> None:
     assert len(parts.learner.select(events(1, 2, 3), now=0)) == 1
 
 
-def test_a_destination_without_a_route_is_left_alone_for_a_while(parts: Parts) -> None:
-    negatives = Negatives(keep_s=1.0)
-    negatives.add(b"a", now=10.0)
-    assert negatives.holds(b"a", now=10.9)
-    assert not negatives.holds(b"a", now=11.0)
-    assert len(negatives) == 0
-
-
-@given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 3)), max_size=60))
-def test_negatives_are_bounded_and_never_hold_what_was_not_added(
-    steps: list[tuple[int, int]],
-) -> None:
-    negatives, now, until = Negatives(keep_s=5.0, limit=4), 0.0, dict[bytes, float]()
-    for number, pause in steps:
-        now += pause
-        key = bytes([number])
-        assert not negatives.holds(key, now) or until[key] > now
-        negatives.add(key, now)
-        until[key] = now + 5.0
-        assert negatives.holds(key, now)
-        assert len(negatives) <= 4
-
-
 def test_routes_are_kept_and_their_absence_is_remembered(parts: Parts) -> None:
     parts.learn(1)
     parts.learn(2, vtep=0)
     assert len(parts.cache) == 1
+    assert len(parts.negatives) == 1
 
 
 def test_an_answer_to_an_old_question_does_not_touch_a_route_that_changed_since(

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Awaitable, Callable
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import Depends, Header, Request
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -11,8 +11,12 @@ from starlette.responses import Response
 from achelous_controller.api.context import Caller, Store
 from achelous_controller.domain.errors import Invalid
 from achelous_controller.domain.principal import Principal
+from achelous_controller.store import idempotency
 from achelous_controller.store.database import Database
 from achelous_controller.store.idempotency import Claim, Reply
+
+MAX_KEY: Final = 255
+KEY_PATTERN: Final = r"^[!-~]+$"
 
 Work = Callable[[AsyncConnection], Awaitable[Response]]
 """Makes something in a transaction and says what to reply."""
@@ -38,16 +42,7 @@ class Creation:
 
     async def run(self, work: Work) -> Response:
         """Do the work, or repeat the reply of the time when it was done."""
-        claim = self.claim
-        async with self._database.write() as connection:
-            if claim is None:
-                return await work(connection)
-            earlier = await claim.take(connection)
-            if earlier is not None:
-                return Response(earlier.body, earlier.status, earlier.headers)
-            response = await work(connection)
-            await claim.keep(connection, reply_of(response))
-            return response
+        return await carry_out(self._database, self.claim, work)
 
     async def run_secret(self, work: Work) -> Response:
         """Like `run` for a reply that must not be stored, and therefore cannot be repeated."""
@@ -60,9 +55,32 @@ class Creation:
         return await self.run(work)
 
 
+async def carry_out(database: Database, claim: Claim | None, work: Work) -> Response:
+    """Do the work in a transaction, or repeat the reply of the time when it was done."""
+    async with database.write() as connection:
+        if claim is None:
+            return await work(connection)
+        [earlier] = await idempotency.take(connection, [claim])
+        if earlier is not None:
+            return response_of(earlier)
+        response = await work(connection)
+        await idempotency.keep(connection, [(claim, reply_of(response))])
+        return response
+
+
 def reply_of(response: Response) -> Reply:
     """What is kept of a response."""
     return Reply(response.status_code, dict(response.headers), bytes(response.body))
+
+
+def response_of(reply: Reply) -> Response:
+    """What was kept, again."""
+    return Response(reply.body, reply.status, reply.headers)
+
+
+def request_hash(method: str, path: str, body: bytes) -> bytes:
+    """What tells a request from others with the same key."""
+    return hashlib.sha256(f"{method} {path}\n".encode() + body).digest()
 
 
 async def _creation(
@@ -73,16 +91,17 @@ async def _creation(
         str | None,
         Header(
             min_length=1,
-            max_length=255,
-            pattern=r"^[!-~]+$",
+            max_length=MAX_KEY,
+            pattern=KEY_PATTERN,
             description="Any text of your own: the same request with the same key is carried out"
             " once, and within 24 hours answered with the same reply",
         ),
     ] = None,
 ) -> Creation:
-    digest = hashlib.sha256(f"{request.method} {request.url.path}\n".encode())
-    digest.update(await request.body())
-    return Creation(database, caller, idempotency_key, digest.digest())
+    told_apart = b""
+    if idempotency_key is not None:
+        told_apart = request_hash(request.method, request.url.path, await request.body())
+    return Creation(database, caller, idempotency_key, told_apart)
 
 
 Post = Annotated[Creation, Depends(_creation)]

@@ -1,4 +1,4 @@
-"""Single creations and deletions of instances, those that come together in one transaction."""
+"""Creations and deletions of instances; single ones that come together share a transaction."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,29 +7,30 @@ from functools import partial
 from typing import Annotated, Final
 from uuid import UUID
 
+import msgspec
 from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.responses import Response
 
 from achelous_controller.api import replies
-from achelous_controller.api.creation import reply_of
-from achelous_controller.api.models.instances import Instance
+from achelous_controller.api.creation import carry_out, reply_of, response_of
+from achelous_controller.api.rendering import batch_view, instance_view
 from achelous_controller.domain import instances as domain
+from achelous_controller.domain.errors import FieldError, Forbidden
 from achelous_controller.domain.instances import InstanceSpec
 from achelous_controller.domain.precondition import Precondition
 from achelous_controller.domain.principal import Principal
-from achelous_controller.store import provisioning
+from achelous_controller.store import idempotency, provisioning
 from achelous_controller.store.database import Database
 from achelous_controller.store.gathering import Gatherer, Lanes, together
-from achelous_controller.store.idempotency import Claim
+from achelous_controller.store.idempotency import Claim, Reply
 from achelous_controller.store.withdrawal import Withdrawal, withdraw
 
 _GROUP: Final = 256
 """Changes of one transaction: it holds its VPC for some 50 ms."""
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(msgspec.Struct, frozen=True):
     """A creation. ``claim``: its Idempotency-Key, if it has one."""
 
     spec: InstanceSpec
@@ -46,7 +47,7 @@ class _Lane:
 
 
 class InstanceWrites:
-    """Carries out single changes, grouped by who asks and what they touch.
+    """Carries out single changes, grouped by who asks and what they touch, and batches.
 
     Each is whole or not at all by itself, and has the error that it would have had alone.
     """
@@ -67,6 +68,7 @@ class InstanceWrites:
         self, caller: Principal, spec: InstanceSpec, accepted_at: datetime, claim: Claim | None
     ) -> Response:
         """Make an instance, or repeat the reply of the time when it was made."""
+        _check_allowed(caller, [spec])
         lane = _Lane(caller, frozenset(vnic.subnet_id for vnic in spec.vnics))
         order = Order(spec, accepted_at, claim)
         if claim is None:
@@ -80,12 +82,30 @@ class InstanceWrites:
         finally:
             self._keys.discard(key)
 
+    async def create_batch(
+        self,
+        caller: Principal,
+        specs: Sequence[InstanceSpec],
+        accepted_at: datetime,
+        claim: Claim | None,
+    ) -> Response:
+        """Make all instances or none, or repeat the reply of the time when they were made."""
+        _check_allowed(caller, specs)
+
+        async def work(connection: AsyncConnection) -> Response:
+            accepted = [accepted_at] * len(specs)
+            made = await provisioning.create(connection, caller.project_id, specs, accepted)
+            return replies.rendered_batch(batch_view(made, show_host=caller.operator))
+
+        return await carry_out(self._database, claim, work)
+
     async def delete(
         self, caller: Principal, instance_id: UUID, match: Precondition, accepted_at: datetime
-    ) -> domain.Instance:
+    ) -> Response:
         """Withdraw an instance; as it is then."""
         wanted = Withdrawal(instance_id, match, accepted_at)
-        return await self._deletions.submit(caller.project_id, wanted)
+        left = await self._deletions.submit(caller.project_id, wanted)
+        return replies.rendered(instance_view(left, show_host=caller.operator), 202)
 
     async def _create(
         self, caller: Principal, orders: Sequence[Order]
@@ -106,38 +126,54 @@ class InstanceWrites:
         return await together(self._database, wanted, work)
 
 
+def _check_allowed(caller: Principal, specs: Sequence[InstanceSpec]) -> None:
+    if caller.operator:
+        return
+    errors = [
+        FieldError(f"{spec.field}host_id", str(spec.host_id), "leave it out: a host is chosen")
+        for spec in specs
+        if spec.host_id is not None
+    ]
+    if errors:
+        raise Forbidden("only operators may name a host", errors)
+
+
 async def _create(
     connection: AsyncConnection, caller: Principal, orders: Sequence[Order]
 ) -> list[Response]:
-    earlier: dict[int, Response] = {}
-    for number, order in enumerate(orders):
-        if order.claim is not None and (reply := await order.claim.take(connection)) is not None:
-            earlier[number] = Response(reply.body, reply.status, reply.headers)
-    due = [order for number, order in enumerate(orders) if number not in earlier]
-    made = iter(
-        await provisioning.create(
-            connection,
-            caller.project_id,
-            [order.spec for order in due],
-            [order.accepted_at for order in due],
-        )
-        if due
-        else ()
-    )
-    responses = []
-    for number, order in enumerate(orders):
-        response = earlier.get(number)
-        if response is None:
-            response = _created(next(made), caller)
-            if order.claim is not None:
-                await order.claim.keep(connection, reply_of(response))
+    before = await _earlier(connection, orders)
+    due = [order for order, reply in zip(orders, before, strict=True) if reply is None]
+    made = iter(await _make(connection, caller, due) if due else ())
+    responses, kept = [], []
+    for order, reply in zip(orders, before, strict=True):
+        response = _created(next(made), caller) if reply is None else response_of(reply)
+        if reply is None and order.claim is not None:
+            kept.append((order.claim, reply_of(response)))
         responses.append(response)
+    if kept:
+        await idempotency.keep(connection, kept)
     return responses
 
 
+async def _earlier(connection: AsyncConnection, orders: Sequence[Order]) -> list[Reply | None]:
+    """What each was answered when it was asked for before."""
+    claims = [order.claim for order in orders if order.claim is not None]
+    if not claims:
+        return [None] * len(orders)
+    kept = iter(await idempotency.take(connection, claims))
+    return [None if order.claim is None else next(kept) for order in orders]
+
+
+async def _make(
+    connection: AsyncConnection, caller: Principal, orders: Sequence[Order]
+) -> list[domain.Instance]:
+    specs, accepted = [order.spec for order in orders], [order.accepted_at for order in orders]
+    return await provisioning.create(connection, caller.project_id, specs, accepted)
+
+
 def _created(instance: domain.Instance, caller: Principal) -> Response:
-    view = Instance.of(instance, show_host=caller.operator)
-    return replies.resource(view, 201, f"/v1/instances/{view.id}")
+    view = instance_view(instance, show_host=caller.operator)
+    return replies.rendered(view, 201, f"/v1/instances/{view.id}")
 
 
 async def _writes(request: Request) -> InstanceWrites:

@@ -1,10 +1,8 @@
 """/v1/instances, one at a time and by the batch."""
 
-from collections.abc import Sequence
 from uuid import UUID
 
 from fastapi import APIRouter
-from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.responses import Response
 
 from achelous_controller.api import replies
@@ -19,24 +17,12 @@ from achelous_controller.api.models.instances import (
     InstanceCreate,
     InstanceUpdate,
 )
-from achelous_controller.domain.errors import FieldError, Forbidden
+from achelous_controller.api.rendering import instance_view
 from achelous_controller.domain.instance_state import InstanceState
-from achelous_controller.domain.instances import InstanceSpec, Kind
-from achelous_controller.domain.principal import Principal
-from achelous_controller.store import instances, provisioning
+from achelous_controller.domain.instances import Kind
+from achelous_controller.store import instances
 
 router = APIRouter(prefix="/v1", tags=["instances"])
-
-
-def _allowed(caller: Principal, specs: Sequence[InstanceSpec]) -> Sequence[InstanceSpec]:
-    errors = [
-        FieldError(f"{spec.field}host_id", str(spec.host_id), "leave it out: a host is chosen")
-        for spec in specs
-        if spec.host_id is not None
-    ]
-    if errors and not caller.operator:
-        raise Forbidden("only operators may name a host", errors)
-    return specs
 
 
 @router.post("/instances", status_code=201, response_model=Instance)
@@ -44,26 +30,16 @@ async def create_instance(
     body: InstanceCreate, caller: Caller, post: Post, writes: Writes, accepted_at: AcceptedAt
 ) -> Response:
     """Make an instance. It is BUILDING, and ACTIVE as soon as it can be reached."""
-    (spec,) = _allowed(caller, [body.spec()])
-    return await writes.create(caller, spec, accepted_at, post.claim)
+    return await writes.create(caller, body.spec(), accepted_at, post.claim)
 
 
 @router.post("/instances:batch", status_code=201, response_model=Batch)
 async def create_instances(
-    body: BatchCreate, caller: Caller, post: Post, accepted_at: AcceptedAt
+    body: BatchCreate, caller: Caller, post: Post, writes: Writes, accepted_at: AcceptedAt
 ) -> Response:
     """Make up to 20,000 instances, or none of them."""
-    specs = _allowed(
-        caller, [item.spec(f"instances[{index}].") for index, item in enumerate(body.instances)]
-    )
-
-    async def create(connection: AsyncConnection) -> Response:
-        accepted = [accepted_at] * len(specs)
-        made = await provisioning.create(connection, caller.project_id, specs, accepted)
-        views = [Instance.of(instance, show_host=caller.operator) for instance in made]
-        return replies.body(Batch.model_construct(instances=views), 201)
-
-    return await post.run(create)
+    specs = [item.spec(f"instances[{index}].") for index, item in enumerate(body.instances)]
+    return await writes.create_batch(caller, specs, accepted_at, post.claim)
 
 
 @router.get("/instances", response_model=Page[Instance])
@@ -90,7 +66,8 @@ async def list_instances(
     }
     async with database.read() as connection:
         found = await instances.page(connection, caller.project_id, filters, vpc_id, wanted)
-    return replies.page([Instance.of(one, show_host=caller.operator) for one in found], wanted)
+    views = [instance_view(one, show_host=caller.operator) for one in found]
+    return replies.rendered_page(views, wanted)
 
 
 @router.get("/instances/{instance_id}", response_model=Instance)
@@ -98,7 +75,7 @@ async def get_instance(instance_id: UUID, caller: Caller, database: Store) -> Re
     """Show an instance."""
     async with database.read() as connection:
         found = await instances.get(connection, instance_id, caller.project_id)
-    return replies.resource(Instance.of(found, show_host=caller.operator))
+    return replies.rendered(instance_view(found, show_host=caller.operator))
 
 
 @router.patch("/instances/{instance_id}", response_model=Instance)
@@ -110,7 +87,7 @@ async def update_instance(
         changed = await instances.rename(
             connection, instance_id, caller.project_id, match, body.name
         )
-    return replies.resource(Instance.of(changed, show_host=caller.operator))
+    return replies.rendered(instance_view(changed, show_host=caller.operator))
 
 
 @router.delete("/instances/{instance_id}", status_code=202, response_model=Instance)
@@ -118,5 +95,4 @@ async def delete_instance(
     instance_id: UUID, caller: Caller, writes: Writes, match: Match, accepted_at: AcceptedAt
 ) -> Response:
     """Delete an instance. It is DELETING until its host and all gateways have let go of it."""
-    left = await writes.delete(caller, instance_id, match, accepted_at)
-    return replies.resource(Instance.of(left, show_host=caller.operator), 202)
+    return await writes.delete(caller, instance_id, match, accepted_at)

@@ -7,8 +7,10 @@ from uuid import UUID
 from pydantic import BaseModel
 from starlette.responses import Response
 
+from achelous_controller.api import rendering
 from achelous_controller.api.context import cursor_after
 from achelous_controller.api.models.common import Page as PageView
+from achelous_controller.api.rendering import BatchView, InstanceView, VnicView, json_of
 from achelous_controller.domain.precondition import etag
 from achelous_controller.store.objects import Page
 
@@ -48,6 +50,27 @@ def page(views: Sequence[Identified], wanted: Page) -> Response:
     """A page of objects."""
     following = cursor_after([view.id for view in views], wanted.limit)
     return body(PageView.model_construct(items=list(views), next=following))
+
+
+def rendered(
+    view: InstanceView | VnicView, status: int = 200, location: str | None = None
+) -> Response:
+    """Like `resource`, of an instance or a vNIC."""
+    headers = {"ETag": etag(view.version)}
+    if location is not None:
+        headers["Location"] = location
+    return Response(json_of(view), status, headers, _JSON)
+
+
+def rendered_batch(view: BatchView) -> Response:
+    """Instances that were made."""
+    return Response(json_of(view), 201, None, _JSON)
+
+
+def rendered_page(views: list[InstanceView] | list[VnicView], wanted: Page) -> Response:
+    """Like `page`, of instances or vNICs."""
+    following = cursor_after([view.id for view in views], wanted.limit)
+    return Response(json_of(rendering.PageView(views, following)), 200, None, _JSON)
 
 
 def nothing() -> Response:

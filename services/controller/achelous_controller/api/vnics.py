@@ -9,6 +9,7 @@ from achelous_controller.api import replies
 from achelous_controller.api.context import Caller, Match, Store, Wanted
 from achelous_controller.api.models.common import Address, Address6, Page
 from achelous_controller.api.models.instances import Vnic, VnicUpdate
+from achelous_controller.api.rendering import vnic_view
 from achelous_controller.store import instances, security_groups
 
 router = APIRouter(prefix="/v1/vnics", tags=["vnics"])
@@ -37,7 +38,7 @@ async def list_vnics(
     }
     async with database.read() as connection:
         found = await instances.vnic_page(connection, caller.project_id, filters, wanted)
-    return replies.page([Vnic.of(vnic) for vnic in found], wanted)
+    return replies.rendered_page([vnic_view(vnic) for vnic in found], wanted)
 
 
 @router.get("/{vnic_id}", response_model=Vnic)
@@ -45,7 +46,7 @@ async def get_vnic(vnic_id: UUID, caller: Caller, database: Store) -> Response:
     """Show a vNIC."""
     async with database.read() as connection:
         found = await instances.vnic(connection, vnic_id, caller.project_id)
-    return replies.resource(Vnic.of(found))
+    return replies.rendered(vnic_view(found))
 
 
 @router.patch("/{vnic_id}", response_model=Vnic)
@@ -58,4 +59,4 @@ async def update_vnic(
             connection, vnic_id, caller.project_id, match, body.security_group_ids
         )
         changed = await instances.vnic(connection, vnic_id, caller.project_id)
-    return replies.resource(Vnic.of(changed))
+    return replies.rendered(vnic_view(changed))

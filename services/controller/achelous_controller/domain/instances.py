@@ -1,11 +1,12 @@
-"""Instances as they are asked for and as they are made."""
+"""Instances as they are asked for and as they are made: structs, as they come by the thousand."""
 
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 from uuid import UUID
+
+import msgspec
 
 from achelous_controller.domain.instance_state import InstanceState
 
@@ -27,8 +28,7 @@ class Kind(StrEnum):
     CONTAINER = "container"
 
 
-@dataclass(frozen=True, slots=True)
-class VnicSpec:
+class VnicSpec(msgspec.Struct, frozen=True):
     """A vNIC that is asked for. ``field``: its path in the request, for errors."""
 
     field: str
@@ -39,8 +39,7 @@ class VnicSpec:
     """None given: the VPC's default group."""
 
 
-@dataclass(frozen=True, slots=True)
-class InstanceSpec:
+class InstanceSpec(msgspec.Struct, frozen=True):
     """An instance that is asked for. ``field``: its path in the request, ending in a dot, or ""."""
 
     field: str
@@ -51,8 +50,7 @@ class InstanceSpec:
     vnics: tuple[VnicSpec, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Vnic:
+class Vnic(msgspec.Struct, frozen=True):
     """A vNIC as it is stored. ``mac``: 48 bits."""
 
     id: UUID
@@ -69,8 +67,7 @@ class Vnic:
     version: int
 
 
-@dataclass(frozen=True, slots=True)
-class Instance:
+class Instance(msgspec.Struct, frozen=True):
     """An instance as it is stored, with its vNICs in order of position."""
 
     id: UUID

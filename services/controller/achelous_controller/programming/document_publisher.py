@@ -7,6 +7,7 @@ One publisher writes all of them, so that an older document never follows a newe
 import asyncio
 import logging
 import secrets
+import time
 from collections.abc import Iterable
 from itertools import islice
 from typing import Final
@@ -15,11 +16,9 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from achelous_controller.programming import outbox
-from achelous_controller.programming.documents import (
-    read_fleet_document,
-    read_host_documents,
-    read_host_ids,
-)
+from achelous_controller.programming.documents import read_fleet_document, read_host_ids
+from achelous_controller.programming.held_ports import HeldPorts
+from achelous_controller.programming.host_documents import read_fresh
 from achelous_controller.programming.metrics import Metrics
 from achelous_controller.programming.route_publisher import IN_FLIGHT
 from achelous_controller.programming.sql import autocommit
@@ -30,6 +29,8 @@ from achelous_shared.messages import Message, encode
 log = logging.getLogger(__name__)
 
 _HOSTS_AT_ONCE: Final = 64
+_REST: Final = 1.0
+"""Of the time that a step took: as long as that, others have the database and this process."""
 _ENVELOPE_BYTES: Final = 4096  # of a message's payload, for its headers
 
 
@@ -43,6 +44,7 @@ class DocumentPublisher:
         self._metrics = metrics
         self._in_flight = asyncio.Semaphore(IN_FLIGHT)
         self._again: set[UUID | None] = set()
+        self._held = HeldPorts()
         self.wanted = asyncio.Event()
         """Set when `repeat` has given `step` something to do."""
 
@@ -65,35 +67,44 @@ class DocumentPublisher:
 
         What was published is not asked for again even when the rest was not; `BusError` then.
         """
+        began = time.monotonic()
         async with self._autocommit.connect() as connection:
             rows = await outbox.read_documents(connection)
         again, self._again = self._again, set()
         wanted = {row.host_id for row in rows} | again
         done: set[UUID | None] = set()
+        covered = {row.id: row.host_id for row in rows}
         try:
-            await self._publish_all(wanted, done)
+            covered |= await self._publish_all(wanted, done)
         finally:
             self._again |= again - done
-        if published := [row.id for row in rows if row.host_id in done]:
+        if published := [row for row, host in covered.items() if host in done]:
             async with self._autocommit.connect() as connection:
                 await outbox.delete(connection, published)
         if done != wanted:
             raise BusError(f"{len(wanted - done)} of {len(wanted)} documents were not taken")
+        # more changes of a host come together, and requests are answered meanwhile
+        await asyncio.sleep(_REST * (time.monotonic() - began) if wanted else 0)
         return bool(wanted)
 
-    async def _publish_all(self, wanted: set[UUID | None], done: set[UUID | None]) -> None:
+    async def _publish_all(
+        self, wanted: set[UUID | None], done: set[UUID | None]
+    ) -> dict[int, UUID]:
+        """Returns the rows of the outbox that the documents cover, with the host of each."""
+        covered: dict[int, UUID] = {}
         if None in wanted:
             fleet = await read_fleet_document(self._engine)
             await self._publish(None, fleet, fleet.revision, done)
         hosts = iter([host for host in wanted if host is not None])
         while chunk := list(islice(hosts, _HOSTS_AT_ONCE)):
-            documents = await read_host_documents(self._engine, chunk)
+            found = await read_fresh(self._engine, chunk, self._held)
             async with asyncio.TaskGroup() as group:
-                for document in documents:
-                    group.create_task(
-                        self._publish(document.host_id, document, document.revision, done)
-                    )
-            done |= set(chunk) - {document.host_id for document in documents}  # hosts removed
+                for fresh in found:
+                    host, revision = fresh.document.host_id, fresh.document.revision
+                    covered |= dict.fromkeys(fresh.rows, host)
+                    group.create_task(self._publish(host, fresh.document, revision, done))
+            done |= set(chunk) - {fresh.document.host_id for fresh in found}  # hosts removed
+        return covered
 
     async def _publish(
         self, host: UUID | None, document: Message, revision: int, done: set[UUID | None]

@@ -9,7 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 BATCH_ROWS: Final = 512
-BATCH_BYTES: Final = 1024 * 1024  # 29,000 routes, whose instances one statement stamps
+BATCH_BYTES: Final = 1024 * 1024  # 29,000 routes
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,8 @@ class RoutesRow:
     base: int
     revision: int
     entries: bytes
+    pending: bytes | None
+    """Who waits for these routes: `domain.pending`, packed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,7 @@ class DocumentRow:
 
 
 _OUTBOX_ROUTES: Final = text("""
-    SELECT id, vni, base, revision, entries
+    SELECT id, vni, base, revision, entries, pending
     FROM (
         SELECT *, sum(octet_length(entries)) OVER (ORDER BY id) - octet_length(entries) AS before
         FROM (SELECT * FROM outbox WHERE kind = 'routes' ORDER BY id LIMIT :rows) AS first

@@ -1,57 +1,24 @@
-"""Instances on their way to ACTIVE, or out: what the leader looks after."""
+"""The leader's set of pending instances."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeVar
 from uuid import UUID
 
 from achelous_controller.domain.instance_state import InstanceState
-
-K = TypeVar("K")
-
-
-class PendingVnic(NamedTuple):
-    """A vNIC, and the revision of its VPC that every live gateway must have."""
-
-    id: UUID
-    vni: int
-    revision: int
-
-
-@dataclass(slots=True)
-class Pending:
-    """An instance that is not ACTIVE. Times are Unix seconds.
-
-    The last two fields are the leader's notes: since when host and gateways are done.
-    """
-
-    id: UUID
-    state: InstanceState
-    host_id: UUID
-    host_revision: int
-    vnics: tuple[PendingVnic, ...]
-    accepted_at: float
-    committed_at: float | None
-    published_at: float | None
-    reason: str | None = None
-    """What it was last said to wait for."""
-
-    gateways_applied_at: float | None = None
-    host_applied_at: float | None = None
-
-    @property
-    def stage(self) -> tuple[InstanceState, int]:
-        """What tells this change of the instance from its next."""
-        return self.state, self.host_revision
+from achelous_controller.domain.pending import Pending
 
 
 @dataclass(slots=True)
 class PendingSet:
-    """Pending instances by id, by host and by VNI."""
+    """Pending instances by id, by host, and by what they wait for in each VPC.
+
+    ``waiting`` has the instances of each revision of a VNI: looking for what the gateways may have
+    finished costs what they finished. Each is found there once, even if it has left this set.
+    """
 
     by_id: dict[UUID, Pending] = field(default_factory=dict)
     by_host: dict[UUID, set[UUID]] = field(default_factory=dict)
-    by_vni: dict[int, set[UUID]] = field(default_factory=dict)
+    waiting: dict[int, dict[int, list[UUID]]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.by_id)
@@ -65,27 +32,34 @@ class PendingSet:
         self.by_id[instance.id] = instance
         self.by_host.setdefault(instance.host_id, set()).add(instance.id)
         for vnic in instance.vnics:
-            self.by_vni.setdefault(vnic.vni, set()).add(instance.id)
+            revisions = self.waiting.setdefault(vnic.vni, {})
+            revisions.setdefault(vnic.revision, []).append(instance.id)
 
     def discard(self, instance_id: UUID) -> None:
         """Forget an instance, if it is known."""
         instance = self.by_id.pop(instance_id, None)
         if instance is None:
             return
-        _drop(self.by_host, instance.host_id, instance_id)
-        for vni in {vnic.vni for vnic in instance.vnics}:
-            _drop(self.by_vni, vni, instance_id)
+        members = self.by_host[instance.host_id]
+        members.discard(instance_id)
+        if not members:
+            del self.by_host[instance.host_id]
 
-    def touched(
-        self, hosts: Iterable[UUID], vnis: Iterable[int], instances: Iterable[UUID]
-    ) -> list[Pending]:
-        """Those on one of the hosts, with a vNIC in one of the VPCs, or named themselves."""
-        found = self.by_id.keys() & set(instances)
+    def touched(self, hosts: Iterable[UUID], floors: Mapping[int, int]) -> list[Pending]:
+        """Those on one of the hosts, and those that the gateways may be done with.
+
+        ``floors``: VNI -> the revision that all gateways have. Each instance is found so once.
+        """
+        found: set[UUID] = set()
         for host in hosts:
             found |= self.by_host.get(host, set())
-        for vni in vnis:
-            found |= self.by_vni.get(vni, set())
-        return [self.by_id[instance] for instance in found]
+        for vni, floor in floors.items():
+            revisions = self.waiting.get(vni, {})
+            for revision in [revision for revision in revisions if revision <= floor]:
+                found.update(revisions.pop(revision))
+            if not revisions:
+                self.waiting.pop(vni, None)
+        return [self.by_id[instance] for instance in found if instance in self.by_id]
 
     def difference(
         self, known: Collection[UUID], stored: Mapping[UUID, tuple[InstanceState, int]]
@@ -101,10 +75,3 @@ class PendingSet:
             if (here := self.by_id.get(instance)) is None or here.stage != stage
         ]
         return load, [instance for instance in known if instance not in stored]
-
-
-def _drop(index: dict[K, set[UUID]], key: K, instance_id: UUID) -> None:
-    members = index[key]
-    members.discard(instance_id)
-    if not members:
-        del index[key]

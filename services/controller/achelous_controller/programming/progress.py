@@ -5,14 +5,14 @@ import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, TypeVar
-from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from achelous_controller.domain.pending import Pending
 from achelous_controller.programming import outbox, records
 from achelous_controller.programming.metrics import Metrics
 from achelous_controller.programming.observer import Observer
-from achelous_controller.programming.pending import Pending, PendingSet
+from achelous_controller.programming.pending import PendingSet
 from achelous_controller.programming.plan import Observed, Plan, plan
 from achelous_controller.programming.sql import autocommit
 
@@ -38,14 +38,14 @@ class Progress:
         self._observer = observer
         self._metrics = metrics
         self._building_timeout_s = building_timeout_s
-        self._fresh: set[UUID] = set()
+        self._fresh: set[int] = set()  # VNIs of what was published since the last look
         self.pending = PendingSet()
 
     def published(self, instances: Sequence[Pending]) -> None:
         """Take instances whose routes were just published."""
         for instance in instances:
             self.pending.put(instance)
-            self._fresh.add(instance.id)
+            self._fresh.update([vnic.vni for vnic in instance.vnics])
         self._observer.moved.set()
 
     async def run(self) -> None:
@@ -56,9 +56,7 @@ class Progress:
             took = time.monotonic() - began
             due = began + max(_TICK_S, 5 * took)  # however much is pending
             while (left := due - time.monotonic()) > 0 and await self._moved(left):
-                moved = self._observer.reports.take_moved()
-                fresh, self._fresh = self._fresh, set()
-                await self._advance(self.pending.touched(moved.hosts, moved.vnis, fresh))
+                await self._advance_moved()
 
     async def _moved(self, timeout: float) -> bool:
         """Wait for something new; False when ``timeout`` seconds are over."""
@@ -82,15 +80,32 @@ class Progress:
             for some in _batches(load):
                 for instance in await records.load_pending(connection, some):
                     self.pending.put(instance)
-            self._metrics.outbox.set(await outbox.depth(connection))
+            depth = await outbox.depth(connection)
+        self._metrics.outbox.set(depth)
+        if not depth:
+            self._all_published()
         self._metrics.count_pending(self.pending)
-        await self._advance(list(self.pending))
+        await self._apply(plan(self.pending, self._observed(), self._building_timeout_s))
 
-    async def _advance(self, instances: Sequence[Pending]) -> None:
-        if not instances:
-            return
-        observed = Observed(self._observer.fleet, self._observer.reports, time.time())
-        await self._apply(plan(instances, observed, self._building_timeout_s))
+    def _all_published(self) -> None:
+        """The outbox is empty: what was read before that was published, by whoever led then."""
+        for instance in self.pending:
+            instance.published_at = instance.published_at or time.time()
+
+    async def _advance_moved(self) -> None:
+        """Look at what the reports since the last look may have finished."""
+        began = time.monotonic()
+        moved = self._observer.reports.take_moved()
+        fresh, self._fresh = self._fresh, set()
+        observed = self._observed()
+        floors = {vni: observed.route_floor(vni) for vni in moved.vnis | fresh}
+        touched = self.pending.touched(moved.hosts, floors)
+        await self._apply(plan(touched, observed, self._building_timeout_s))
+        if touched:  # more reports come together, and requests are answered meanwhile
+            await asyncio.sleep(time.monotonic() - began)
+
+    def _observed(self) -> Observed:
+        return Observed(self._observer.fleet, self._observer.reports, time.time())
 
     async def _apply(self, made: Plan) -> None:
         for some in _batches(made.active):

@@ -11,7 +11,7 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from achelous_controller.domain.instance_state import InstanceState, may_become
-from achelous_controller.programming.pending import Pending, PendingVnic
+from achelous_controller.domain.pending import Pending, PendingVnic
 
 _PENDING_COLUMNS: Final = """
     i.id, i.state, i.host_id, i.host_revision, i.reason,
@@ -19,39 +19,6 @@ _PENDING_COLUMNS: Final = """
     CAST(extract(epoch FROM i.committed_at) AS double precision) AS committed_at,
     CAST(extract(epoch FROM i.published_at) AS double precision) AS published_at
 """
-
-_PUBLISHED: Final = text(f"""
-    WITH touched AS (
-        SELECT i.id
-        FROM instances AS i
-        WHERE i.state <> 'ACTIVE' AND i.id IN (
-            SELECT v.instance_id
-            FROM unnest(CAST(:vnis AS int[]), CAST(:ips AS inet[])) AS entry (vni, ip)
-            JOIN vnics AS v ON v.vni = entry.vni AND v.ip = entry.ip
-        )
-        ORDER BY i.id
-        FOR UPDATE
-    ), stamped AS (
-        UPDATE instances AS i
-        SET published_at = to_timestamp(:at), version = i.version + 1
-        FROM touched
-        WHERE i.id = touched.id
-        RETURNING {_PENDING_COLUMNS}
-    )
-    SELECT i.*, v.id AS vnic_id, v.vni, v.revision
-    FROM stamped AS i JOIN vnics AS v ON v.instance_id = i.id
-    ORDER BY i.id
-""")  # noqa: S608  constants of this module
-
-
-async def stamp_published(
-    connection: AsyncConnection, vnis: Sequence[int], ips: Sequence[object], at: float
-) -> list[Pending]:
-    """Note in the pending instances with these addresses that their routes were published.
-
-    ``vnis`` and ``ips`` (`ipaddress` objects) go together. Returns those instances.
-    """
-    return _pending(await connection.execute(_PUBLISHED, {"vnis": vnis, "ips": ips, "at": at}))
 
 
 async def pending_stages(
@@ -109,10 +76,13 @@ _ACTIVATE: Final = text("""
         SELECT *
         FROM unnest(
             CAST(:ids AS uuid[]), CAST(:revisions AS bigint[]),
+            CAST(:published AS double precision[]),
             CAST(:gateways AS double precision[]), CAST(:hosts AS double precision[])
-        ) AS wanted (id, host_revision, gateways_at, host_at)
+        ) AS wanted (id, host_revision, published_at, gateways_at, host_at)
     ), still AS (
-        SELECT i.id, wanted.gateways_at, wanted.host_at
+        SELECT i.id, coalesce(
+                wanted.published_at, least(wanted.gateways_at, wanted.host_at)
+            ) AS published_at, wanted.gateways_at, wanted.host_at
         FROM instances AS i JOIN wanted USING (id)
         WHERE i.state = ANY(CAST(:from_states AS text[])) AND i.host_revision = wanted.host_revision
         ORDER BY i.id
@@ -120,7 +90,7 @@ _ACTIVATE: Final = text("""
     )
     UPDATE instances AS i
     SET state = 'ACTIVE', reason = NULL, version = i.version + 1,
-        published_at = coalesce(i.published_at, to_timestamp(least(gateways_at, host_at))),
+        published_at = coalesce(i.published_at, to_timestamp(still.published_at)),
         gateways_applied_at = to_timestamp(gateways_at),
         host_applied_at = to_timestamp(host_at),
         active_at = to_timestamp(:at)
@@ -139,6 +109,7 @@ async def activate(
         {
             "ids": [instance.id for instance in instances],
             "revisions": [instance.host_revision for instance in instances],
+            "published": [instance.published_at for instance in instances],
             "gateways": [instance.gateways_applied_at for instance in instances],
             "hosts": [instance.host_applied_at for instance in instances],
             "from_states": sorted(may_become(InstanceState.ACTIVE)),
@@ -153,11 +124,11 @@ _OVERDUE: Final = text("""
         SELECT *
         FROM unnest(
             CAST(:ids AS uuid[]), CAST(:states AS text[]), CAST(:revisions AS bigint[]),
-            CAST(:reasons AS text[]),
+            CAST(:reasons AS text[]), CAST(:published AS double precision[]),
             CAST(:gateways AS double precision[]), CAST(:hosts AS double precision[])
-        ) AS wanted (id, state, host_revision, reason, gateways_at, host_at)
+        ) AS wanted (id, state, host_revision, reason, published_at, gateways_at, host_at)
     ), still AS (
-        SELECT i.id, wanted.reason, wanted.gateways_at, wanted.host_at
+        SELECT i.id, wanted.reason, wanted.published_at, wanted.gateways_at, wanted.host_at
         FROM instances AS i JOIN wanted USING (id)
         WHERE i.state = wanted.state AND i.host_revision = wanted.host_revision
         ORDER BY i.id
@@ -166,6 +137,7 @@ _OVERDUE: Final = text("""
     UPDATE instances AS i
     SET state = CASE WHEN i.state = ANY(CAST(:from_states AS text[])) THEN 'ERROR' ELSE i.state END,
         reason = still.reason, version = i.version + 1,
+        published_at = coalesce(i.published_at, to_timestamp(still.published_at)),
         gateways_applied_at = to_timestamp(gateways_at),
         host_applied_at = to_timestamp(host_at)
     FROM still
@@ -182,6 +154,7 @@ async def note_overdue(connection: AsyncConnection, overdue: Sequence[tuple[Pend
             "states": [instance.state for instance, _ in overdue],
             "revisions": [instance.host_revision for instance, _ in overdue],
             "reasons": [reason for _, reason in overdue],
+            "published": [instance.published_at for instance, _ in overdue],
             "gateways": [instance.gateways_applied_at for instance, _ in overdue],
             "hosts": [instance.host_applied_at for instance, _ in overdue],
             "from_states": sorted(may_become(InstanceState.ERROR)),
@@ -200,6 +173,16 @@ _LOCK_GONE: Final = text("""
 """)
 
 
+_REMOVE: Final = text("""
+    WITH gone AS (
+        DELETE FROM vnics WHERE instance_id = ANY(CAST(:ids AS uuid[])) RETURNING id
+    ), links AS (
+        DELETE FROM vnic_security_groups WHERE vnic_id IN (SELECT id FROM gone)
+    )
+    DELETE FROM instances WHERE id = ANY(CAST(:ids AS uuid[]))
+""")
+
+
 async def remove_gone(connection: AsyncConnection, instances: Sequence[Pending]) -> int:
     """Delete the rows of instances that are withdrawn everywhere; how many. In a transaction.
 
@@ -213,10 +196,5 @@ async def remove_gone(connection: AsyncConnection, instances: Sequence[Pending])
         },
     )
     ids = {"ids": list(locked.scalars())}
-    await connection.execute(
-        text("DELETE FROM vnics WHERE instance_id = ANY(CAST(:ids AS uuid[]))"), ids
-    )
-    await connection.execute(
-        text("DELETE FROM instances WHERE id = ANY(CAST(:ids AS uuid[]))"), ids
-    )
+    await connection.execute(_REMOVE, ids)
     return len(ids["ids"])

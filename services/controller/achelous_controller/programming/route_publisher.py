@@ -4,21 +4,18 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
-from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
-import numpy as np
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from achelous_controller.programming import outbox, records
+from achelous_controller.domain.pending import Pending, unpack_pending
+from achelous_controller.programming import outbox
 from achelous_controller.programming.metrics import Metrics
 from achelous_controller.programming.outbox import RoutesRow
-from achelous_controller.programming.pending import Pending
 from achelous_controller.programming.sql import autocommit
 from achelous_shared import subjects
 from achelous_shared.bus import Bus, BusError
 from achelous_shared.messages import RouteDelta, encode
-from achelous_shared.routes import Routes, ip_of, unpack
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +32,6 @@ class RoutePublisher:
     def __init__(
         self, engine: AsyncEngine, bus: Bus, metrics: Metrics, published: Published
     ) -> None:
-        self._engine = engine
         self._autocommit = autocommit(engine)
         self._bus = bus
         self._metrics = metrics
@@ -84,21 +80,11 @@ class RoutePublisher:
 
     async def _finish(self, done: Sequence[RoutesRow]) -> None:
         at = time.time()
-        vnis: list[int] = []
-        ips: list[IPv4Address | IPv6Address] = []
-        for row in done:
-            addresses = _addresses(unpack(row.entries))
-            ips += addresses
-            vnis += [row.vni] * len(addresses)
-        async with self._engine.begin() as connection:
-            await outbox.delete(connection, [row.id for row in done])
-            pending = await records.stamp_published(connection, vnis, ips, at)
+        pending = [
+            instance for row in done if row.pending for instance in unpack_pending(row.pending)
+        ]
+        for instance in pending:
+            instance.published_at = at
         self._published(pending)
-
-
-def _addresses(entries: Routes) -> list[IPv4Address | IPv6Address]:
-    mapped = np.frombuffer(b"\0" * 10 + b"\xff\xff", np.uint8)
-    if (entries["ip"][:, :12] == mapped).all():
-        packed = np.ascontiguousarray(entries["ip"][:, 12:]).view(">u4")[:, 0]
-        return [IPv4Address(number) for number in packed.tolist()]
-    return [ip_of(address.tobytes()) for address in entries["ip"]]
+        async with self._autocommit.connect() as connection:
+            await outbox.delete(connection, [row.id for row in done])

@@ -41,13 +41,12 @@ _CONCURRENCY: Final = 4  # each takes a connection of the pool, which the API us
 _STAND: Final = text("""
     SELECT
         (SELECT revision FROM vpcs WHERE vni = :vni) AS revision,
-        coalesce(
-            (
-                SELECT host(ip6) FROM vnics
-                WHERE vni = :vni AND ip6 IS NOT NULL ORDER BY ip6 DESC LIMIT 1
-            ),
-            (SELECT host(ip) FROM vnics WHERE vni = :vni ORDER BY ip DESC LIMIT 1)
-        ) AS last
+        (SELECT host(ip) FROM vnics WHERE vni = :vni ORDER BY ip LIMIT 1) AS first4,
+        (SELECT host(ip) FROM vnics WHERE vni = :vni ORDER BY ip DESC LIMIT 1) AS last4,
+        (SELECT host(ip6) FROM vnics WHERE vni = :vni AND ip6 IS NOT NULL ORDER BY ip6 LIMIT 1)
+            AS first6,
+        (SELECT host(ip6) FROM vnics WHERE vni = :vni AND ip6 IS NOT NULL ORDER BY ip6 DESC LIMIT 1)
+            AS last6
 """)
 
 _REVISIONS: Final = text("""
@@ -116,7 +115,11 @@ class Snapshots:
             revision=stand.revision or 0,
             entries=pack(page),
             done=len(page) < limit,
-            last=ip_bytes(stand.last) if stand.last else b"",
+            spans=tuple(
+                (ip_bytes(first), ip_bytes(last))
+                for first, last in ((stand.first4, stand.last4), (stand.first6, stand.last6))
+                if first and last
+            ),
         )
 
     async def _revisions(self, request: RevisionsRequest) -> RevisionsReply:

@@ -93,21 +93,24 @@ async def addresses(
     0 where the subnet has no addresses of the family. Raises `Invalid` for an address that its
     subnet does not have, `Conflict` for one that is taken and for a subnet without a free one.
     """
-    _check_given(specs, references, family)
-    await _must_be_free(connection, specs, family)
+    asked = [family.given(spec) for spec in specs]
+    if any(asked):
+        _check_given(specs, references, family)
+        await _must_be_free(connection, specs, family)
     chosen = [0] * len(specs)
-    automatic: dict[Subnet, list[int]] = defaultdict(list)
-    excluded: dict[Subnet, set[int]] = defaultdict(set)
-    for index, spec in enumerate(specs):
-        subnet = references.subnets[spec.subnet_id]
-        given = family.given(spec)
-        if given is not None:
+    automatic: dict[UUID, list[int]] = defaultdict(list)
+    excluded: dict[UUID, set[int]] = defaultdict(set)
+    for index, (spec, given) in enumerate(zip(specs, asked, strict=True)):
+        if given is None:
+            automatic[spec.subnet_id].append(index)
+        else:
             chosen[index] = int(given)
-            excluded[subnet].add(int(given))
-        elif family.range(subnet) is not None:
-            automatic[subnet].append(index)
-    for subnet, indices in automatic.items():
-        free = await _free(connection, subnet, family, len(indices), excluded[subnet])
+            excluded[spec.subnet_id].add(int(given))
+    for subnet_id, indices in automatic.items():
+        subnet = references.subnets[subnet_id]
+        if family.range(subnet) is None:
+            continue
+        free = await _free(connection, subnet, family, len(indices), excluded[subnet_id])
         if len(free) < len(indices):
             raise _exhausted(specs[indices[len(free)]], subnet, family, len(free), len(indices))
         for index, address in zip(indices, free, strict=True):

@@ -3,6 +3,7 @@
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from ipaddress import IPV4LENGTH, IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any, Final, TypeAlias
 
 import asyncpg
@@ -13,6 +14,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
+from achelous_controller.domain.networks import Address, Network
+
 Record: TypeAlias = Row[*tuple[Any, ...]]
 """A row of a table, its columns as attributes."""
 
@@ -20,6 +23,10 @@ STATEMENT_TIMEOUT_S: Final = 15
 LOCK_TIMEOUT_S: Final = 10
 _CLIENT_TIMEOUT_S: Final = 20
 """For a server that is gone without a word; longer than its own timeouts."""
+
+_INET_HEADS: Final = {4: b"\x02\x20\x00\x04", 6: b"\x03\x80\x00\x10"}
+"""What ``inet_send`` puts before an address: family, prefix length, is it a cidr, size."""
+_INET_HEAD_BYTES: Final = 4
 
 _FRESH_S: Final = 1.0
 _RESTS_SINCE: Final = "rests since"
@@ -40,14 +47,41 @@ def create_engine(dsn: str) -> AsyncEngine:
         pool_size=16,
         max_overflow=16,
         pool_timeout=5,
+        pool_use_lifo=True,  # the connection that was used last knows the statements already
         connect_args={
             "server_settings": _SERVER_SETTINGS,
             "timeout": 5,
             "command_timeout": _CLIENT_TIMEOUT_S,
         },
     )
+    event.listen(engine.sync_engine, "connect", _quick_addresses)
     _ping_rested(engine)
     return engine
+
+
+def _quick_addresses(connection: Any, _: object) -> None:
+    """Codecs of our own for inet: the driver's make text of each address and parse that again."""
+    connection.run_async(
+        lambda driver: driver.set_type_codec(
+            "inet",
+            schema="pg_catalog",
+            format="binary",
+            encoder=_inet_bytes,
+            decoder=_inet_address,
+        )
+    )
+
+
+def _inet_bytes(value: Address | Network) -> bytes:
+    head = _INET_HEADS[value.version]
+    if isinstance(value, IPv4Network | IPv6Network):
+        return bytes((head[0], value.prefixlen, *head[2:])) + value.network_address.packed
+    return head + value.packed
+
+
+def _inet_address(data: bytes) -> Address:
+    packed = data[_INET_HEAD_BYTES:]
+    return IPv4Address(packed) if len(packed) == IPV4LENGTH // 8 else IPv6Address(packed)
 
 
 def _ping_rested(engine: AsyncEngine) -> None:

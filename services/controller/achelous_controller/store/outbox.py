@@ -1,19 +1,22 @@
 """What must reach the data plane is written here, in the transaction that changed the state.
 
-Everything that concerns the data plane goes through these three functions; the dispatcher
+Everything that concerns the data plane goes through these functions; the dispatcher
 (`programming.dispatcher`) publishes what they recorded. Lock order is VPC, then hosts by id, then
-the fleet: a transaction calls `routes_changed` first and `hosts_changed` once, with all its hosts.
+the fleet: a transaction locks its VPCs first and calls `hosts_changed` once, with all its hosts.
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 from uuid import UUID
 
+import numpy as np
 from sqlalchemy import Double, Uuid, bindparam, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.types import LargeBinary
 
+from achelous_controller.domain.pending import Pending, pack_pending
 from achelous_controller.store.schema import fleet, outbox, vpcs
 from achelous_shared.routes import MAX_DELTA_ENTRIES, Routes, pack
 
@@ -30,11 +33,13 @@ _HOSTS_CHANGED: Final = text("""
         FROM locked WHERE hosts.id = locked.id
         RETURNING hosts.id, hosts.revision
     )
-    INSERT INTO outbox (kind, host_id, revision, created_at)
-    SELECT 'host', id, revision, :now FROM changed
+    INSERT INTO outbox (kind, host_id, revision, vnics, created_at)
+    SELECT 'host', id, revision, told.vnics, :now
+    FROM changed JOIN unnest(:ids, :vnics) AS told (id, vnics) USING (id)
     RETURNING host_id, revision, pg_notify(:channel, '')
 """).bindparams(
     bindparam("ids", type_=ARRAY(Uuid)),
+    bindparam("vnics", type_=ARRAY(LargeBinary)),
     bindparam("now", type_=Double),
     channel=CHANNEL,
 )
@@ -56,36 +61,65 @@ async def routes_changed(
     """Record changed routes of a VPC that `lock_vpc` locked at ``revision``.
 
     Returns ``entries`` (`routes.ROUTE`) with the revision of each filled in; the caller writes it
-    to the vNICs' rows. Every chunk of `MAX_DELTA_ENTRIES` takes a revision of its own.
+    to the vNICs' rows.
     """
-    entries = entries.copy()
-    rows = []
-    for start in range(0, len(entries), MAX_DELTA_ENTRIES):
-        chunk = entries[start : start + MAX_DELTA_ENTRIES]
-        base, revision = revision, revision + 1
-        chunk["revision"] = revision
-        rows.append(
-            {
-                "kind": "routes",
-                "vni": vni,
-                "base": base,
-                "revision": revision,
-                "entries": pack(chunk),
-                "created_at": time.time(),
-            }
-        )
-    if rows:
-        await connection.execute(update(vpcs).where(vpcs.c.id == vpc_id).values(revision=revision))
-        await connection.execute(insert(outbox).returning(_WAKE), rows)
-    return entries
+    numbered = with_revisions(revision, entries)
+    await record_routes(connection, vpc_id, vni, revision, numbered)
+    return numbered
 
 
-async def hosts_changed(connection: AsyncConnection, host_ids: Iterable[UUID]) -> dict[UUID, int]:
-    """Record that the documents of these hosts changed; their new revisions."""
+def with_revisions(revision: int, entries: Routes) -> Routes:
+    """The entries with the revisions that follow ``revision``, one for each `MAX_DELTA_ENTRIES`."""
+    numbered = entries.copy()
+    numbered["revision"] = revision + 1 + np.arange(len(entries)) // MAX_DELTA_ENTRIES
+    return numbered
+
+
+async def record_routes(
+    connection: AsyncConnection,
+    vpc_id: UUID,
+    vni: int,
+    revision: int,
+    numbered: Routes,
+    pending: Sequence[Pending] = (),
+) -> None:
+    """Like `routes_changed`, of entries `with_revisions`. ``pending``: who waits for them."""
+    rows = [
+        {
+            "kind": "routes",
+            "vni": vni,
+            "base": revision + number,
+            "revision": revision + number + 1,
+            "entries": pack(numbered[start : start + MAX_DELTA_ENTRIES]),
+            "pending": None,
+            "created_at": time.time(),
+        }
+        for number, start in enumerate(range(0, len(numbered), MAX_DELTA_ENTRIES))
+    ]
+    if not rows:
+        return
+    rows[-1]["pending"] = pack_pending(pending) if pending else None
+    reached = update(vpcs).where(vpcs.c.id == vpc_id).values(revision=rows[-1]["revision"])
+    await connection.execute(reached)
+    await connection.execute(insert(outbox).returning(_WAKE), rows)
+
+
+async def hosts_changed(
+    connection: AsyncConnection,
+    host_ids: Iterable[UUID],
+    vnics: Mapping[UUID, Sequence[UUID]] | None = None,
+) -> dict[UUID, int]:
+    """Record that the documents of these hosts changed; their new revisions.
+
+    ``vnics``: of hosts where nothing changed but that these vNICs came or went.
+    """
+    known = vnics or {}
     wanted = list(set(host_ids))
     if not wanted:
         return {}
-    result = await connection.execute(_HOSTS_CHANGED, {"ids": wanted, "now": time.time()})
+    packed = [b"".join(v.bytes for v in known[host]) if host in known else None for host in wanted]
+    values = {"ids": wanted, "vnics": packed, "now": time.time()}
+    result = await connection.execute(_HOSTS_CHANGED, values)
     return {row.host_id: row.revision for row in result}
 
 

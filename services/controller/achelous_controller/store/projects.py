@@ -2,7 +2,7 @@
 
 import hashlib
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Final
 from uuid import UUID
 
@@ -78,16 +78,15 @@ async def remove_token(connection: AsyncConnection, token_id: UUID) -> None:
 
 
 async def principals(
-    connection: AsyncConnection, tokens_given: Sequence[str]
-) -> list[Principal | None]:
-    """Who holds each token; None if nobody does."""
-    hashes = [token_hash(token) for token in tokens_given]
+    connection: AsyncConnection, tokens_given: Collection[str]
+) -> dict[str, Principal]:
+    """Who holds each of the different tokens; those that nobody holds are left out."""
+    hashes = {token_hash(token): token for token in tokens_given}
     query = select(tokens.c.hash, tokens.c.id, tokens.c.project_id).where(
         tokens.c.hash == any_(bindparam("hashes", type_=ARRAY(LargeBinary)))
     )
-    rows = await connection.execute(query, {"hashes": list(set(hashes))})
-    holders = {row.hash: Principal(row.id, row.project_id) for row in rows}
-    return [holders.get(each) for each in hashes]
+    rows = await connection.execute(query, {"hashes": list(hashes)})
+    return {hashes[row.hash]: Principal(row.id, row.project_id) for row in rows}
 
 
 async def any_token(connection: AsyncConnection) -> bool:

@@ -1,7 +1,7 @@
 """Making instances with their vNICs: one or twenty thousand, all or none."""
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Address
@@ -15,6 +15,7 @@ from achelous_controller.domain.identities import Groups, groups_of
 from achelous_controller.domain.ids import new_id
 from achelous_controller.domain.instance_state import InstanceState
 from achelous_controller.domain.instances import Instance, InstanceSpec, Vnic, VnicSpec
+from achelous_controller.domain.pending import Pending, PendingVnic
 from achelous_controller.domain.placement import Room
 from achelous_controller.domain.quotas import Resource
 from achelous_controller.domain.route_entries import entries, keys4, keys6
@@ -27,17 +28,19 @@ from achelous_controller.store import (
     rule_limits,
 )
 from achelous_controller.store.bulk import copy
-from achelous_controller.store.outbox import hosts_changed, routes_changed
-from achelous_controller.store.references import References
+from achelous_controller.store.outbox import hosts_changed, record_routes, with_revisions
+from achelous_controller.store.references import References, Subnet
 from achelous_controller.store.schema import instances, vnic_security_groups, vnics
-from achelous_shared.routes import RouteOp
+from achelous_shared.routes import RouteOp, Routes
 
 
 @dataclass(frozen=True, slots=True)
 class _Columns:
     """The vNICs of a request, flat, in its order: one value of each list per vNIC."""
 
-    specs: list[VnicSpec]
+    subnets: list[Subnet]
+    groups: list[Groups]
+    """As asked for; those that ask for none share their VPC's."""
     rooms: list[Room]
     ips: list[int]
     ips6: list[int]
@@ -65,54 +68,59 @@ async def create(
     rooms = await capacity.reserve(connection, specs)
     macs = await allocation.macs(connection, len(flat))
     flat_rooms = [room for spec, room in zip(specs, rooms, strict=True) for _ in spec.vnics]
-    numbers, concerned = await _identities(connection, flat, known)
-    columns = _Columns(flat, flat_rooms, ips, ips6, macs, [0] * len(flat), numbers)
-    await _publish_routes(connection, known, columns)
+    nets = [known.subnets[spec.subnet_id] for spec in flat]
+    groups = [known.groups_of(spec, net) for spec, net in zip(flat, nets, strict=True)]
+    numbers, concerned = await _identities(connection, flat, nets, groups)
+    columns = _Columns(nets, groups, flat_rooms, ips, ips6, macs, [0] * len(flat), numbers)
+    routes = _routes(known, columns)
+    made = _assemble(specs, rooms, columns, accepted)
+    new = _vnics_by_host(made, but=concerned)
     told = concerned | {room.host_id for room in rooms}
-    host_revisions = await hosts_changed(connection, told)
-    made = _assemble(specs, rooms, columns, known, accepted)
+    host_revisions = await hosts_changed(connection, told, new)
     await _insert(connection, made, columns, known, host_revisions)
+    await _record(connection, known, routes, _pending(made, columns, known, host_revisions))
     for owner, amounts in sorted(_amounts(made).items()):
         await quotas.spend(connection, owner, amounts)
     return made
 
 
 async def _identities(
-    connection: AsyncConnection, flat: list[VnicSpec], known: References
+    connection: AsyncConnection,
+    flat: Sequence[VnicSpec],
+    nets: Sequence[Subnet],
+    groups: Sequence[Groups],
 ) -> tuple[list[int], set[UUID]]:
     """The identity of each vNIC, and hosts whose rules have to learn of new ones."""
-    sets = [groups_of(known.groups_of(spec)) for spec in flat]
-    await rule_limits.must_fit(
-        connection,
-        {
-            groups: f"{spec.field}.security_group_ids"
-            for groups, spec in zip(sets, flat, strict=True)
-        },
-    )
+    # by identity of the tuples, which most vNICs share: few are looked at
+    one_of = {
+        id(some): (some, spec, net) for some, spec, net in zip(groups, flat, nets, strict=True)
+    }
+    sets = {key: groups_of(some) for key, (some, _, _) in one_of.items()}
+    fields = {sets[key]: f"{spec.field}.security_group_ids" for key, (_, spec, _) in one_of.items()}
+    await rule_limits.must_fit(connection, fields)
     by_vpc: dict[UUID, set[Groups]] = defaultdict(set)
-    for groups, spec in zip(sets, flat, strict=True):
-        by_vpc[known.subnets[spec.subnet_id].vpc_id].add(groups)
+    for key, (_, _, net) in one_of.items():
+        by_vpc[net.vpc_id].add(sets[key])
     numbers: dict[Groups, int] = {}
     told: set[UUID] = set()
     for vpc_id, wanted in sorted(by_vpc.items()):
         assigned = await identities.assign(connection, vpc_id, wanted)
         numbers |= assigned.numbers
         told |= set(assigned.hosts)
-    return [numbers[groups] for groups in sets], told
+    number_of = {key: numbers[of] for key, of in sets.items()}
+    return [number_of[id(some)] for some in groups], told
 
 
-async def _publish_routes(
-    connection: AsyncConnection, known: References, columns: _Columns
-) -> None:
-    """Record the routes of each VPC, and fill in the revisions that they got.
+def _routes(known: References, columns: _Columns) -> dict[UUID, Routes]:
+    """The routes of each VPC; their revisions are filled in.
 
     A vNIC has the revision of the last of its routes.
     """
+    found: dict[UUID, Routes] = {}
     by_vpc: dict[UUID, list[int]] = defaultdict(list)
-    for index, spec in enumerate(columns.specs):
-        by_vpc[known.subnets[spec.subnet_id].vpc_id].append(index)
+    for index, subnet in enumerate(columns.subnets):
+        by_vpc[subnet.vpc_id].append(index)
     for vpc_id, indices in sorted(by_vpc.items()):
-        vpc = known.vpcs[vpc_id]
         dual = [index for index in indices if columns.ips6[index]]
         keys = (
             keys4([columns.ips[index] for index in indices]),
@@ -126,16 +134,59 @@ async def _publish_routes(
             np.array([columns.macs[index] for index in indices], np.uint64),
             np.array([columns.identities[index] for index in indices], np.uint16),
         )
-        table = await routes_changed(connection, vpc.id, vpc.vni, vpc.revision, table)
+        table = found[vpc_id] = with_revisions(known.vpcs[vpc_id].revision, table)
         for index, revision in zip(indices, table["revision"].tolist(), strict=True):
             columns.revisions[index] = revision
+    return found
+
+
+async def _record(
+    connection: AsyncConnection,
+    known: References,
+    routes: Mapping[UUID, Routes],
+    pending: Sequence[Pending],
+) -> None:
+    """Record the routes; who waits for them goes with those of the last VPC."""
+    last = max(routes)
+    for vpc_id, table in routes.items():
+        vpc = known.vpcs[vpc_id]
+        waiting = pending if vpc_id == last else ()
+        await record_routes(connection, vpc_id, vpc.vni, vpc.revision, table, waiting)
+
+
+def _vnics_by_host(made: Sequence[Instance], but: Collection[UUID]) -> dict[UUID, list[UUID]]:
+    """New vNICs of each host, for hosts where nothing else changed."""
+    found: dict[UUID, list[UUID]] = defaultdict(list)
+    for instance in made:
+        found[instance.host_id] += [vnic.id for vnic in instance.vnics]
+    return {host_id: new for host_id, new in found.items() if host_id not in but}
+
+
+def _pending(
+    made: Sequence[Instance],
+    columns: _Columns,
+    known: References,
+    host_revisions: Mapping[UUID, int],
+) -> list[Pending]:
+    revisions = iter(columns.revisions)
+    return [
+        Pending(
+            i.id,
+            i.state,
+            i.host_id,
+            host_revisions[i.host_id],
+            tuple([PendingVnic(v.id, known.vpcs[v.vpc_id].vni, next(revisions)) for v in i.vnics]),
+            i.accepted_at.timestamp(),
+            i.created_at.timestamp(),
+        )
+        for i in made
+    ]
 
 
 def _assemble(
     specs: Sequence[InstanceSpec],
     rooms: Sequence[Room],
     columns: _Columns,
-    known: References,
     accepted: Sequence[datetime],
 ) -> list[Instance]:
     now = datetime.now(UTC)
@@ -144,7 +195,7 @@ def _assemble(
     for spec, room, accepted_at in zip(specs, rooms, accepted, strict=True):
         instance_id = new_id()
         parts = tuple(
-            _vnic(instance_id, position, columns, start + position, known)
+            _vnic(instance_id, position, columns, start + position)
             for position in range(len(spec.vnics))
         )
         start += len(parts)
@@ -171,11 +222,8 @@ def _assemble(
     return made
 
 
-def _vnic(
-    instance_id: UUID, position: int, columns: _Columns, index: int, known: References
-) -> Vnic:
-    spec, ip6 = columns.specs[index], columns.ips6[index]
-    subnet = known.subnets[spec.subnet_id]
+def _vnic(instance_id: UUID, position: int, columns: _Columns, index: int) -> Vnic:
+    subnet, ip6 = columns.subnets[index], columns.ips6[index]
     return Vnic(
         id=new_id(),
         project_id=subnet.project_id,
@@ -187,7 +235,7 @@ def _vnic(
         ip=IPv4Address(columns.ips[index]),
         ip6=IPv6Address(ip6) if ip6 else None,
         mac=columns.macs[index],
-        security_group_ids=known.groups_of(spec),
+        security_group_ids=columns.groups[index],
         version=1,
     )
 

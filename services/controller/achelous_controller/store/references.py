@@ -65,7 +65,8 @@ class LockedVpc:
     id: UUID
     vni: int
     revision: int
-    default_group: UUID
+    default_groups: tuple[UUID, ...]
+    """The one that its vNICs are in if they name none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +78,9 @@ class References:
     groups: dict[UUID, UUID]
     """Security group -> its VPC."""
 
-    def groups_of(self, vnic: VnicSpec) -> tuple[UUID, ...]:
-        if vnic.security_group_ids:
-            return vnic.security_group_ids
-        return (self.vpcs[self.subnets[vnic.subnet_id].vpc_id].default_group,)
+    def groups_of(self, vnic: VnicSpec, subnet: Subnet) -> tuple[UUID, ...]:
+        """The groups of a vNIC in that subnet, its own."""
+        return vnic.security_group_ids or self.vpcs[subnet.vpc_id].default_groups
 
 
 def refuse(errors: Sequence[FieldError], kind: type[Refused] = Invalid) -> None:
@@ -105,7 +105,7 @@ async def lock(
     references = References(
         found,
         {
-            vpc_id: LockedVpc(vpc_id, vni, revision, defaults[vpc_id])
+            vpc_id: LockedVpc(vpc_id, vni, revision, (defaults[vpc_id],))
             for vpc_id, (vni, revision) in locked.items()
         },
         groups,

@@ -25,6 +25,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, CIDR, INET, JSONB
 
+from achelous_shared.names import GATEWAY_SHARDS
+
 metadata: Final = MetaData(
     naming_convention={
         "pk": "%(table_name)s_pkey",
@@ -110,12 +112,15 @@ hosts: Final = Table(
     Index(None, "vnic_count", "id"),
 )
 
+_ALL_SHARDS: Final = "{" + ",".join(map(str, range(GATEWAY_SHARDS))) + "}"
+
 gateways: Final = Table(
     "gateways",
     metadata,
     _id(),
     Column("name", Text, nullable=False, unique=True),
     Column("vtep", INET, nullable=False, unique=True),
+    Column("shards", ARRAY(SmallInteger), nullable=False, server_default=_ALL_SHARDS),
     _created(),
     _version(),
 )
@@ -218,10 +223,13 @@ instances: Final = Table(
     "instances",
     metadata,
     _id(),
-    _project(index=False),
+    # its subnets and its host hold these references: each foreign key costs a look-up per row,
+    # which twenty thousand rows in one call notice. Who creates locks VPC and host, who deletes
+    # a subnet, a group or a host does too
+    Column("project_id", Uuid, nullable=False),
     Column("name", Text, nullable=False),
     Column("kind", Text, nullable=False),  # vm, bare_metal, container
-    Column("host_id", Uuid, ForeignKey("hosts.id"), nullable=False),
+    Column("host_id", Uuid, nullable=False),
     Column("state", Text, nullable=False),  # domain.instance_state
     Column("reason", Text),
     # the revision of the host that runs (or, when DELETING, no longer runs) it
@@ -252,17 +260,16 @@ vnics: Final = Table(
     "vnics",
     metadata,
     _id(),
-    Column("instance_id", Uuid, ForeignKey("instances.id"), nullable=False, index=True),
-    Column("subnet_id", Uuid, ForeignKey("subnets.id"), nullable=False),
-    # copies from its subnet and its instance, which hold the references: each foreign key costs a
-    # look-up per row, which twenty thousand rows in one call notice
+    Column("instance_id", Uuid, nullable=False, index=True),  # no foreign keys, as above
+    Column("subnet_id", Uuid, nullable=False),
+    # copies from its subnet and its instance
     Column("project_id", Uuid, nullable=False),
     Column("vpc_id", Uuid, nullable=False),
     Column("host_id", Uuid, nullable=False),
     Column("position", SmallInteger, nullable=False),  # 0 is the instance's first
     Column("ip", INET, nullable=False),
     Column("ip6", INET),
-    Column("mac", BigInteger, nullable=False, unique=True),  # all 48 bits
+    Column("mac", BigInteger, nullable=False),  # all 48 bits; a sequence makes them, each once
     Column("vni", Integer, nullable=False),  # of its VPC, so that pages of routes need no join
     Column("revision", BigInteger, nullable=False),  # of the VPC when its route last changed
     Column("identity", Integer, nullable=False, server_default="0"),  # of its groups
@@ -270,10 +277,9 @@ vnics: Final = Table(
         "withdrawn", Boolean, nullable=False, server_default="false"
     ),  # its instance is DELETING
     _version(),
-    UniqueConstraint("vpc_id", "ip"),
+    UniqueConstraint("vni", "ip"),  # a VNI is one VPC's
     UniqueConstraint("subnet_id", "ip"),
-    Index(None, "vni", "ip"),
-    # they cost vNICs without an IPv6 address nothing; a VNI is one VPC's
+    # they cost vNICs without an IPv6 address nothing
     Index("vnics_vni_ip6_idx", "vni", "ip6", unique=True, postgresql_where="ip6 IS NOT NULL"),
     Index("vnics_subnet_id_ip6_idx", "subnet_id", "ip6", postgresql_where="ip6 IS NOT NULL"),
     Index(None, "host_id"),
@@ -284,14 +290,8 @@ vnics: Final = Table(
 vnic_security_groups: Final = Table(
     "vnic_security_groups",
     metadata,
-    Column("vnic_id", Uuid, ForeignKey("vnics.id", ondelete="CASCADE"), primary_key=True),
-    Column(
-        "security_group_id",
-        Uuid,
-        ForeignKey("security_groups.id"),
-        primary_key=True,
-        index=True,
-    ),
+    Column("vnic_id", Uuid, primary_key=True),  # no foreign keys, as above
+    Column("security_group_id", Uuid, primary_key=True, index=True),
 )
 
 outbox: Final = Table(
@@ -304,7 +304,11 @@ outbox: Final = Table(
     Column("base", BigInteger),  # routes
     Column("revision", BigInteger, nullable=False),
     Column("entries", LargeBinary),  # routes: packed
+    Column("pending", LargeBinary),  # routes: the instances that wait for them, packed
+    # host: ids of vNICs that came or went, 16 bytes each; null: anything may have changed
+    Column("vnics", LargeBinary),
     Column("created_at", Double, nullable=False),  # Unix time, seconds
+    Index("outbox_host_id_idx", "host_id", postgresql_where="host_id IS NOT NULL"),
 )
 
 idempotency_keys: Final = Table(

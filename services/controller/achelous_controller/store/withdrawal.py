@@ -8,7 +8,7 @@ from typing import Final
 from uuid import UUID
 
 import numpy as np
-from sqlalchemy import Uuid, any_, bindparam, select, text, update
+from sqlalchemy import Uuid, any_, bindparam, select, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import BigInteger, DateTime
@@ -16,15 +16,16 @@ from sqlalchemy.types import BigInteger, DateTime
 from achelous_controller.domain.errors import NotFound
 from achelous_controller.domain.instance_state import InstanceState, may_become
 from achelous_controller.domain.instances import Instance
+from achelous_controller.domain.pending import Pending, PendingVnic
 from achelous_controller.domain.precondition import Precondition
 from achelous_controller.domain.quotas import Resource
 from achelous_controller.domain.route_entries import entries, keys4, keys6
 from achelous_controller.store import capacity, quotas
 from achelous_controller.store.database import Record
 from achelous_controller.store.instances import with_vnics
-from achelous_controller.store.outbox import hosts_changed, routes_changed
+from achelous_controller.store.outbox import hosts_changed, record_routes, with_revisions
 from achelous_controller.store.schema import hosts, instances, vnics, vpcs
-from achelous_shared.routes import RouteOp
+from achelous_shared.routes import RouteOp, Routes
 
 _IDS: Final = any_(bindparam("ids", type_=ARRAY(Uuid)))
 
@@ -38,20 +39,18 @@ _LOCK_INSTANCES: Final = (
     select(instances).where(instances.c.id == _IDS).order_by(instances.c.id).with_for_update()
 )
 _HELD: Final = (
-    select(vnics.c.id, vnics.c.vpc_id, vnics.c.host_id, vnics.c.project_id, vnics.c.ip, vnics.c.ip6,
-           vnics.c.mac, hosts.c.vtep)
+    select(vnics.c.id, vnics.c.instance_id, vnics.c.vpc_id, vnics.c.host_id, vnics.c.project_id,
+           vnics.c.ip, vnics.c.ip6, vnics.c.mac, hosts.c.vtep)
     .join(hosts, hosts.c.id == vnics.c.host_id)
     .where(vnics.c.instance_id == _IDS)
     .order_by(vnics.c.id)
 )  # fmt: skip
-_ROUTE_GONE: Final = (
-    update(vnics)
-    .where(vnics.c.id == _IDS)
-    .values(
-        withdrawn=True,
-        revision=bindparam("at_revision", type_=BigInteger),
-        version=vnics.c.version + 1,
-    )
+_ROUTE_GONE: Final = text("""
+    UPDATE vnics AS v SET withdrawn = true, revision = gone.revision, version = v.version + 1
+    FROM unnest(:ids, :revisions) AS gone (id, revision)
+    WHERE v.id = gone.id
+""").bindparams(
+    bindparam("ids", type_=ARRAY(Uuid)), bindparam("revisions", type_=ARRAY(BigInteger))
 )
 _DELETING: Final = text("""
     UPDATE instances AS i
@@ -112,18 +111,21 @@ async def _withdraw(
 ) -> None:
     ids = [row.id for _, row in leaving]
     held = (await connection.execute(_HELD, {"ids": ids})).all()
-    for vpc in locked:
-        await _withdraw_routes(connection, vpc, [vnic for vnic in held if vnic.vpc_id == vpc.id])
-    revisions = await hosts_changed(connection, {row.host_id for _, row in leaving})
+    ports: dict[UUID, list[UUID]] = defaultdict(list)
+    for vnic in held:
+        ports[vnic.host_id].append(vnic.id)
+    revisions = await hosts_changed(connection, {row.host_id for _, row in leaving}, ports)
+    now = datetime.now(UTC)
     await connection.execute(
         _DELETING,
         {
             "ids": ids,
             "revisions": [revisions[row.host_id] for _, row in leaving],
             "accepted": [each.accepted_at for each, _ in leaving],
-            "now": datetime.now(UTC),
+            "now": now,
         },
     )
+    await _withdraw_routes(connection, locked, leaving, held, revisions, now)
     await capacity.release(connection, Counter(vnic.host_id for vnic in held))
     count = Counter(row.project_id for _, row in leaving)
     vnic_count = Counter(vnic.project_id for vnic in held)
@@ -135,22 +137,61 @@ async def _withdraw(
 
 
 async def _withdraw_routes(
-    connection: AsyncConnection, vpc: Record, held: Sequence[Record]
+    connection: AsyncConnection,
+    locked: Sequence[Record],
+    leaving: Sequence[tuple[Withdrawal, Record]],
+    held: Sequence[Record],
+    host_revisions: Mapping[UUID, int],
+    now: datetime,
 ) -> None:
+    """Record that the routes go; who waits for that goes with those of the last VPC."""
+    last: dict[UUID, int] = {}
+    vnis = {vpc.id: vpc.vni for vpc in locked}
+    for vpc in locked:
+        inside = [vnic for vnic in held if vnic.vpc_id == vpc.id]
+        table = with_revisions(vpc.revision, _routes(inside))
+        # ascending: of a vNIC's two routes the later one counts
+        owners = [*inside, *(row for row in inside if row.ip6 is not None)]
+        last |= zip((row.id for row in owners), table["revision"].tolist(), strict=True)
+        waiting = []
+        if vpc is locked[-1]:
+            waiting = _pending(leaving, held, vnis, last, host_revisions, now)
+        await record_routes(connection, vpc.id, vpc.vni, vpc.revision, table, waiting)
+    await connection.execute(_ROUTE_GONE, {"ids": list(last), "revisions": list(last.values())})
+
+
+def _routes(held: Sequence[Record]) -> Routes:
     dual = [row for row in held if row.ip6 is not None]
     keys = keys4([int(row.ip) for row in held]), keys6(int(row.ip6) for row in dual)
     routes = [*held, *dual]
-    table = entries(
+    return entries(
         RouteOp.DELETE,
         np.concatenate(keys),
         np.array([int(row.vtep) for row in routes], np.uint32),
         np.array([row.mac for row in routes], np.uint64),
     )
-    table = await routes_changed(connection, vpc.id, vpc.vni, vpc.revision, table)
-    revisions = table["revision"].tolist()  # ascending: of a vNIC's two routes the later one counts
-    last = {row.id: revision for row, revision in zip(routes, revisions, strict=True)}
-    of_revision: dict[int, list[UUID]] = defaultdict(list)
-    for vnic_id, revision in last.items():
-        of_revision[revision].append(vnic_id)
-    for revision, ids in of_revision.items():
-        await connection.execute(_ROUTE_GONE, {"ids": ids, "at_revision": revision})
+
+
+def _pending(
+    leaving: Sequence[tuple[Withdrawal, Record]],
+    held: Sequence[Record],
+    vnis: Mapping[UUID, int],
+    last: Mapping[UUID, int],
+    host_revisions: Mapping[UUID, int],
+    now: datetime,
+) -> list[Pending]:
+    vnics: dict[UUID, list[PendingVnic]] = defaultdict(list)
+    for row in held:
+        vnics[row.instance_id].append(PendingVnic(row.id, vnis[row.vpc_id], last[row.id]))
+    return [
+        Pending(
+            row.id,
+            InstanceState.DELETING,
+            row.host_id,
+            host_revisions[row.host_id],
+            tuple(vnics[row.id]),
+            each.accepted_at.timestamp(),
+            now.timestamp(),
+        )
+        for each, row in leaving
+    ]

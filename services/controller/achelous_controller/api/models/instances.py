@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from ipaddress import IPv4Address, IPv6Address
-from typing import Annotated, Self
+from typing import Annotated
 from uuid import UUID
 
 from pydantic import AfterValidator, Field
@@ -23,7 +23,6 @@ from achelous_controller.domain import instances as domain
 from achelous_controller.domain.instance_state import InstanceState
 from achelous_controller.domain.instances import MAX_BATCH, MAX_VNICS, Kind
 from achelous_controller.domain.rules import MAX_GROUPS
-from achelous_shared.routes import mac_of
 
 _EXAMPLE_SPEC = {"name": "web-1", "kind": "vm", "vnics": [{"subnet_id": EXAMPLE_ID}]}
 _EXAMPLE_VNIC = {
@@ -153,22 +152,6 @@ class Vnic(Resource):
     mac: str
     security_group_ids: tuple[UUID, ...]
 
-    @classmethod
-    def of(cls, vnic: domain.Vnic) -> Self:
-        return cls.model_construct(
-            id=vnic.id,
-            version=vnic.version,
-            project_id=vnic.project_id,
-            instance_id=vnic.instance_id,
-            vpc_id=vnic.vpc_id,
-            subnet_id=vnic.subnet_id,
-            position=vnic.position,
-            ip=vnic.ip,
-            ip6=vnic.ip6,
-            mac=mac_of(vnic.mac.to_bytes(6, "big")),
-            security_group_ids=vnic.security_group_ids,
-        )
-
 
 class Instance(Timed):
     """An instance, with the time at which each stage of its last change was done."""
@@ -188,27 +171,6 @@ class Instance(Timed):
     host_applied_at: datetime | None
     active_at: datetime | None
     vnics: list[Vnic]
-
-    @classmethod
-    def of(cls, instance: domain.Instance, *, show_host: bool) -> Self:
-        return cls.model_construct(
-            id=instance.id,
-            version=instance.version,
-            created_at=instance.created_at,
-            project_id=instance.project_id,
-            name=instance.name,
-            kind=instance.kind,
-            host_id=instance.host_id if show_host else None,
-            state=instance.state,
-            reason=instance.reason,
-            accepted_at=instance.accepted_at,
-            committed_at=instance.committed_at,
-            published_at=instance.published_at,
-            gateways_applied_at=instance.gateways_applied_at,
-            host_applied_at=instance.host_applied_at,
-            active_at=instance.active_at,
-            vnics=[Vnic.of(vnic) for vnic in instance.vnics],
-        )
 
 
 class Batch(View):
