@@ -249,6 +249,7 @@ async def controller_in(run_dir: RunDir) -> AsyncIterator[FakeController]:
         )
         controller = FakeController(server, bus, run_dir)
         task = asyncio.create_task(controller.run())
+        await controller.publish_fleet(0)
         try:
             yield controller
         finally:

@@ -53,9 +53,14 @@ class ReportsWorld:
         waiting: tuple[UUID, ...] = (),
         failed: Mapping[UUID, str] | None = None,
         fleet: int = 2,
+        routes: Mapping[int, int] | None = None,
+        host: UUID | None = None,
     ) -> bool:
-        """It reports; whether that was news."""
-        message = host_applied(self.host, revision, waiting, failed or {}, fleet)
+        """It, or another ``host``, reports; whether that was news.
+
+        ``routes``: revisions of the preprogrammed VPCs that it follows, by VNI.
+        """
+        message = host_applied(host or self.host, revision, waiting, failed or {}, fleet, routes)
         return self.reports.host(message, self.now)
 
     def pending(
@@ -95,6 +100,7 @@ def host_applied(
     waiting: tuple[UUID, ...] = (),
     failed: Mapping[UUID, str] | None = None,
     fleet: int = 2,
+    routes: Mapping[int, int] | None = None,
 ) -> HostApplied:
     """The report of a host."""
     return HostApplied(
@@ -103,5 +109,6 @@ def host_applied(
         fleet_revision=fleet,
         waiting=waiting,
         failed=dict(failed or {}),
+        preprogrammed=pack(np.array(list((routes or {}).items()), REVISION)),
         at=0.0,
     )

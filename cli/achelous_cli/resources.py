@@ -131,13 +131,19 @@ _ALL: Final = (
     ),
     Resource(
         noun="gateway", title="gateway", path="gateways",
-        help="Gateways, which hold every route (operators).",
+        help="Gateways, which hold every route of the VPCs that they serve (operators).",
         examples={
             "create": "g1 --vtep 198.18.0.1", "list": "", "update": "g1 --name gw-north",
             "delete": "g1",
         },
         columns=columns("id", "name", "vtep"),
-        create=(_VTEP,), update=(_NEW_NAME,), filters=(_BY_NAME,),
+        create=(
+            _VTEP,
+            Field(flag="--shard", member="shards", many=True, kind=int, metavar="0-63",
+                  help="It serves VPCs whose VNI modulo 64 is this. Repeat for several;"
+                  " left out, all."),
+        ),
+        update=(_NEW_NAME,), filters=(_BY_NAME,),
     ),
     Resource(
         noun="vpc", title="VPC", path="vpcs",

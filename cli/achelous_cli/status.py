@@ -18,8 +18,8 @@ from achelous_cli.session import session_of
 from achelous_cli.units import seconds
 
 _GATEWAYS: Final = columns("name", "live", "serving", "vpcs", report_age_s=seconds)
-_HOSTS: Final = columns("name", "live", "applied_revision", "revision", "waiting", "failed") + (
-    columns(report_age_s=seconds)
+_HOSTS: Final = columns("name", "live", "applied_revision", "revision") + columns(
+    "waiting", "failed", "unheld", report_age_s=seconds
 )
 
 

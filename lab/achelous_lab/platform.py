@@ -26,7 +26,7 @@ from achelous_lab.servers.nats import NatsServer
 from achelous_lab.servers.postgres import PostgresServer
 from achelous_shared.bpf import ensure_bpffs
 from achelous_shared.bus_roles import Role
-from achelous_shared.names import port_ifname
+from achelous_shared.names import GATEWAY_SHARDS, port_ifname
 
 HOST_CAPACITY: Final = 900
 _FIRST_GATEWAY: Final = UNDERLAY_NETWORK.network_address + 0x0101
@@ -53,6 +53,8 @@ class Size:
     gateways: int = 2
     controllers: int = 1
     dataplane: bool = True
+    gateway_groups: int = 1
+    """Gateways and the shards of VPCs are dealt out to so many groups, in turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,7 +325,10 @@ class Lab:
 
     async def _gateway(self, number: int) -> Machine:
         name, ip = f"g{number + 1}", _FIRST_GATEWAY + number
-        machine_id = await self._register("/gateways", {"name": name, "vtep": str(ip)})
+        groups = self.size.gateway_groups
+        shards = list(range(number % groups, GATEWAY_SHARDS, groups))
+        body = {"name": name, "vtep": str(ip), "shards": shards}
+        machine_id = await self._register("/gateways", body)
         return await self._machine(Role.GATEWAY, name, ip, machine_id)
 
     async def _host(self, number: int) -> Machine:

@@ -4,7 +4,7 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -41,6 +41,8 @@ class Platform:
     gateways: list[UUID]
     lab: Lab | None = None
     own: list[OwnGateway] = field(default_factory=list)
+    proxies: AsyncExitStack = field(default_factory=AsyncExitStack)
+    """What stands between gateways and the bus by now; ends after the gateways."""
 
     def pids(self) -> dict[str, int]:
         """Of the services that run here, and of this process, which has the simulated hosts."""
@@ -62,13 +64,15 @@ async def own_platform(gateways: int = 2, controllers: int = 2) -> AsyncIterator
         token = lab.operator_token_file.read_text().strip()
         async with Http(lambda: _urls(lab), token, _CONNECTIONS) as http:
             own = [await _gateway(lab, http, number) for number in range(1, gateways + 1)]
-            try:
-                for gateway in own:
-                    await gateway.process.start(timeout=60)
-                yield Platform(http, lab.nats_url, [gateway.id for gateway in own], lab, own)
-            finally:
-                for gateway in own:
-                    await gateway.process.stop()
+            async with AsyncExitStack() as proxies:
+                try:
+                    for gateway in own:
+                        await gateway.process.start(timeout=60)
+                    ids = [gateway.id for gateway in own]
+                    yield Platform(http, lab.nats_url, ids, lab, own, proxies)
+                finally:
+                    for gateway in own:
+                        await gateway.process.stop()
 
 
 @asynccontextmanager

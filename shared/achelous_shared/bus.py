@@ -308,6 +308,8 @@ class Bus:
             if message is None:
                 raise BusError("no heartbeat from the consumer")
             if not message.data and message.headers and "Status" in message.headers:
+                if int(message.headers.get("Nats-Last-Consumer") or 0) >= expected:
+                    raise BusError(f"message {expected} of the consumer is missing")
                 stalled = message.headers.get("Nats-Consumer-Stalled")
                 if answer_to := message.reply or stalled:
                     await self._client.publish(answer_to)

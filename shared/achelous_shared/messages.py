@@ -9,6 +9,8 @@ from uuid import UUID
 
 import msgspec
 
+from achelous_shared.names import GATEWAY_SHARDS
+
 VERSION: Final = 1
 
 M = TypeVar("M", bound="Message")
@@ -183,8 +185,6 @@ class Port(Value, frozen=True, kw_only=True):
     hostname: str = ""
     identity: int = 0
     """Number of its set of security groups within the VPC; 0: no rule names any of them."""
-    gateway_group: int = 0
-    """The group of gateways that serves its VPC."""
 
 
 class HostDocument(Message, frozen=True, kw_only=True):
@@ -207,8 +207,8 @@ class GatewayAddress(Value, frozen=True, kw_only=True):
     gateway_id: UUID
     name: str
     vtep: int
-    group: int = 0
-    """It serves the VPCs of this group, below `names.GATEWAY_GROUPS`."""
+    shards: tuple[int, ...] = tuple(range(GATEWAY_SHARDS))
+    """It serves the VPCs of these, below `names.GATEWAY_SHARDS`."""
 
 
 class FleetDocument(Message, frozen=True, kw_only=True):

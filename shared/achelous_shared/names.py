@@ -20,8 +20,9 @@ LINK_LOCAL_ROUTER: Final = "169.254.1.1"
 
 GUEST_MTU: Final = 1500
 
-GATEWAY_GROUPS: Final = 64
-"""Numbers of gateway groups are below this: C's ACH_GATEWAY_GROUPS."""
+GATEWAY_SHARDS: Final = 64
+"""A VPC is in the shard of its VNI modulo this, and each gateway serves some shards or all: C's
+ACH_GATEWAY_SHARDS."""
 
 
 def port_ifname(vnic_id: UUID) -> str:

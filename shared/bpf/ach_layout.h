@@ -15,7 +15,7 @@
 #define ACH_MAX_RULES     512        /* of one direction of one vNIC */
 #define ACH_SAMPLE_BYTES  128        /* of a dropped frame: its headers */
 #define ACH_GATEWAY_SLOTS 1024       /* rendezvous table: (vni, destination) hashes to a slot */
-#define ACH_GATEWAY_GROUPS 64        /* each with such a table; a VPC is served by one of them */
+#define ACH_GATEWAY_SHARDS 64        /* VNIs modulo this: each shard has such a table */
 
 struct ach_vni_ip {
     __u32 vni;
@@ -80,8 +80,7 @@ struct ach_port {
     __u16 mtu;
     __u16 identity;   /* of its security groups; 0: none that matters */
     __u8 prefix_len6; /* of the IPv6 subnet, 0..128 */
-    __u8 gateway_group; /* that serves its VPC */
-    __u8 reserved[2];
+    __u8 reserved[3];
     /* Sessions that it may open, and as many that others may open to it; 0: the host's default. */
     __u32 session_limit;
 };

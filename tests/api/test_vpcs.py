@@ -40,6 +40,23 @@ async def test_a_name_is_used_once_per_project(operator: Api, tenant: Api) -> No
     assert (await other.post("/vpcs", {"name": vpc["name"]})).status_code == 201
 
 
+async def test_a_vpc_keeps_the_programming_model_that_it_was_made_with(tenant: Api) -> None:
+    plain = await tenant.vpc()
+    ahead = await tenant.make("/vpcs", name=fresh("v"), programming_model="preprogrammed")
+    path = f"/vpcs/{ahead['id']}"
+    assert plain["programming_model"] == "alm"
+    assert (await tenant.get(path))["programming_model"] == "preprogrammed"
+
+    error = only_error(await tenant.patch(path, {"programming_model": "alm"}), 409)
+
+    assert (error["field"], error["value"]) == ("programming_model", "alm")
+    assert "can not change" in error["message"]
+    same = {"programming_model": "preprogrammed", "name": fresh("v")}
+    assert (await tenant.patch(path, same)).status_code == 200
+    unknown = {"name": fresh("v"), "programming_model": "push"}
+    assert only_error(await tenant.post("/vpcs", unknown), 422)["field"] == "programming_model"
+
+
 async def test_an_operator_names_the_project_of_a_vpc(operator: Api) -> None:
     assert only_error(await operator.post("/vpcs", {"name": "v"}), 422)["field"] == "project_id"
     project = await operator.project()

@@ -128,7 +128,7 @@ class Deltas:
         self._bus = bus
         self._addresses = addresses(routes)
         self._random = np.random.default_rng(2)
-        self._revision = REVISION
+        self.revision = REVISION
         self._applied = 0
 
     async def on_report(self, data: bytes) -> None:
@@ -138,6 +138,12 @@ class Deltas:
 
     async def one(self) -> float:
         """Publish one; seconds until the gateway's report is here."""
+        begin = await self.publish()
+        await wait_until(lambda: self._applied == self.revision, "the delta", interval=0.001)
+        return time.perf_counter() - begin
+
+    async def publish(self) -> float:
+        """Publish one, up to `revision`; when that began, by `time.perf_counter`."""
         picked = self._addresses[
             self._random.choice(len(self._addresses), min(DELTA, len(self._addresses)), False)
         ]
@@ -151,15 +157,14 @@ class Deltas:
                 messages.encode(part),
                 message_id=f"scale-{part.revision}",
             )
-        await wait_until(lambda: self._applied == self._revision, "the delta", interval=0.001)
-        return time.perf_counter() - begin
+        return begin
 
     def _message(self, ips: NDArray[np.uint8]) -> RouteDelta:
-        base, self._revision = self._revision, self._revision + 1
+        base, self.revision = self.revision, self.revision + 1
         entries = np.zeros(len(ips), ROUTE)
-        entries["ip"], entries["op"], entries["revision"] = ips, RouteOp.UPSERT, self._revision
+        entries["ip"], entries["op"], entries["revision"] = ips, RouteOp.UPSERT, self.revision
         entries["vtep"] = self._random.integers(1, 2**32, len(ips))
-        return RouteDelta(vni=VNI, base=base, revision=self._revision, entries=pack(entries))
+        return RouteDelta(vni=VNI, base=base, revision=self.revision, entries=pack(entries))
 
 
 @asynccontextmanager

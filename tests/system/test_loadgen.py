@@ -69,7 +69,7 @@ def test_hosts_learn_and_asking_for_changes_is_cheaper_than_for_entries(
 def test_after_each_fault_everything_agrees_with_the_database(figures: dict[str, Any]) -> None:
     assert figures["faults"].keys() == {
         "gateway-stopped", "gateway-killed", "nats-restarted", "postgres-restarted",
-        "leader-killed",
+        "leader-killed", "messages",
     }  # fmt: skip
     assert all(fault["wrong"] == 0 for fault in figures["faults"].values())
 

@@ -12,13 +12,16 @@ from typing import Final
 import httpx
 import numpy as np
 
+from achelous_lab.fault_proxy import FaultProxy, Rates
 from achelous_lab.platform import Lab
 from achelous_lab.process import Process
 from achelous_loadgen import truth
+from achelous_loadgen.platform import gateway_process
 from achelous_loadgen.results import Fault
 from achelous_loadgen.scenarios.churn import Churning
 from achelous_loadgen.tenant import Vpc
 from achelous_loadgen.world import World
+from achelous_shared import subjects
 from achelous_shared.bus import BusError
 from achelous_shared.bus_roles import Role
 
@@ -27,7 +30,7 @@ _BEFORE_S: Final = 1.0
 _LOOK_S: Final = 0.2
 _RESTART_S: Final = 8.0
 """Churn goes on for so long after a fault without a length."""
-_LASTING: Final = frozenset({"gateway-stopped"})
+_LASTING: Final = frozenset({"gateway-stopped", "messages"})
 
 Break = Callable[[World, Lab, float], Awaitable[None]]
 """Breaks something for so many seconds and repairs it; returns when it runs again."""
@@ -70,6 +73,22 @@ async def _leader_killed(_: World, lab: Lab, _seconds: float) -> None:
     raise ValueError("no controller says that it leads")
 
 
+async def _messages(world: World, lab: Lab, seconds: float) -> None:
+    """Of the route messages to one gateway 1 % each is lost, repeated, and late.
+
+    The gateway goes on behind the proxy: a start would hide what it had not noticed.
+    """
+    gateway = world.platform.own[-1]
+    proxy = FaultProxy(lab.nats_url(Role.GATEWAY), subjects.ALL_ROUTES.rstrip("*"))
+    await world.platform.proxies.enter_async_context(proxy.serving())
+    await gateway.process.stop()
+    gateway.process = gateway_process(lab, gateway.id, gateway.process.name, proxy.url)
+    await gateway.process.start(timeout=60)
+    proxy.rates = Rates(dropped=0.01, repeated=0.01, late=0.01)
+    await asyncio.sleep(seconds)
+    proxy.rates = Rates()
+
+
 async def _kill(process: Process) -> None:
     await process.kill9()
     await process.start(timeout=60)
@@ -81,6 +100,7 @@ FAULTS: Final[dict[str, Break]] = {
     "nats-restarted": _nats_restarted,
     "postgres-restarted": _postgres_restarted,
     "leader-killed": _leader_killed,
+    "messages": _messages,
 }
 
 

@@ -40,7 +40,9 @@ class Agent:
             table, relay, journal, self.stats, lambda vni: self._reporter.moved(vni)
         )
         self._reporter = Reporter(settings.gateway_id, bus, self.keeper.revisions, self.serving)
-        self._follower = Follower(bus, self.keeper, relay, self._standing, self.stats)
+        self._follower = Follower(
+            settings.gateway_id, bus, self.keeper, relay, self._standing, self.stats
+        )
         self._snapshots = Snapshots(bus, self.keeper, self.stats)
         self._rsp = RspServer(
             table,

@@ -3,8 +3,10 @@
 import asyncio
 import logging
 from typing import Final
+from uuid import UUID
 
 import numpy as np
+import numpy.typing as npt
 
 from achelous_gateway.relay import VTEP, Relay
 from achelous_gateway.standing import Standing
@@ -14,8 +16,9 @@ from achelous_shared.bus import Bus, BusError
 from achelous_shared.messages import (
     BadMessage,
     FleetDocument,
+    GatewayAddress,
 )
-from achelous_shared.names import VNI_MAX
+from achelous_shared.names import GATEWAY_SHARDS, VNI_MAX
 from achelous_shared.route_following.deltas import read_delta
 from achelous_shared.route_following.keeper import Keeper
 from achelous_shared.route_following.plan import State, compare
@@ -35,14 +38,24 @@ class Follower:
     """Brings what the controller says to the keeper and the relay."""
 
     def __init__(
-        self, bus: Bus, keeper: Keeper, relay: Relay, standing: Standing, stats: Stats
+        self,
+        gateway_id: UUID,
+        bus: Bus,
+        keeper: Keeper,
+        relay: Relay,
+        standing: Standing,
+        stats: Stats,
     ) -> None:
+        self._gateway_id = gateway_id
         self._bus = bus
         self._keeper = keeper
         self._relay = relay
         self._standing = standing
         self._stats = stats
         self._fleet_revision = -1
+        self._shards: npt.NDArray[np.bool_] = np.zeros(GATEWAY_SHARDS, np.bool_)
+        """Which of them the fleet document says are this gateway's."""
+        self._listed = asyncio.Event()
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -63,7 +76,10 @@ class Follower:
         except (BadMessage, MalformedTable) as error:
             self._refuse("delta", error)
         else:
-            await self._keeper.take(delta)
+            # What is refused before the shards are known has been published before the revisions
+            # are listed, which happens after that.
+            if self._shards[delta.vni % GATEWAY_SHARDS]:
+                await self._keeper.take(delta)
 
     async def _on_fleet(self, data: bytes) -> None:
         try:
@@ -75,6 +91,16 @@ class Follower:
         if fleet.revision >= self._fleet_revision:
             self._fleet_revision = fleet.revision
             self._relay.admit(hosts, fleet.gateways)
+            self._serve([one for one in fleet.gateways if one.gateway_id == self._gateway_id])
+
+    def _serve(self, own: list[GatewayAddress]) -> None:
+        """Serve the shards that are this gateway's; none while it is not listed."""
+        shards = np.isin(np.arange(GATEWAY_SHARDS), [shard for one in own for shard in one.shards])
+        if (shards != self._shards).any():
+            self._shards = shards
+            self._standing.compare.set()
+        if own:
+            self._listed.set()
 
     def _refuse(self, what: str, error: Exception) -> None:
         self._stats.bad_messages += 1
@@ -98,6 +124,11 @@ class Follower:
 
     async def _compare(self) -> None:
         """Compare all revisions; returns when what differed has been read."""
+        try:
+            async with asyncio.timeout(_COMPARE_S):
+                await self._listed.wait()
+        except TimeoutError:
+            raise NotInStep(f"the fleet document lists no gateway {self._gateway_id}") from None
         vpcs = self._keeper.vpcs
         following = {vni: vpc.revision for vni, vpc in vpcs.items() if vpc.state is State.FOLLOWING}
         found = compare(following, frozenset(vpcs.keys() - following.keys()), await self._listing())
@@ -119,7 +150,7 @@ class Follower:
             raise NotInStep("some VPCs have not been read yet") from None
 
     async def _listing(self) -> Routes:
-        """`routes.REVISION` of all VPCs of the controller."""
+        """`routes.REVISION` of all VPCs of the controller in this gateway's shards."""
         pages = []
         after, done = 0, False
         while not done:
@@ -128,5 +159,5 @@ class Follower:
             if not (vnis[1:] > vnis[:-1]).all() or vnis[-1] > VNI_MAX or not (done or len(page)):
                 raise NotInStep(f"its VNIs do not rise from {after} up to {VNI_MAX}")
             after = int(vnis[-1])
-            pages.append(page)
+            pages.append(page[self._shards[page["vni"] % GATEWAY_SHARDS]])
         return np.concatenate(pages)

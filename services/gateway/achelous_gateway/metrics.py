@@ -16,6 +16,7 @@ from achelous_shared.route_following.stats import FOLLOWED
 
 _HELP: Final = {
     **FOLLOWED,
+    "table_full": "changes refused because the route table is full",
     "rsp_requests": "RSP requests answered",
     "rsp_entries": "destinations asked for by RSP",
     "rsp_misses": "of these, without a route",

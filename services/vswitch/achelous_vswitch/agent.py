@@ -56,7 +56,7 @@ class Agent:
         self._bus = bus
         self._metrics = metrics = Metrics()
         self._cache = ForwardingCache(dataplane.fc[: settings.max_fc + 1], dataplane.fc_index)
-        self._gateways = Gateways(dataplane.gateways, dataplane.vteps, dataplane.ports)
+        self._gateways = Gateways(dataplane.gateways, dataplane.vteps)
         self._fleet: FleetDocument | None = None
         self._devices = devices
         self._applier = Applier(

@@ -14,13 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from achelous_shared.messages import BadMessage, FleetDocument, GatewayAddress
-from achelous_shared.names import GATEWAY_GROUPS
+from achelous_shared.names import GATEWAY_SHARDS
 from achelous_shared.routes import unpack
 from achelous_vswitch import rendezvous
 from achelous_vswitch.dataplane import Array, Table
 
 LOST_PROBES: Final = 3
 STALE_HEARTBEAT_MS: Final = 1000
+
+ALL_SHARDS: Final = frozenset(range(GATEWAY_SHARDS))
 
 VTEP_HOST: Final = 1
 VTEP_GATEWAY: Final = 2
@@ -36,7 +38,7 @@ class Gateway:
     vtep: int
     heard: bool
     """It answered this agent once, or had a share when this agent started."""
-    group: int = 0
+    shards: frozenset[int] = ALL_SHARDS
     fresh: bool = True
     """Its tables were in step with the controller when it last answered."""
     sent: int = 0
@@ -52,12 +54,13 @@ class Gateway:
 class Gateways:
     """The fleet's document, applied by difference, and the share of each gateway."""
 
-    def __init__(self, shares: Array, vteps: Table, ports: Array) -> None:
-        """The packet path's tables of these names; ``ports`` says which group serves a VPC."""
-        self._shares = shares.reshape(GATEWAY_GROUPS, -1)
+    def __init__(self, shares: Array, vteps: Table) -> None:
+        """The packet path's `gateways` and `vteps`."""
+        self._shares = shares.reshape(GATEWAY_SHARDS, -1)
         self._vteps = vteps
-        self._ports = ports
         self._gateways: dict[UUID, Gateway] = {}
+        self._groups: npt.NDArray[np.uint8] = np.zeros(GATEWAY_SHARDS, np.uint8)
+        """Of each shard; shards that the same gateways serve are in one."""
         self._sharing: dict[int, dict[UUID, int]] = {}
         self._turn = 0
         self.revision = 0
@@ -73,8 +76,8 @@ class Gateways:
         VTEP is nobody's to send from.
         """
         for gateway in fleet.gateways:
-            if not 0 <= gateway.group < GATEWAY_GROUPS:
-                raise BadMessage(f"{gateway.name} is in group {gateway.group} of {GATEWAY_GROUPS}")
+            if strange := set(gateway.shards) - ALL_SHARDS:
+                raise BadMessage(f"{gateway.name} serves {strange}, not 0..{GATEWAY_SHARDS - 1}")
         hosts = unpack(fleet.host_vteps, np.dtype([("vtep", ">u4")]))["vtep"]
         if fleet.revision < self.revision:
             return False
@@ -85,6 +88,7 @@ class Gateways:
         known = dict(zip(keys.tolist(), kinds.tolist(), strict=True))
         self._write({vtep: kind for vtep, kind in wanted.items() if known.get(vtep) != kind})
         self._gateways = {gateway.gateway_id: self._merge(gateway) for gateway in fleet.gateways}
+        self._group()
         self.share_out()
         gone = [vtep for vtep in known if vtep not in wanted]
         if gone:
@@ -94,27 +98,33 @@ class Gateways:
 
     def share_out(self) -> None:
         """Bring the shares to what is live now; if nothing changed, nothing is written."""
-        groups = {gateway.group for gateway in self}
-        for group in groups | self._sharing.keys():
+        for group in np.unique(self._groups).tolist():
             sharing = self._to_share(group)
             if sharing != self._sharing.get(group):
-                self._shares[group] = rendezvous.table(sharing, self._shares.shape[1])
+                table = rendezvous.table(sharing, self._shares.shape[1])
+                self._shares[self._groups == group] = table
                 self._sharing[group] = sharing
 
+    def _group(self) -> None:
+        serving = [
+            frozenset(one.gateway_id for one in self if shard in one.shards)
+            for shard in range(GATEWAY_SHARDS)
+        ]
+        numbers = {some: number for number, some in enumerate(dict.fromkeys(serving))}
+        groups = np.array([numbers[some] for some in serving], np.uint8)
+        if (groups != self._groups).any():
+            self._groups = groups
+            self._sharing.clear()
+
     def _to_share(self, group: int) -> dict[UUID, int]:
-        every = {one.gateway_id: one.vtep for one in self if one.group == group}
-        live = {one.gateway_id: one.vtep for one in self if one.group == group and one.live}
-        return live or every
+        shard = int(np.flatnonzero(self._groups == group)[0])
+        every = [gateway for gateway in self if shard in gateway.shards]
+        live = [gateway for gateway in every if gateway.live]
+        return {gateway.gateway_id: gateway.vtep for gateway in live or every}
 
     def groups_of(self, vnis: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint8]:
-        """The groups (n,) that serve these VPCs (n,); 0 of a VPC that has no vNIC here."""
-        slots = np.flatnonzero(self._ports["generation"] % 2)
-        known, first = np.unique(self._ports["vni"][slots], return_index=True)
-        groups = np.zeros(len(vnis), np.uint8)
-        if len(known):
-            at = np.minimum(known.searchsorted(vnis), len(known) - 1)
-            here = known[at] == vnis
-            groups[here] = self._ports["gateway_group"][slots[first[at[here]]]]
+        """Numbers (n,) of the groups of gateways that serve these VPCs (n,)."""
+        groups: npt.NDArray[np.uint8] = self._groups[vnis % GATEWAY_SHARDS]
         return groups
 
     def in_turn(self, group: int) -> list[Gateway]:
@@ -128,16 +138,17 @@ class Gateways:
         return sharing[first:] + sharing[:first]
 
     def share(self, gateway: Gateway) -> float:
-        """The part of its group's destinations that a gateway serves, 0..1."""
-        return float(np.mean(self._shares[gateway.group] == gateway.vtep))
+        """The part of the destinations in its shards that a gateway serves, 0..1."""
+        shares = self._shares[sorted(gateway.shards)]
+        return float(np.mean(shares == gateway.vtep)) if len(shares) else 0.0
 
     def _merge(self, wanted: GatewayAddress) -> Gateway:
-        known = self._gateways.get(wanted.gateway_id)
-        if known is not None and (known.vtep, known.group) == (wanted.vtep, wanted.group):
+        known, shards = self._gateways.get(wanted.gateway_id), frozenset(wanted.shards)
+        if known is not None and (known.vtep, known.shards) == (wanted.vtep, shards):
             known.name = wanted.name
             return known
-        heard = bool((self._shares[wanted.group] == wanted.vtep).any())
-        return Gateway(wanted.gateway_id, wanted.name, wanted.vtep, heard, wanted.group)
+        heard = bool((self._shares == wanted.vtep).any())
+        return Gateway(wanted.gateway_id, wanted.name, wanted.vtep, heard, shards)
 
     def _write(self, vteps: dict[int, int]) -> None:
         if vteps:

@@ -10,7 +10,7 @@ from ipaddress import IPv4Address
 from uuid import UUID
 
 from achelous_shared.messages import HostDocument, Port
-from achelous_shared.names import GATEWAY_GROUPS, VNI_MAX, VNI_MIN, port_ifname
+from achelous_shared.names import VNI_MAX, VNI_MIN, port_ifname
 from achelous_shared.routes import ip_of
 from achelous_vswitch.classifier import MAX_RULES, Rules
 from achelous_vswitch.lease import NO_LEASE, Lease, lease_of
@@ -45,7 +45,6 @@ class PortConfig:
     router6: bytes = b""
     prefix_len6: int = 0
     lease: Lease = NO_LEASE
-    gateway_group: int = 0
 
     @property
     def key(self) -> tuple[int, bytes, bytes, bytes]:
@@ -171,7 +170,6 @@ def _config(port: Port, rules: RuleBook) -> PortConfig:
     check("subnet's prefix length", port.prefix_len, 96, 128)
     check("MTU", port.mtu, 68, 0xFFFF)
     check("identity", port.identity, 0, 0xFFFF)
-    check("gateway group", port.gateway_group, 0, GATEWAY_GROUPS - 1)
     _check_ipv6(port)
     rules_in, rules_out = rules.of(port.vni, frozenset(port.security_groups))
     return PortConfig(
@@ -188,7 +186,6 @@ def _config(port: Port, rules: RuleBook) -> PortConfig:
         router6=port.router6,
         prefix_len6=port.prefix_len6,
         lease=lease_of(port),
-        gateway_group=port.gateway_group,
     )
 
 

@@ -137,11 +137,7 @@ class PortTable:
             if link is None or link.name in self.bound:
                 link = Link(ifindex, f"no device, slot {slot}", 0, False)
             link = replace(link, peer=bool(entry["flags"] & PORT_PEER))
-            config = replace(
-                _config(entry),
-                lease=lease.read(self._dataplane.leases[slot]),
-                gateway_group=int(entry["gateway_group"]),
-            )
+            config = replace(_config(entry), lease=lease.read(self._dataplane.leases[slot]))
             self.bound[link.name] = BoundPort(slot, link, config)
             self._vni_ports[config.vni] += 1
 
@@ -166,7 +162,6 @@ class PortTable:
         entry["prefix_len"] = config.prefix_len
         entry["mtu"] = config.mtu
         entry["identity"] = config.identity
-        entry["gateway_group"] = config.gateway_group
         entry["acl_in"], entry["acl_out"] = rules_in, rules_out
         if before != (rules_in, rules_out):
             entry["acl_gen"] = _following(int(entry["acl_gen"]))

@@ -9,7 +9,6 @@ names it, and then the old slot's generation moves on. All of it is in batches.
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from achelous_shared.route_following.index import Rows
 from achelous_shared.route_following.table import KEY, VALUE, Changes, Records, RouteTable
@@ -20,13 +19,17 @@ NO_LIMIT: Final = 0xFFFF
 """MTU of a route that was not asked for by RSP: the port's and the underlay's decide."""
 
 
+_SPARE: Final = 32_768
+"""A burst of 20,000 changes waits for nothing."""
+
+
 def slots_for(routes: int) -> int:
-    """Slots for so many routes, a sixteenth and a few for those that change rest at the time."""
+    """Slots for so many routes, and some more: those of routes that change rest for a while."""
     return routes + _spare(routes) if routes else 0
 
 
 def _spare(routes: int) -> int:
-    return max(256, routes // 16)
+    return max(256, min(routes, _SPARE), routes // 16)
 
 
 class ProgrammedSlots:
@@ -41,7 +44,7 @@ class ProgrammedSlots:
         self._index = index
         self._batch = _spare(capacity)
         self._slot_of = np.zeros(capacity + 2, np.uint32)  # by row of the table, 0: none
-        self._pool = SlotStack(0, np.zeros(0, np.intp))
+        self._pool = SlotStack(first, first, np.zeros(0, np.intp))
         self._rest_s = rest_s
 
     def adopt(self, table: RouteTable) -> None:
@@ -96,13 +99,11 @@ class ProgrammedSlots:
         self._pool.give_back(slots)
 
     def _free_all_but(self, used: Slots) -> None:
-        free: npt.NDArray[np.bool_] = np.ones(len(self._entries), np.bool_)
-        free[: self._first] = False
-        free[used] = False
-        slots = np.flatnonzero(free)
-        strays = slots[self._entries["generation"][slots] % 2 == 1]
+        in_use = self._first + np.flatnonzero(self._entries["generation"][self._first :] % 2)
+        strays = np.setdiff1d(in_use, used, assume_unique=True)
         self._entries["generation"][strays] += np.uint32(1)
-        self._pool = SlotStack(len(slots) + len(used), slots, rest_s=self._rest_s)
+        end = max(self._first, len(self._entries))
+        self._pool = SlotStack(self._first, end, used, rest_s=self._rest_s)
 
 
 def _converted(records: Array, dtype: np.dtype[np.void]) -> Array:

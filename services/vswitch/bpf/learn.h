@@ -7,9 +7,10 @@
 
 #define LEARN_WINDOW_NS 100000000ull
 
-/* The gateway of a group that relays to this destination, 0 if there is none. */
-static __always_inline __be32 gateway_for(const struct ach_vni_ip *to, __u32 group) {
-    __u32 slot = group * ACH_GATEWAY_SLOTS + ach_hash(to) % ACH_GATEWAY_SLOTS;
+/* The gateway that relays to this destination, 0 if there is none. */
+static __always_inline __be32 gateway_for(const struct ach_vni_ip *to) {
+    __u32 shard = to->vni % ACH_GATEWAY_SHARDS;
+    __u32 slot = shard * ACH_GATEWAY_SLOTS + ach_hash(to) % ACH_GATEWAY_SLOTS;
     __be32 *vtep = bpf_map_lookup_elem(&gateways, &slot);
     return vtep ? *vtep : 0;
 }

@@ -68,7 +68,7 @@ static __always_inline int forward_away(struct __sk_buff *skb, struct flow *flow
     struct ach_fc_entry *route = next->route;
     struct ach_tunnel tunnel = {
         .from = sender->config->vtep,
-        .to = route ? route->vtep : gateway_for(&packet->to, sender->port->gateway_group),
+        .to = route ? route->vtep : gateway_for(&packet->to),
         .vni = sender->port->vni,
         .smac = sender->port->mac,
         .dmac = route ? route->mac : router_mac,

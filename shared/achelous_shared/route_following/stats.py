@@ -12,9 +12,8 @@ FOLLOWED: Final[Mapping[str, str]] = {
     "snapshots": "VPCs read whole",
     "snapshot_failures": "VPCs that could not be read whole, and were tried again",
     "bad_messages": "messages on the bus that were garbage or of an unknown version",
-    "table_full": "changes refused because the route table is full",
 }
-"""What each counter of `FollowStats` counts."""
+"""What counters of `FollowStats` count, but for ``table_full``: a table may take what fits."""
 
 
 @dataclass(slots=True)

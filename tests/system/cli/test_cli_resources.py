@@ -69,7 +69,9 @@ async def test_hosts_and_gateways_are_registered_and_let_go(cli: Cli) -> None:
 
 
 async def test_vpcs_and_subnets_are_found_by_their_names(cli: Cli, acme: str) -> None:
-    vpc = await cli.json("vpc", "create", "lab", "--project", "acme")
+    model = ("--programming-model", "preprogrammed")
+    vpc = await cli.json("vpc", "create", "lab", "--project", "acme", *model)
+    assert vpc["programming_model"] == "preprogrammed"
     subnet = await cli.json(
         "subnet", "create", "web", "--vpc", "lab", "--cidr", "10.0.1.0/24",
         "--gateway-ip", "10.0.1.254",

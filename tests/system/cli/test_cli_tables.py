@@ -21,6 +21,7 @@ from achelous_shared.messages import (
     GatewayView,
     Message,
     PortView,
+    PreprogrammedView,
     SessionView,
     ShowRequest,
     VpcView,
@@ -76,6 +77,7 @@ def _vswitch(host_id: UUID, limit: int) -> VswitchShow:
         host_id=host_id, revision=3, ports=(port,)[:limit], fc=(fc,)[:limit], fc_total=1900,
         sessions=(session,)[:limit], sessions_total=1, gateways=(gateway,),
         drops={"unknown_vtep": 4},
+        preprogrammed=(PreprogrammedView(vni=4097, revision=21, routes=300, whole=False),),
     )  # fmt: skip
 
 
@@ -95,6 +97,7 @@ async def test_a_host_shows_ports_cache_sessions_gateways_and_drops(world: World
         "4096 10.0.0.8 198.18.0.12 02:00:00:00:00:08 5 17 42 ms 1.5 s",
         "4096 tcp 10.0.0.7:40000 10.0.0.8:80 established 10 / 9 1.5 kB / 900 B 2 min 30 s 12.3 ms",
         "g1 198.18.0.1 yes 50% 55 us",
+        "4097 21 300 no",
         "unknown_vtep 4",
     } <= shown
     assert (tables["host_id"], tables["fc"][0]["age_ms"]) == (str(host_id), 42.0)

@@ -49,6 +49,16 @@ def test_it_has_the_groups_of_its_own_ports_and_round_trips(
     assert decode(encode(made), HostDocument) == made
 
 
+@given(st.lists(ports, max_size=5), st.sets(st.integers(1, 2**24 - 1), max_size=5))
+def test_it_names_those_of_its_vpcs_that_are_preprogrammed(
+    of_host: list[Port], others: set[int]
+) -> None:
+    mine = {port.vni for port in of_host[::2]}
+    made = host_document(HOST, 9, of_host, {}, preprogrammed=mine | others)
+    assert set(made.preprogrammed) == (mine | others) & {port.vni for port in of_host}
+    assert list(made.preprogrammed) == sorted(made.preprogrammed)
+
+
 @given(st.lists(ports, max_size=5))
 def test_the_same_ports_make_the_same_bytes(of_host: list[Port]) -> None:
     known: dict[UUID, list[SecurityRule]] = {group: [] for group in GROUPS}

@@ -1,10 +1,13 @@
 """What becomes of pending instances, by what gateways and hosts report."""
 
+from uuid import UUID, uuid4
+
 import pytest
 from reports_world import VNI, ReportsWorld
 
 from achelous_controller.domain.instance_state import InstanceState
 from achelous_controller.domain.pending import Pending
+from achelous_controller.programming.fleet import Host
 from achelous_controller.programming.plan import Observed, Plan, plan
 from achelous_shared.names import port_ifname
 
@@ -236,3 +239,62 @@ class TestReasons:
         world.now += 600
         world.gateway_has(world.g1, {VNI: 3})
         assert outcome(look(world, instance)) == "waits"
+
+
+class TestPreprogrammed:
+    """A VPC is one for the hosts that say to follow it."""
+
+    @pytest.fixture
+    def other(self, world: ReportsWorld) -> UUID:
+        """Another host of the fleet."""
+        host = uuid4()
+        world.fleet.hosts[host] = Host("h2", 1)
+        world.gateways_have(3)
+        return host
+
+    def test_every_live_host_that_follows_it_must_have_the_routes(
+        self, world: ReportsWorld, other: UUID
+    ) -> None:
+        world.host_runs(5, routes={VNI: 3})
+        world.host_runs(1, routes={VNI: 2}, host=other)
+        assert outcome(look(world, world.pending())) == "waits"
+        assert outcome(look(world, world.pending(DELETING))) == "waits"
+        world.host_runs(1, routes={VNI: 3}, host=other)
+        assert outcome(look(world, world.pending())) == "active"
+        assert outcome(look(world, world.pending(DELETING))) == "gone"
+
+    def test_its_own_host_too(self, world: ReportsWorld) -> None:
+        world.gateways_have(3)
+        world.host_runs(5, routes={VNI: 0})
+        assert outcome(look(world, world.pending())) == "waits"
+
+    def test_other_vpcs_of_a_host_do_not_matter(self, world: ReportsWorld, other: UUID) -> None:
+        world.host_runs(5, routes={VNI: 3})
+        world.host_runs(1, routes={8: 0}, host=other)
+        assert outcome(look(world, world.pending())) == "active"
+
+    def test_a_dead_host_holds_nobody_up(self, world: ReportsWorld, other: UUID) -> None:
+        world.host_runs(1, routes={VNI: 2}, host=other)
+        world.wait(4)
+        world.gateways_have(3)
+        world.host_runs(5, routes={VNI: 3})
+        assert outcome(look(world, world.pending())) == "active"
+
+    def test_who_may_live_and_was_not_heard_yet_is_waited_for(self) -> None:
+        world = ReportsWorld()
+        world.fleet.hosts[uuid4()] = Host("h2", 1)
+        world.gateways_have(3)
+        world.host_runs(5, routes={VNI: 3})
+        assert outcome(look(world, world.pending())) == "waits"
+        world.wait(4)
+        world.gateways_have(3)
+        world.host_runs(5, routes={VNI: 3})
+        assert outcome(look(world, world.pending())) == "active"
+
+    def test_the_reason_names_who_lacks_them(self, world: ReportsWorld, other: UUID) -> None:
+        instance = world.pending()
+        world.wait(TIMEOUT_S + 1)
+        world.gateways_have(3)
+        world.host_runs(5, routes={VNI: 3})
+        world.host_runs(1, routes={VNI: 2}, host=other)
+        assert reason(world, instance) == "hosts that lack routes of its preprogrammed VPC: h2"

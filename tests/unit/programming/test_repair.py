@@ -65,6 +65,17 @@ class TestAnnouncements:
         plan([instance], Observed(world.fleet, world.reports, world.now), 60)
         assert announcements([instance], (), world.now + 9) == {}
 
+    def test_but_of_what_hosts_that_follow_the_vpc_lack(self, world: ReportsWorld) -> None:
+        world.gateways_have(3)
+        world.host_runs(5, routes={VNI: 2})
+        instance = world.pending(routes={VNI: 3, 8: 1})
+        plan([instance], Observed(world.fleet, world.reports, world.now), 60)
+        instance.gateways_applied_at = world.now
+        followed = world.reports.followers
+        assert announcements([instance], followed, world.now + 9) == {VNI: 3}
+        instance.host_applied_at = world.now
+        assert announcements([instance], followed, world.now + 9) == {}
+
 
 class TestDocuments:
     def stale(self, world: ReportsWorld) -> list[UUID | None]:

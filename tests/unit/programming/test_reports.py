@@ -2,10 +2,11 @@
 
 from uuid import uuid4
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from reports_world import VNI, ReportsWorld, gateway_applied
+from reports_world import VNI, ReportsWorld, gateway_applied, host_applied
 
 from achelous_controller.programming.reports import Moved
 from achelous_shared.messages import BadMessage, GatewayApplied
@@ -74,6 +75,26 @@ class TestHosts:
         assert world.host_runs(4, failed={vnic: "why else"}, fleet=3)
         assert world.reports.take_moved() == Moved(hosts={world.host})
 
+    def test_routes_that_it_follows_are_news_of_their_vpcs(self) -> None:
+        world = ReportsWorld()
+        world.host_runs(5, routes={VNI: 1, 8: 4})
+        assert world.reports.followers == {VNI: {world.host}, 8: {world.host}}
+        world.reports.take_moved()
+        assert not world.host_runs(5, routes={VNI: 1, 8: 4})
+        assert world.host_runs(5, routes={VNI: 2, 8: 4})
+        assert world.reports.take_moved() == Moved(vnis={VNI})
+        assert world.host_runs(5, routes={8: 4})
+        assert world.reports.take_moved() == Moved(vnis={VNI})
+        assert world.reports.followers == {8: {world.host}}
+
+    def test_broken_revisions_change_nothing(self) -> None:
+        world = ReportsWorld()
+        world.host_runs(5, routes={VNI: 1})
+        broken = msgspec.structs.replace(host_applied(world.host, 6), preprogrammed=b"12345")
+        with pytest.raises(BadMessage):
+            world.reports.host(broken, world.now)
+        assert world.reports.hosts[world.host].routes == {VNI: 1}
+
 
 class TestListening:
     def test_it_begins_again_after_a_silence_of_all(self) -> None:
@@ -98,6 +119,9 @@ def test_who_is_not_registered_is_forgotten() -> None:
     world.wait(3)  # strangers
     world.host_runs(5)
     world.reports.gateway(gateway_applied(uuid4(), {}), world.now)
+    stranger = uuid4()
+    world.host_runs(1, routes={VNI: 1}, host=stranger)
     world.reports.keep({world.g1}, {world.host})
     assert list(world.reports.gateways) == [world.g1]
     assert list(world.reports.hosts) == [world.host]
+    assert not world.reports.followers

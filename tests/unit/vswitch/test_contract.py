@@ -7,7 +7,7 @@ import numpy as np
 from vswitch_memory import layout
 
 from achelous_shared.bpf import enum_of, object_path
-from achelous_shared.names import GATEWAY_GROUPS
+from achelous_shared.names import GATEWAY_SHARDS
 from achelous_vswitch import gateways, ports, probe, sessions
 
 HEADER = (Path(__file__).parents[3] / "shared/bpf/ach_layout.h").read_text()
@@ -51,8 +51,8 @@ def test_an_answer_is_read_back_and_anything_else_is_none() -> None:
     assert probe.parse(b"\0" * len(answer)) is None
 
 
-def test_there_are_as_many_gateway_groups() -> None:
-    assert defined("ACH_GATEWAY_GROUPS") == GATEWAY_GROUPS
+def test_there_are_as_many_gateway_shards() -> None:
+    assert defined("ACH_GATEWAY_SHARDS") == GATEWAY_SHARDS
 
 
 def test_hops_and_counters_are_as_assumed() -> None:

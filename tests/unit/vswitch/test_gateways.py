@@ -2,7 +2,6 @@
 
 from uuid import UUID
 
-import msgspec
 import numpy as np
 import pytest
 from vswitch_memory import memory_dataplane
@@ -34,7 +33,7 @@ def dataplane() -> Dataplane:
 @pytest.fixture
 def gateways(dataplane: Dataplane) -> Gateways:
     """Two of them, which answered well."""
-    found = Gateways(dataplane.gateways, dataplane.vteps, dataplane.ports)
+    found = Gateways(dataplane.gateways, dataplane.vteps)
     found.apply(fleet(FIRST, SECOND), OWN)
     for gateway in found:
         gateway.heard = True
@@ -119,29 +118,35 @@ def test_a_new_agent_keeps_the_shares_that_it_finds(
     one(gateways, SECOND).fresh = False
     gateways.share_out()
     before = dataplane.gateways.copy()
-    Gateways(dataplane.gateways, dataplane.vteps, dataplane.ports).apply(fleet(FIRST, SECOND), OWN)
+    Gateways(dataplane.gateways, dataplane.vteps).apply(fleet(FIRST, SECOND), OWN)
     assert (dataplane.gateways == before).all()
 
 
-def test_each_group_has_shares_and_turns_of_its_own(
+def test_the_vpcs_of_a_shard_are_served_by_its_gateways_alone(
     gateways: Gateways, dataplane: Dataplane
 ) -> None:
-    """VPC 9 is served by group 5, of which the third gateway is."""
-    third = GatewayAddress(gateway_id=UUID(int=13), name="gw13", vtep=13, group=5)
-    every = fleet(FIRST, SECOND, revision=2)
-    gateways.apply(msgspec.structs.replace(every, gateways=(*every.gateways, third)), OWN)
-    port = dataplane.ports[1]
-    port["generation"], port["vni"], port["gateway_group"] = 1, 9, 5
+    """The third gateway serves shards 5 and 6, and the others all but these."""
+    others = tuple(range(5)) + tuple(range(7, 64))
+    listed = tuple(
+        GatewayAddress(gateway_id=UUID(int=vtep), name=f"gw{vtep}", vtep=vtep, shards=shards)
+        for vtep, shards in ((FIRST, others), (SECOND, others), (13, (5, 6)))
+    )
+    gateways.apply(FleetDocument(revision=2, host_vteps=b"", gateways=listed), OWN)
+    for gateway in gateways:
+        gateway.heard = True
+    gateways.share_out()
 
     assert sharing(dataplane) == {FIRST, SECOND}
-    assert set(dataplane.gateways[5 * 1024 : 6 * 1024].tolist()) == {13}
-    assert gateways.groups_of(np.array([9, 4, 9], np.uint32)).tolist() == [5, 0, 5]
-    assert [gateway.vtep for gateway in gateways.in_turn(5)] == [13]
+    assert set(dataplane.gateways[5 * 1024 : 7 * 1024].tolist()) == {13}
+    zero, five, six = gateways.groups_of(np.array([64, 64 + 5, 6], np.uint32)).tolist()
+    assert zero != five == six
+    assert [gateway.vtep for gateway in gateways.in_turn(five)] == [13]
+    assert {gateway.vtep for gateway in gateways.in_turn(zero)} == {FIRST, SECOND}
 
 
-def test_a_group_that_there_can_not_be_is_refused(gateways: Gateways) -> None:
-    stray = GatewayAddress(gateway_id=UUID(int=13), name="gw13", vtep=13, group=64)
-    with pytest.raises(BadMessage, match="group 64 of 64"):
+def test_a_shard_that_there_can_not_be_is_refused(gateways: Gateways) -> None:
+    stray = GatewayAddress(gateway_id=UUID(int=13), name="gw13", vtep=13, shards=(64,))
+    with pytest.raises(BadMessage, match=r"gw13 serves \{64\}"):
         gateways.apply(FleetDocument(revision=2, host_vteps=b"", gateways=(stray,)), OWN)
     assert gateways.revision == 1
 

@@ -22,7 +22,8 @@ async def create_gateway(body: GatewayCreate, _: Operator, post: Post) -> Respon
     """Make a gateway known; it is started with the id of the reply."""
 
     async def create(connection: AsyncConnection) -> Response:
-        view = Gateway.model_validate(await fleet.create_gateway(connection, body.name, body.vtep))
+        row = await fleet.create_gateway(connection, body.name, body.vtep, body.shards)
+        view = Gateway.model_validate(row)
         return replies.resource(view, 201, f"/v1/gateways/{view.id}")
 
     return await post.run(create)

@@ -223,14 +223,14 @@ async def read_fleet_document(engine: AsyncEngine) -> FleetDocument:
             text("SELECT string_agg(substr(inet_send(vtep), 5), '' ORDER BY id) FROM hosts")
         )
         gateways = await connection.execute(
-            text("SELECT id, name, vtep - '0.0.0.0'::inet FROM gateways ORDER BY name")
+            text("SELECT id, name, vtep - '0.0.0.0'::inet, shards FROM gateways ORDER BY name")
         )
         return FleetDocument(
             revision=revision,
             host_vteps=vteps.scalar_one() or b"",
             gateways=tuple(
-                GatewayAddress(gateway_id=gateway, name=name, vtep=vtep)
-                for gateway, name, vtep in gateways
+                GatewayAddress(gateway_id=gateway, name=name, vtep=vtep, shards=tuple(shards))
+                for gateway, name, vtep, shards in gateways
             ),
         )
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from achelous_controller.programming.reports import LIVE_S, GatewayReport, HostReport, Reports
+from achelous_shared.names import GATEWAY_SHARDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,13 @@ class Fleet:
     """Their names."""
     hosts: dict[UUID, Host] = field(default_factory=dict)
     revision: int = 0
+    shards: dict[UUID, frozenset[int]] = field(default_factory=dict)
+    """Of gateways that do not serve all of them."""
+
+    def serves(self, gateway_id: UUID, vni: int) -> bool:
+        """Whether a gateway has the routes of this VPC."""
+        shards = self.shards.get(gateway_id)
+        return shards is None or vni % GATEWAY_SHARDS in shards
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from achelous_controller.programming.reports import Reports
 from achelous_shared import subjects
 from achelous_shared.bus import Bus
 from achelous_shared.messages import BadMessage, GatewayApplied, HostApplied, M, decode
+from achelous_shared.names import GATEWAY_SHARDS
 
 log = logging.getLogger(__name__)
 
@@ -77,10 +78,13 @@ class Observer:
 
 async def _read_fleet(connection: AsyncConnection) -> Fleet:
     revision = await connection.execute(text("SELECT revision FROM fleet"))
-    gateways = await connection.execute(text("SELECT id, name FROM gateways"))
+    gateways = (await connection.execute(text("SELECT id, name, shards FROM gateways"))).all()
     hosts = await connection.execute(text("SELECT id, name, revision FROM hosts"))
     return Fleet(
         revision=revision.scalar_one(),
         gateways={row.id: row.name for row in gateways},
         hosts={row.id: Host(row.name, row.revision) for row in hosts},
+        shards={
+            row.id: frozenset(row.shards) for row in gateways if len(row.shards) < GATEWAY_SHARDS
+        },
     )

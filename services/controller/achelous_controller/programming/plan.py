@@ -40,11 +40,10 @@ class Observed:
         self.now = now
         self.settled = now - reports.listening_since > LIVE_S
         """Whether who lives must have been heard: nobody is blamed before."""
-        self.has_gateways = bool(fleet.gateways)
         self._fleet = fleet
         self._reports = reports
         self._live = [
-            (name, report)
+            (gateway, name, report)
             for gateway, name in fleet.gateways.items()
             if (report := self._believed(gateway)) is not None
         ]
@@ -60,12 +59,26 @@ class Observed:
         return None if self.settled else GatewayReport(at=self.now, serving=False, full=False)
 
     def route_floor(self, vni: int) -> int:
-        """The revision of a VPC that every live gateway has; -1 if one has none, or none lives."""
+        """The revision of a VPC that every live gateway of its shard has.
+
+        -1 if one has none, or none lives.
+        """
         floor = self._floors.get(vni)
         if floor is None:
-            revisions = (report.revisions.get(vni, -1) for _, report in self._live)
-            floor = self._floors[vni] = min(revisions, default=-1)
+            floor = self._floors[vni] = min(self._revisions(vni).values(), default=-1)
         return floor
+
+    def served(self, vni: int) -> bool:
+        """Whether a gateway is registered that serves this VPC, live or not."""
+        return any(self._fleet.serves(gateway, vni) for gateway in self._fleet.gateways)
+
+    def _revisions(self, vni: int) -> dict[str, int]:
+        """By name of the live gateways that serve a VPC; -1 of those that do not have it."""
+        return {
+            name: report.revisions.get(vni, -1)
+            for gateway, name, report in self._live
+            if self._fleet.serves(gateway, vni)
+        }
 
     def followers_have(self, vni: int, revision: int) -> bool:
         """Whether every live host with a vNIC in a preprogrammed VPC has this revision of it.
@@ -109,9 +122,7 @@ class Observed:
 
     def behind(self, vni: int, revision: int) -> list[str]:
         """Names of the live gateways that do not have this revision of a VPC."""
-        return sorted(
-            name for name, report in self._live if report.revisions.get(vni, -1) < revision
-        )
+        return sorted(name for name, has in self._revisions(vni).items() if has < revision)
 
 
 def plan(pending: Iterable[Pending], observed: Observed, building_timeout_s: float) -> Plan:
@@ -133,9 +144,12 @@ def plan(pending: Iterable[Pending], observed: Observed, building_timeout_s: flo
 
 
 def _gateways_done(instance: Pending, observed: Observed) -> bool:
-    if instance.state is InstanceState.DELETING and not observed.has_gateways:
-        return True  # nobody is there that could hold a route
-    return all(observed.route_floor(vnic.vni) >= vnic.revision for vnic in instance.vnics)
+    leaves = instance.state is InstanceState.DELETING
+    return all(
+        observed.route_floor(vnic.vni) >= vnic.revision
+        or (leaves and not observed.served(vnic.vni))  # nobody is there that could hold a route
+        for vnic in instance.vnics
+    )
 
 
 def _host_done(instance: Pending, observed: Observed) -> bool:

@@ -1,5 +1,6 @@
 """Hosts and gateways: the ends of the underlay."""
 
+from collections.abc import Sequence
 from ipaddress import IPv4Address
 from uuid import UUID
 
@@ -66,11 +67,12 @@ async def remove_host(connection: AsyncConnection, host_id: UUID, match: Precond
     await fleet_changed(connection)
 
 
-async def create_gateway(connection: AsyncConnection, name: str, vtep: IPv4Address) -> Record:
-    """A gateway; it serves once it has read the routes."""
-    row = await fetch_one(
-        connection, insert(gateways).values(id=new_id(), name=name, vtep=vtep).returning(gateways)
-    )
+async def create_gateway(
+    connection: AsyncConnection, name: str, vtep: IPv4Address, shards: Sequence[int]
+) -> Record:
+    """A gateway of the VPCs in these shards; it serves once it has read their routes."""
+    values = {"id": new_id(), "name": name, "vtep": vtep, "shards": sorted(shards)}
+    row = await fetch_one(connection, insert(gateways).values(values).returning(gateways))
     await fleet_changed(connection)
     await _must_be_free(connection, vtep, hosts)
     return row

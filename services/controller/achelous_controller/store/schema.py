@@ -25,6 +25,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, CIDR, INET, JSONB
 
+from achelous_shared.names import GATEWAY_SHARDS
+
 metadata: Final = MetaData(
     naming_convention={
         "pk": "%(table_name)s_pkey",
@@ -110,12 +112,15 @@ hosts: Final = Table(
     Index(None, "vnic_count", "id"),
 )
 
+_ALL_SHARDS: Final = "{" + ",".join(map(str, range(GATEWAY_SHARDS))) + "}"
+
 gateways: Final = Table(
     "gateways",
     metadata,
     _id(),
     Column("name", Text, nullable=False, unique=True),
     Column("vtep", INET, nullable=False, unique=True),
+    Column("shards", ARRAY(SmallInteger), nullable=False, server_default=_ALL_SHARDS),
     _created(),
     _version(),
 )

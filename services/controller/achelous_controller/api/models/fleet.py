@@ -15,6 +15,7 @@ from achelous_controller.api.models.common import (
     example,
 )
 from achelous_controller.domain.networks import RESERVED
+from achelous_shared.names import GATEWAY_SHARDS
 
 _DEFAULT_CAPACITY = 1_000
 
@@ -31,6 +32,19 @@ Vtep = Annotated[
     Field(description="Address on the underlay; no other host or gateway has it"),
 ]
 Capacity = Annotated[int, Field(ge=1, le=100_000, description="The most vNICs that it runs")]
+
+
+def _distinct(shards: list[int]) -> list[int]:
+    if len(set(shards)) < len(shards):
+        raise ValueError(f"{shards} names a shard twice: name each once")
+    return shards
+
+
+Shards = Annotated[
+    list[Annotated[int, Field(ge=0, lt=GATEWAY_SHARDS)]],
+    Field(min_length=1, max_length=GATEWAY_SHARDS),
+    AfterValidator(_distinct),
+]
 
 
 class HostCreate(Body):
@@ -82,6 +96,11 @@ class GatewayCreate(Body):
 
     name: Name
     vtep: Vtep
+    shards: Shards = Field(
+        list(range(GATEWAY_SHARDS)),
+        description=f"It serves the VPCs whose VNI modulo {GATEWAY_SHARDS} is one of these;"
+        " without this, all. To move a shard, add a gateway and then remove the other one",
+    )
 
 
 class GatewayUpdate(Body):
@@ -102,8 +121,10 @@ class Gateway(Timed):
             "created_at": EXAMPLE_TIME,
             "name": "g1",
             "vtep": "198.18.0.1",
+            "shards": [0, 1, 2, 3],
         }
     )
 
     name: str
     vtep: IPv4Address
+    shards: list[int] = Field(description="VNIs modulo 64 of the VPCs that it serves")

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0007_control"
-down_revision = "0005_programming_model"
+down_revision = "0006_gateway_shards"
 branch_labels = None
 depends_on = None
 
