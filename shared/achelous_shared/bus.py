@@ -390,6 +390,13 @@ class _Delays:
 
 async def _next(subscription: Subscription, *, timeout: float = 3600.0) -> Msg | None:
     """The next message, or None after ``timeout`` seconds."""
+    # the library makes a task and a timer for each message, even for those that are there already
+    queue = subscription._pending_queue  # noqa: SLF001
+    if not queue.empty():
+        message = queue.get_nowait()
+        subscription._pending_size -= len(message.data)  # noqa: SLF001
+        queue.task_done()
+        return message
     try:
         return await subscription.next_msg(timeout=timeout)
     except (nats.errors.TimeoutError, TimeoutError):

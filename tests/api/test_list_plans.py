@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from api.client import fresh
-from sqlalchemy import Select, text
+from sqlalchemy import Select, literal_column, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -119,9 +119,18 @@ async def test_vnics_are_listed_from_an_index(filled: AsyncEngine, project: UUID
         "project_id": UUID(int=5),
     }
     for filters in some_of(values, 3):
-        query = objects.page_query(schema.vnics, project, filters, objects.Page(None, 100))
+        query = instances.vnic_page_query(project, filters, objects.Page(None, 100))
 
         assert scanned(await plan(filled, query)) == set(), filters
+
+
+async def test_an_address_of_a_vpc_is_found_at_once(filled: AsyncEngine) -> None:
+    filters: dict[str, object] = {"vpc_id": UUID(int=5), "ip": literal_column("inet '10.0.0.77'")}
+    query = instances.vnic_page_query(None, filters, objects.Page(None, 100))
+
+    found = await plan(filled, query)
+
+    assert "vnics_vni_ip_key" in {node.get("Index Name") for node in found}
 
 
 async def test_nothing_is_passed_over_to_reach_a_page(filled: AsyncEngine) -> None:

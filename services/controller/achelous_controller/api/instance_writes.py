@@ -56,8 +56,8 @@ class InstanceWrites:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._keys: set[tuple[UUID, str]] = set()
-        # one is put together while PostgreSQL has the other; more would wait for locks
-        self._batches = Turns(at_once=2, in_line=32, seconds=60)
+        # the next one is read meanwhile; in a transaction it would wait for the lock of the VPC
+        self._batches = Turns(at_once=1, in_line=32, seconds=60)
         self._creations: Lanes[_Lane, Order, Response] = Lanes(
             lambda lane: Gatherer(partial(self._create, lane.caller), _GROUP)
         )

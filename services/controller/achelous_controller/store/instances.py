@@ -19,6 +19,7 @@ from achelous_controller.store.schema import (
     instances,
     vnic_security_groups,
     vnics,
+    vpcs,
 )
 
 
@@ -65,8 +66,20 @@ async def vnic_page(
     wanted: objects.Page,
 ) -> list[Vnic]:
     """A page of vNICs."""
-    rows = await objects.page(connection, vnics, project_id, filters, wanted)
-    return await _with_groups(connection, rows)
+    query = vnic_page_query(project_id, filters, wanted)
+    return await _with_groups(connection, (await connection.execute(query)).all())
+
+
+def vnic_page_query(
+    project_id: UUID | None, filters: Mapping[str, object], wanted: objects.Page
+) -> Select[Any]:
+    """The query of `vnic_page`."""
+    conditions: list[ColumnElement[bool]] = []
+    if filters.get("vpc_id") is not None and filters.get("ip") is not None:
+        # addresses of a VPC are indexed by its VNI
+        vni = select(vpcs.c.vni).where(vpcs.c.id == filters["vpc_id"]).scalar_subquery()
+        conditions.append(vnics.c.vni == vni)
+    return objects.page_query(vnics, project_id, filters, wanted, *conditions)
 
 
 async def vnic(connection: AsyncConnection, vnic_id: UUID, project_id: UUID | None) -> Vnic:

@@ -309,6 +309,8 @@ outbox: Final = Table(
     Column("vnics", LargeBinary),
     Column("created_at", Double, nullable=False),  # Unix time, seconds
     Index("outbox_host_id_idx", "host_id", postgresql_where="host_id IS NOT NULL"),
+    # there are thousands of rows about hosts for one with routes
+    Index("outbox_routes_idx", "id", postgresql_where="kind = 'routes'"),
 )
 
 idempotency_keys: Final = Table(

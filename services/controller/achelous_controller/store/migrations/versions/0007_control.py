@@ -31,6 +31,9 @@ def upgrade() -> None:
         ["host_id"],
         postgresql_where=sa.text("host_id IS NOT NULL"),
     )
+    op.create_index(
+        "outbox_routes_idx", "outbox", ["id"], postgresql_where=sa.text("kind = 'routes'")
+    )
     for table, column in _FOREIGN_KEYS:
         op.drop_constraint(f"{table}_{column}_fkey", table)
     op.drop_constraint("vnics_mac_key", "vnics")
