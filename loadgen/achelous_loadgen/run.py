@@ -224,7 +224,14 @@ async def _run(options: Options, found: results.Results, console: Console) -> No
 
 
 def _sayer(bars: Progress, task: TaskID) -> Callable[[float, str], None]:
-    return lambda part, doing: bars.update(task, completed=part, doing=doing)
+    """Progress as a bar or, where nobody watches, as lines."""
+
+    def say(part: float, doing: str) -> None:
+        bars.update(task, completed=part, doing=doing)
+        if not bars.console.is_terminal:
+            bars.console.print(f"{bars.tasks[task].description}: {doing}", markup=False)
+
+    return say
 
 
 def _run_facts(options: Options) -> results.Run:
