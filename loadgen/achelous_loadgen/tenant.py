@@ -19,8 +19,9 @@ from achelous_shared.routes import ip_bytes, mac_bytes
 
 MAX_BATCH: Final = 20_000
 _QUOTA: Final = 10_000_000
-_AT_ONCE: Final = 16
+_AT_ONCE: Final = 128
 _GONE_S: Final = 0.02
+_SETTLE_S: Final = 0.2
 
 
 class Vnic(msgspec.Struct):
@@ -158,6 +159,14 @@ class Tenant:
     async def building(self) -> int:
         """Instances that are not what they shall become, less those from before."""
         return max(0, await _unsettled(self.http) - self.others)
+
+    async def until_settled(self, timeout: float) -> None:
+        """Until none is on its way any more. Raises TimeoutError."""
+        deadline = time.monotonic() + timeout
+        while building := await self.building():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"after {timeout:g} s {building} instances are on their way")
+            await asyncio.sleep(_SETTLE_S)
 
     async def clean_up(self) -> None:
         """Delete all that was made. Raises ApiRefused if something does not go in a minute."""

@@ -29,6 +29,7 @@ _VTEPS_MAX: Final = 0xFF00
 _CAPACITY: Final = 1_000
 _CHURNED: Final = 200
 _AT_ONCE: Final = 16
+_EMPTY_S: Final = 60.0
 _SMALL: Final = {"max_fc": 4096, "max_preprogrammed": 0}
 
 
@@ -60,16 +61,34 @@ class World:
 
     async def add_hosts(self, count: int, **settings: Any) -> list[SimulatedHost]:
         """So many more simulated hosts, running."""
-        places = await self._places(count)
+        return await self._simulate(await self._places(count), self.stack, settings)
+
+    async def _simulate(
+        self, places: Sequence[Place], stack: AsyncExitStack, settings: dict[str, Any]
+    ) -> list[SimulatedHost]:
         url = self.platform.nats(Role.VSWITCH)
         added = [
-            await self.stack.enter_async_context(
+            await stack.enter_async_context(
                 simulated_host(place, url, self.netns, **(_SMALL | settings))
             )
             for place in places
         ]
         self.hosts += added
         return added
+
+    @asynccontextmanager
+    async def borrowed_hosts(
+        self, count: int, **settings: Any
+    ) -> AsyncIterator[list[SimulatedHost]]:
+        """So many more simulated hosts for the block, which has to leave them empty."""
+        places = await self._places(count)
+        async with AsyncExitStack() as stack:
+            added = await self._simulate(places, stack, settings)
+            try:
+                yield added
+                await self.tenant.until_settled(_EMPTY_S)
+            finally:
+                self.hosts[:] = [host for host in self.hosts if host not in added]
 
     async def park_hosts(self, instances: int) -> list[Place]:
         """New hosts that only report, with room for so many instances."""

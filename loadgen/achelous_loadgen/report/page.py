@@ -25,8 +25,8 @@ gateways over the underlay, in whose place a gateway's last report tells whether
 that appear late; sessions; bytes in the decision what is worth learning. Gateways run without a
 relay. All simulated hosts share one process and this machine with what is measured. Hosts that only
 fill a large VPC, and those that churn is on, report what they were told, and apply nothing; where
-routes are programmed ahead, a few simulated hosts hold them and not the thousands that a fleet would
-have. A move is a deletion, then a creation with the same address elsewhere: the API has no
+routes are programmed ahead, a few simulated hosts hold them, not the thousands that a fleet has. A
+move is a deletion, then a creation with the same address elsewhere: the API has no
 migration."""
 
 

@@ -8,6 +8,7 @@ a pair sends is heavy-tailed too, as `RATE` says: an assumption, on which RSP's 
 import asyncio
 import math
 import time
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -54,27 +55,20 @@ async def measure(world: World, vpc: Vpc, hosts: int, mean: int, seconds: float)
     """``hosts`` more simulated hosts whose guests talk for ``seconds``."""
     random = np.random.default_rng(4)
     routes = await snapshot(world.buses[Role.GATEWAY], vpc.vni)
-    added = await world.add_hosts(hosts, max_fc=65_536)
-    own = await world.tenant.create_many(vpc, [host.place for host in added], hosts, "talks")
     drawn = random.lognormal(math.log(mean) - SIGMA**2 / 2, SIGMA, hosts)
     peers = np.minimum(np.maximum(drawn.astype(int), 1), len(routes))
-    talks = [
-        Talk(host, routes["ip"][random.choice(len(routes), count, replace=False)], random)
-        for host, count in zip(added, peers.tolist(), strict=True)
-    ]
-    end = time.monotonic() + seconds
-    last = time.monotonic()
-    while last < end:
-        now = time.monotonic()
-        for talk in talks:
-            talk.tick(vpc.vni, now - last)
-            await asyncio.sleep(0)  # agents learn meanwhile
-        last = now
-        await asyncio.sleep(max(0.0, _TICK_S - (time.monotonic() - now)))
-    sizes = np.sort([len(host.cache) for host in added])
-    rsp = sum(host.bus.rsp_bytes for host in added)
+    async with world.borrowed_hosts(hosts, max_fc=65_536) as added:
+        places = [host.place for host in added]
+        own = await world.tenant.create_many(vpc, places, hosts, "talks")
+        talks = [
+            Talk(host, routes["ip"][random.choice(len(routes), count, replace=False)], random)
+            for host, count in zip(added, peers.tolist(), strict=True)
+        ]
+        await _talk(talks, vpc.vni, seconds)
+        sizes = np.sort([len(host.cache) for host in added])
+        rsp = sum(host.bus.rsp_bytes for host in added)
+        await world.tenant.delete_many(own)
     traffic = sum(talk.bytes for talk in talks)
-    await world.tenant.delete_many(own)
     p90, p99 = np.percentile(sizes, [90, 99]).tolist()
     return Learning(
         fc_entries=FcEntries(
@@ -90,6 +84,18 @@ async def measure(world: World, vpc: Vpc, hosts: int, mean: int, seconds: float)
         rsp_bytes=rsp,
         cdf=sizes.tolist(),
     )
+
+
+async def _talk(talks: Sequence[Talk], vni: int, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    last = time.monotonic()
+    while last < end:
+        now = time.monotonic()
+        for talk in talks:
+            talk.tick(vni, now - last)
+            await asyncio.sleep(0)  # agents learn meanwhile
+        last = now
+        await asyncio.sleep(max(0.0, _TICK_S - (time.monotonic() - now)))
 
 
 def state_saved(learning: Learning, instances: int) -> float:

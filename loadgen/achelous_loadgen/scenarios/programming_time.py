@@ -109,11 +109,7 @@ async def grow(world: World, vpc: Vpc, size: int) -> None:
     vteps = {str(place.id): place.vtep for place in places}
     targets = vpc.targets(last, [vteps[one.host_id] for one in last])
     await world.watch.until_met(targets, _FILL_S)
-    deadline = time.monotonic() + _FILL_S
-    while building := await world.tenant.building():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"after {_FILL_S:g} s {building} instances are not ACTIVE yet")
-        await asyncio.sleep(0.2)
+    await world.tenant.until_settled(_FILL_S)
 
 
 async def _in_turn(world: World, vpcs: Sequence[Vpc], samples: int) -> list[Stages]:
