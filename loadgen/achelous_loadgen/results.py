@@ -51,6 +51,11 @@ class Churn(msgspec.Struct, frozen=True, kw_only=True):
     cpu_ms_per_change: dict[str, float]
     """Of each service, the load generator with its simulated hosts among them."""
 
+    @property
+    def behind(self) -> bool:
+        """Whether changes came faster than they could be made."""
+        return self.rate_per_s < 0.95 * self.wanted_per_s
+
 
 class Gateway(msgspec.Struct, frozen=True, kw_only=True):
     """Of one gateway at ``routes`` routes."""
@@ -136,6 +141,8 @@ class Results(msgspec.Struct, kw_only=True, omit_defaults=True):
     """By model, why it was not measured at larger sizes."""
     burst: Burst | None = None
     churn: Churn | None = None
+    churn_at_ease: Churn | None = None
+    """At a lower rate than the one that was reached, if that was not the one wanted."""
     gateway: Gateway | None = None
     controller: Controller | None = None
     learning: Learning | None = None

@@ -45,6 +45,7 @@ def render(found: Results) -> str:
     for title, part in (
         ("Burst", found.burst),
         ("Churn", found.churn),
+        ("Churn at a rate that is kept up with", found.churn_at_ease),
         ("Controllers", found.controller),
         ("One gateway", found.gateway),
         ("Keeping what was learned true", found.reconcile),

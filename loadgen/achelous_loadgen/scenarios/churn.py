@@ -24,6 +24,7 @@ from achelous_loadgen.world import World
 from achelous_shared.routes import ip_bytes
 
 _WAIT_S: Final = 30.0
+_GONE_S: Final = 60.0
 _IN_FLIGHT: Final = 2_000
 _HELD: Final = 400
 """Instances that are alive before the first is deleted again."""
@@ -134,7 +135,7 @@ class Churning:
         self.outcome.fresh.append(max(0.0, gone - known))
 
     async def _elsewhere(self, old: _Alive, number: int, due: float) -> None:
-        await self._world.tenant.until_gone(old.created, _WAIT_S)
+        await self._world.tenant.until_gone(old.created, _GONE_S)
         place = self._place(number + 1)
         if place == old.place:
             place = self._place(number + 2)
