@@ -1,0 +1,214 @@
+"""Whether the programs and the model have done the same: verdict, frame, counters, sessions."""
+
+import time
+from collections import Counter
+from typing import Any, Final
+
+import numpy as np
+from model.host import Outcome
+from model.inbound import from_underlay
+from model.outbound import from_guest
+from model.sessions import Here, Key, Session
+from model.world import Route, sixteen
+from packets.differential.both import Both
+from packets.differential.traffic import Sent
+from packets.outcome import LOOPBACK, Verdict, skb_context
+
+from achelous_shared.bpf import RingBuffer, dtype_of, enum_of
+
+VERDICTS: Final = {"drop": Verdict.DROP, "next": Verdict.NEXT}
+"""By the model's action; all others are redirects."""
+COUNTED: Final = (
+    "tx_packets", "tx_bytes", "rx_packets", "rx_bytes", "local", "direct", "relayed", "slow_path",
+    "learn_events",
+)  # fmt: skip
+SOURCE_PORT: Final = slice(34, 36)
+"""Of a frame on the wire: the kernel's hash decides."""
+DYNAMIC: Final = 49152
+LOCAL_HOP: Final = 1 << 31
+BUDGET: Final = 15
+"""ICMP errors, less than a vNIC may be told of in 100 ms."""
+PATIENCE: Final = 0.9
+"""Seconds of real time after which a sequence is not comparable any more: time is made here."""
+
+
+class Stalled(Exception):  # noqa: N818
+    """The machine stood still for so long that real time would decide."""
+
+
+class Comparison:
+    """Sends frames to both sides; AssertionError where they differ."""
+
+    def __init__(self, both: Both) -> None:
+        loaded = both.real.loaded
+        self._both = both
+        self._loaded = loaded
+        self._learned = RingBuffer(loaded.maps["learn"], dtype_of(loaded, "ach_learn_event"))
+        reasons = {number: name for name, number in enum_of(loaded, "ach_drop").items()}
+        self._names = COUNTED + tuple(
+            reasons.get(number, "?").removeprefix("ACH_DROP_") for number in range(64)
+        )
+        self._before = self._read_counters()
+        self._budgets = loaded.maps["icmp_budgets"].lookup_batch_all()
+        self._until_budget = BUDGET
+        self._started = time.monotonic()
+
+    def send(self, sent: Sent) -> Outcome:
+        """The frame meets both; returns the model's outcome, with which the programs agree."""
+        both = self._both
+        before = dict(both.model.table.sessions)
+        if sent.slot:
+            expected = from_guest(
+                both.model, sent.slot, sent.frame, both.now, segment=sent.segment
+            )
+        else:
+            expected = from_underlay(both.model, sent.frame, both.now)
+        result = self._run(sent)
+        if time.monotonic() - self._started > PATIENCE:
+            raise Stalled
+        self._compare_packet(expected, Verdict(result.retval), result.data)
+        self._compare_sessions()
+        self._compare_places()
+        del before
+        return expected
+
+    def _run(self, sent: Sent) -> Any:
+        self._until_budget -= 1
+        if not self._until_budget:
+            keys, values = self._budgets
+            self._loaded.maps["icmp_budgets"].update_batch(keys, np.zeros_like(values))
+            self._until_budget = BUDGET
+        if sent.slot:
+            self._both.real.table("port_by_ifindex").update(LOOPBACK, sent.slot)
+        program = self._loaded.programs["from_guest" if sent.slot else "from_underlay"]
+        context = skb_context(sent.segment, len(sent.frame))
+        return program.test_run(sent.frame, ctx=context, ifindex=LOOPBACK)
+
+    def _compare_packet(self, expected: Outcome, verdict: Verdict, frame: bytes) -> None:
+        wanted = expected.verdict
+        now = self._read_counters()
+        gained = {}
+        for slot, column in zip(*np.nonzero(now - self._before), strict=True):
+            amount = int(now[slot, column] - self._before[slot, column])
+            gained.setdefault(int(slot), {})[self._names[column]] = amount
+        self._before = now
+        assert gained == {slot: dict(names) for slot, names in expected.counted.items()}
+        assert verdict is VERDICTS.get(wanted.action, Verdict.REDIRECT)
+        if wanted.action == "wire":
+            assert int.from_bytes(frame[SOURCE_PORT], "big") >= DYNAMIC
+            frame = frame[:34] + wanted.frame[SOURCE_PORT] + frame[36:]
+        if wanted.action != "drop":
+            assert frame.hex() == wanted.frame.hex()
+        told = [
+            (int(event["vni"]), event["ip"].tobytes(), int(event["port"]))
+            for event in self._learned.read(100)
+        ]
+        events, self._both.model.learning.events = self._both.model.learning.events, []
+        assert told == [(vni, sixteen(address), slot) for vni, address, slot in events]
+
+    def _read_counters(self) -> Any:
+        """(slots, counters) by `_names`."""
+        values = self._loaded.maps["counters"].per_cpu_all()
+        plain = [values[name].sum(axis=1) for name in COUNTED]
+        drops = values["drops"].sum(axis=1)
+        return np.concatenate([np.stack(plain, axis=1), drops], axis=1).astype(np.int64)
+
+    def _compare_sessions(self) -> None:
+        keys, values = self._loaded.maps["sessions"].lookup_batch_all()
+        clock = time.monotonic_ns()
+        real = {
+            _key(key): _real_session(value, clock)
+            for key, value in zip(keys, values, strict=True)
+        }
+        now = self._both.now
+        assert real == {
+            key: _model_session(session, now)
+            for key, session in self._both.model.table.sessions.items()
+        }
+
+    def _compare_places(self) -> None:
+        """Who is charged for how many, and where the ring of sessions is."""
+        table, real = self._both.model.table, self._both.real
+        counts = real.table("session_counts").mmap()
+        for name, counted in (("opened", table.opened), ("closed", table.closed)):
+            for slot, of_slot in enumerate(counts[name].tolist()):
+                wanted = [counted.get((slot, arrived), 0) for arrived in (False, True)]
+                assert of_slot == wanted, (name, slot)
+        hands = real.table("session_hands").mmap()[0]
+        assert hands.tolist() == (table.head, table.hand, table.reclaimed)
+
+    def compare_rest(self) -> None:
+        """What need not be looked at after every packet."""
+        model, real = self._both.model, self._both.real
+        assert len(real.table("fragments").lookup_batch_all()[0]) == len(model.firsts)
+        used = real.table("fc").mmap()["last_used_ns"]
+        for route in model.world.routes.values():
+            assert bool(used[route.slot]) == route.used
+
+
+def _key(key: Any) -> Key:
+    first, second = (
+        (ip.tobytes(), int(port)) for ip, port in zip(key["ip"], key["port"], strict=True)
+    )
+    return Key(int(key["vni"]), int(key["proto"]), (first, second))
+
+
+def _real_session(value: Any, clock: int) -> dict[str, Any]:
+    return {
+        "flags": int(value["flags"]),
+        "owner": int(value["owner"]),
+        "hops": [tuple(hop) for hop in value["hop"].tolist()],
+        "admitted": list(zip(value["acl_port"].tolist(), value["acl_gen"].tolist(), strict=True)),
+        "identities": value["identity"].tolist(),
+        "packets": value["packets"].tolist(),
+        "bytes": value["bytes"].tolist(),
+        "idle": round((clock - int(value["last_seen_ns"])) / 1e10),
+    }
+
+
+def _model_session(session: Session, now: float) -> dict[str, Any]:
+    return {
+        "flags": _flags(session),
+        "owner": session.owner,
+        "hops": [_hop(hop) for hop in session.hops],
+        "admitted": session.admitted,
+        "identities": session.identities,
+        "packets": session.packets,
+        "bytes": session.bytes,
+        "idle": round((now - session.last_seen) / 10),
+    }
+
+
+def _hop(hop: Here | Route | None) -> tuple[int, int]:
+    if hop is None:
+        return 0, 0
+    return (LOCAL_HOP | hop.vnic.slot, hop.generation) if isinstance(hop, Here) else (hop.slot, 1)
+
+
+def _flags(session: Session) -> int:
+    """Enum ach_session_flags."""
+    return (
+        session.initiator
+        | 2 * session.replied
+        | sum(4 << side for side in session.fins)
+        | sum(16 << side for side in session.resets)
+        | 64 * session.established
+        | 128 * session.arrived
+    )
+
+
+def outcomes(expected: Outcome, both: Both) -> Counter[str]:
+    """What kinds of case this was, for the histogram."""
+    verdict = expected.verdict
+    found = Counter((verdict.action,))
+    if verdict.reason:
+        found[verdict.reason] += 1
+        if verdict.action == "back":
+            found[f"told {verdict.reason}"] += 1
+    for names in expected.counted.values():
+        found.update({name: 1 for name in names if name in COUNTED})
+        if "rx_packets" in names or "tx_packets" in names:
+            found["hit"] += "slow_path" not in names
+    table = both.model.table
+    found.update(f"{key.protocol} {session.state(key.protocol)}" for key, session in table.sessions.items())
+    return found

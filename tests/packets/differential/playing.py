@@ -1,0 +1,57 @@
+"""A situation and its steps, played to both sides."""
+
+from collections import Counter
+
+from packets.differential import steps
+from packets.differential.both import Both
+from packets.differential.comparing import Comparison, Stalled, outcomes
+from packets.differential.situations import Situation
+from packets.differential.traffic import Traffic
+
+from achelous_shared.bpf import BpfObject
+
+
+def play(loaded: BpfObject, situation: Situation, what: list[steps.Step]) -> Counter[str]:
+    """How many cases there were ("cases": frames that were compared), and of which kinds.
+
+    Raises AssertionError at the first difference."""
+    both = Both.of(loaded, situation)
+    traffic = Traffic(situation.talks)
+    for route in situation.routes:
+        traffic.identities[route.person.name] = route.identity
+    comparison = Comparison(both)
+    met: Counter[str] = Counter()
+    try:
+        for step in what:
+            if isinstance(step, steps.Packets):
+                for sent in traffic.frames(step):
+                    met.update(outcomes(comparison.send(sent), both))
+                    met["cases"] += 1
+                    met[type(step).__name__] += 1
+            else:
+                change(both, traffic, step)
+    except Stalled:
+        met["stalled"] += 1
+        return met
+    comparison.compare_rest()
+    return met
+
+
+def change(both: Both, traffic: Traffic, step: steps.Changes) -> None:
+    """What is no packet."""
+    match step:
+        case steps.Wait(tens):
+            both.wait(10.0 * tens)
+        case steps.Rules(person, inward, rules):
+            both.rules(person, rules, inward=inward)
+        case steps.Identity(person, identity):
+            if person.slot:
+                both.identity(person, identity)
+            else:
+                traffic.identities[person.name] = identity
+        case steps.Learn(route):
+            both.learn(route)
+        case steps.Forget(person):
+            both.forget(person)
+        case steps.Move(person):
+            both.move(person)
