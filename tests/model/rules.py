@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Network, IPv6Network
 
-from model.wire import Address
+from model.wire import ICMP, ICMPV6, TCP, UDP, Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,8 @@ def _covers(rule: Rule, question: Question) -> bool:
     """All but its group."""
     if rule.protocol not in (0, question.protocol):
         return False
-    if rule.protocol and not rule.details[0] <= question.detail <= rule.details[1]:
+    detailed = rule.protocol in (ICMP, TCP, UDP, ICMPV6)  # others have neither ports nor types
+    if detailed and not rule.details[0] <= question.detail <= rule.details[1]:
         return False
     return question.remote.version == rule.remote.version and question.remote in rule.remote
 

@@ -1,5 +1,7 @@
 """Sessions: what a host remembers of a flow, and when it may forget it (decisions 0002 and 0008)."""
 
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -8,8 +10,6 @@ from model.wire import ICMP, ICMPV6, TCP, UDP, Address
 from model.world import Route, Settings, VNic, sixteen
 
 FIN, SYN, RST, ACK = 1, 2, 4, 16
-LOOKS: Final = 16
-"""Keys of the ring that a packet which needs room looks at."""
 HANDSHAKE: Final = 1.0
 """Seconds that a half-open session is left alone."""
 
@@ -110,19 +110,23 @@ def begins(protocol: int, tcp_flags: int) -> bool:
     return protocol == TCP and tcp_flags & (SYN | ACK) == SYN
 
 
+def first(candidates: list[Key]) -> Key | None:
+    return candidates[0] if candidates else None
+
+
 @dataclass(slots=True)
 class Table:
     """The sessions of a host, with room for so many, and who is charged for them."""
 
     settings: Settings
+    choose: Callable[[list[Key]], Key | None] = first
+    """Which of those that may go makes room; None: it was not found in the few looks that a packet
+    has. How they are looked for is the programs' own matter."""
     sessions: dict[Key, Session] = field(default_factory=dict)
-    ring: dict[int, Key] = field(default_factory=dict)
-    """Keys in the order of their making, by position."""
-    head: int = 0
-    hand: int = 0
+    made: int = 0
     reclaimed: int = 0
-    opened: dict[tuple[int, bool], int] = field(default_factory=dict)
-    closed: dict[tuple[int, bool], int] = field(default_factory=dict)
+    opened: Counter[tuple[int, bool]] = field(default_factory=Counter)
+    closed: Counter[tuple[int, bool]] = field(default_factory=Counter)
     """By slot of the owner, and whether others opened them to it."""
 
     def find(self, key: Key, tcp_flags: int, now: float) -> Session | None:
@@ -135,34 +139,30 @@ class Table:
 
     def remove(self, key: Key) -> None:
         session = self.sessions.pop(key)
-        who = (session.owner, session.arrived)
-        self.closed[who] = self.closed.get(who, 0) + 1
+        self.closed[session.owner, session.arrived] += 1
 
     def enter(self, key: Key, session: Session, limit: int, now: float) -> None:
         """A new session, in the place of one that is over; others make room if they must."""
         if key in self.sessions:
             self.remove(key)
         who = (session.owner, session.arrived)
-        held = self.opened.get(who, 0) - self.closed.get(who, 0)
+        held = self.opened[who] - self.closed[who]
         if limit and held >= limit and not self._reclaim(who, now):
             raise Drop("SESSION_LIMIT")
         if len(self.sessions) >= self.settings.session_room and not self._reclaim(None, now):
             raise Drop("SESSION_TABLE_FULL")
         self.sessions[key] = session
-        self.opened[who] = self.opened.get(who, 0) + 1
-        self.ring[self.head % self.settings.session_room] = key
-        self.head += 1
+        self.opened[who] += 1
+        self.made += 1
 
     def _reclaim(self, who: tuple[int, bool] | None, now: float) -> bool:
-        """Removes one that may go, of the next few in the ring; `who`: only one of theirs."""
-        for _ in range(LOOKS):
-            key = self.ring.get(self.hand % self.settings.session_room)
-            self.hand += 1
-            if key in self.sessions and self._may_go(key, who, now):
-                self.remove(key)
-                self.reclaimed += 1
-                return True
-        return False
+        """Removes one that may go; `who`: only one of theirs."""
+        key = self.choose([key for key in self.sessions if self._may_go(key, who, now)])
+        if key is None:
+            return False
+        self.remove(key)
+        self.reclaimed += 1
+        return True
 
     def _may_go(self, key: Key, who: tuple[int, bool] | None, now: float) -> bool:
         session, protocol = self.sessions[key], key.protocol

@@ -42,7 +42,8 @@ def sequences(loaded: BpfObject, met: Counter[str], **options: Any) -> Any:
 
     @settings(
         max_examples=SEQUENCES, deadline=None, database=None,
-        phases=(Phase.generate, Phase.shrink), suppress_health_check=list(HealthCheck), **options,
+        phases=(Phase.generate, Phase.shrink), suppress_health_check=list(HealthCheck),
+        report_multiple_bugs=False, **options,
     )  # fmt: skip
     @given(situations(), steps)
     def test(situation: Situation, what: list[Step]) -> None:

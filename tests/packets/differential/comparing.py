@@ -56,20 +56,21 @@ class Comparison:
     def send(self, sent: Sent) -> Outcome:
         """The frame meets both; returns the model's outcome, with which the programs agree."""
         both = self._both
-        before = dict(both.model.table.sessions)
+        result = self._run(sent)
+        real = self._read_sessions()
+        gone = both.model.table.sessions.keys() - real.keys()
+        both.model.table.choose = lambda those: next((key for key in those if key in gone), None)
         if sent.slot:
-            expected = from_guest(
-                both.model, sent.slot, sent.frame, both.now, segment=sent.segment
-            )
+            expected = from_guest(both.model, sent.slot, sent.frame, both.now, segment=sent.segment)
         else:
             expected = from_underlay(both.model, sent.frame, both.now)
-        result = self._run(sent)
         if time.monotonic() - self._started > PATIENCE:
             raise Stalled
         self._compare_packet(expected, Verdict(result.retval), result.data)
-        self._compare_sessions()
-        self._compare_places()
-        del before
+        sessions = both.model.table.sessions
+        wanted = {key: _model_session(sessions[key], both.now) for key in sessions}
+        same("sessions", real, wanted)
+        self._compare_counts()
         return expected
 
     def _run(self, sent: Sent) -> Any:
@@ -92,19 +93,19 @@ class Comparison:
             amount = int(now[slot, column] - self._before[slot, column])
             gained.setdefault(int(slot), {})[self._names[column]] = amount
         self._before = now
-        assert gained == {slot: dict(names) for slot, names in expected.counted.items()}
-        assert verdict is VERDICTS.get(wanted.action, Verdict.REDIRECT)
+        same("counted", gained, {slot: dict(names) for slot, names in expected.counted.items()})
+        same("verdict", verdict, VERDICTS.get(wanted.action, Verdict.REDIRECT))
         if wanted.action == "wire":
             assert int.from_bytes(frame[SOURCE_PORT], "big") >= DYNAMIC
             frame = frame[:34] + wanted.frame[SOURCE_PORT] + frame[36:]
         if wanted.action != "drop":
-            assert frame.hex() == wanted.frame.hex()
+            same("frame", frame.hex(), wanted.frame.hex())
         told = [
             (int(event["vni"]), event["ip"].tobytes(), int(event["port"]))
             for event in self._learned.read(100)
         ]
         events, self._both.model.learning.events = self._both.model.learning.events, []
-        assert told == [(vni, sixteen(address), slot) for vni, address, slot in events]
+        same("learned", told, [(vni, sixteen(address), slot) for vni, address, slot in events])
 
     def _read_counters(self) -> Any:
         """(slots, counters) by `_names`."""
@@ -113,37 +114,41 @@ class Comparison:
         drops = values["drops"].sum(axis=1)
         return np.concatenate([np.stack(plain, axis=1), drops], axis=1).astype(np.int64)
 
-    def _compare_sessions(self) -> None:
+    def _read_sessions(self) -> dict[Key, Any]:
         keys, values = self._loaded.maps["sessions"].lookup_batch_all()
         clock = time.monotonic_ns()
-        real = {
-            _key(key): _real_session(value, clock)
-            for key, value in zip(keys, values, strict=True)
-        }
-        now = self._both.now
-        assert real == {
-            key: _model_session(session, now)
-            for key, session in self._both.model.table.sessions.items()
+        return {
+            _key(key): _real_session(value, clock) for key, value in zip(keys, values, strict=True)
         }
 
-    def _compare_places(self) -> None:
-        """Who is charged for how many, and where the ring of sessions is."""
+    def _compare_counts(self) -> None:
+        """Who is charged for how many sessions, and how many there have been."""
         table, real = self._both.model.table, self._both.real
         counts = real.table("session_counts").mmap()
         for name, counted in (("opened", table.opened), ("closed", table.closed)):
             for slot, of_slot in enumerate(counts[name].tolist()):
-                wanted = [counted.get((slot, arrived), 0) for arrived in (False, True)]
-                assert of_slot == wanted, (name, slot)
+                same(f"{name} of {slot}", of_slot, [counted[slot, False], counted[slot, True]])
         hands = real.table("session_hands").mmap()[0]
-        assert hands.tolist() == (table.head, table.hand, table.reclaimed)
+        same("made", (hands["head"], hands["reclaimed"]), (table.made, table.reclaimed))
 
     def compare_rest(self) -> None:
         """What need not be looked at after every packet."""
         model, real = self._both.model, self._both.real
-        assert len(real.table("fragments").lookup_batch_all()[0]) == len(model.firsts)
+        known = len(real.table("fragments").lookup_batch_all()[0])
+        same("datagrams", known, len(model.firsts))
         used = real.table("fc").mmap()["last_used_ns"]
         for route in model.world.routes.values():
-            assert bool(used[route.slot]) == route.used
+            same(f"use of route {route.slot}", bool(used[route.slot]), route.used)
+
+
+def same(what: str, real: Any, wanted: Any) -> None:
+    """Raises AssertionError where the programs and the model differ."""
+    if real == wanted:
+        return
+    if isinstance(real, dict):
+        keys = [key for key in real.keys() | wanted.keys() if real.get(key) != wanted.get(key)]
+        real, wanted = ({key: side.get(key) for key in keys} for side in (real, wanted))
+    raise AssertionError(f"{what}:\n  programs {real}\n  model    {wanted}")
 
 
 def _key(key: Any) -> Key:

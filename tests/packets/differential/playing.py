@@ -21,19 +21,27 @@ def play(loaded: BpfObject, situation: Situation, what: list[steps.Step]) -> Cou
         traffic.identities[route.person.name] = route.identity
     comparison = Comparison(both)
     met: Counter[str] = Counter()
-    try:
-        for step in what:
-            if isinstance(step, steps.Packets):
-                for sent in traffic.frames(step):
-                    met.update(outcomes(comparison.send(sent), both))
-                    met["cases"] += 1
-                    met[type(step).__name__] += 1
-            else:
-                change(both, traffic, step)
-    except Stalled:
-        met["stalled"] += 1
-        return met
+    for number, step in enumerate(what):
+        try:
+            met += _take(both, traffic, comparison, step)
+        except Stalled:
+            met["stalled"] += 1
+            return met
+        except AssertionError as error:
+            error.add_note(f"{situation}\n" + "\n".join(map(str, what[: number + 1])))
+            raise
     comparison.compare_rest()
+    return met
+
+
+def _take(both: Both, traffic: Traffic, comparison: Comparison, step: steps.Step) -> Counter[str]:
+    met: Counter[str] = Counter()
+    if not isinstance(step, steps.Packets):
+        change(both, traffic, step)
+        return met
+    for sent in traffic.frames(step):
+        met += outcomes(comparison.send(sent), both)
+        met.update(("cases", type(step).__name__))
     return met
 
 
