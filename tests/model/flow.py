@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from model.reading import ECHO, Drop, Packet, Ports, Quote
+from model.quoting import Quote
+from model.reading import ECHO, Drop, Packet, Ports
 from model.rules import Question, Ruling, decide
 from model.sessions import Here, Key, Session, Table, begins, key_of
 from model.wire import ICMP, ICMPV6, TCP, UDP, Address

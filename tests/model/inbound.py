@@ -5,8 +5,9 @@ from ipaddress import IPv4Address, IPv6Address
 from model import link
 from model.flow import Flow
 from model.host import ENCAPSULATION, HOST, Host, Outcome, Verdict, dropped
-from model.reading import Drop, Packet, need, number, read_header, read_quote, read_rest
-from model.wire import IPV4, UDP, VXLAN_PORT, Address, corrected
+from model.quoting import read_quote
+from model.reading import Drop, Packet, need, number, read_header, read_rest
+from model.wire import IPV4, UDP, VXLAN_PORT, corrected
 from model.world import VNic
 
 CONGESTED = 3
@@ -79,7 +80,8 @@ def _arrive(host: Host, frame: bytes, outer: bytes, now: float, charged: list[in
 def _receiver(host: Host, packet: Packet) -> VNic:
     source, to = packet.source, packet.to
     if isinstance(source, IPv6Address) and isinstance(to, IPv6Address):
-        if link.is_link_scope(source, to) or link.is_reserved(to):
+        astray = link.is_link_scope(source, to) or link.is_reserved(to)
+        if astray:
             raise Drop("BAD_ADDRESS")
     vnic = host.world.local(packet.vni, to)
     if vnic is None:

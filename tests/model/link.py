@@ -120,4 +120,3 @@ def _advertise(vnic: VNic, source: IPv6Address, target: IPv6Address, *, router: 
     message = icmp(target, to, NA, 0, rest)
     packet = ipv6(target, to, ICMPV6, message, hops=255)
     return ethernet(vnic.mac, ROUTER_MAC, IPV6) + packet
-

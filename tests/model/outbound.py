@@ -7,7 +7,8 @@ from typing import Final
 from model import link, router
 from model.flow import Flow
 from model.host import ENCAPSULATION, HOST, Host, Outcome, Verdict, dropped
-from model.reading import Drop, Packet, need, number, read_header, read_quote, read_rest
+from model.quoting import read_quote
+from model.reading import Drop, Packet, need, number, read_header, read_rest
 from model.wire import ARP, ICMPV6, IPV4, IPV6, UDP, ethernet, ethertype_of, tunnel, vxlan_header
 from model.world import ROUTER_MAC, Route, VNic
 
@@ -187,9 +188,7 @@ class Outbound:
         receiver = route.mac if route else ROUTER_MAC
         inner = ethernet(receiver, vnic.mac, ethertype_of(packet.to)) + onward
         inside = vxlan_header(vnic.vni, vnic.identity) + inner
-        outer = tunnel(
-            world.settings.vtep, vtep, SOURCE_PORT, inside, tos=packet.traffic_class
-        )
+        outer = tunnel(world.settings.vtep, vtep, SOURCE_PORT, inside, tos=packet.traffic_class)
         return Verdict("wire", self.frame[:12] + IPV4.to_bytes(2, "big") + outer)
 
     def _sent(self, how: str) -> None:

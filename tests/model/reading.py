@@ -29,7 +29,7 @@ DISCOVERY: Final = range(133, 138)
 """ICMPv6 types of neighbour discovery (RFC 4861)."""
 
 
-class Drop(Exception):  # noqa: N818 - the packet path's word
+class Drop(Exception):
     """The packet goes no further, for the reason of that name."""
 
     def __init__(self, reason: str) -> None:
@@ -45,6 +45,9 @@ class Ports(NamedTuple):
     dport: int = 0
     icmp: tuple[int, int] = (0, 0)
     """Type and code."""
+
+
+UNREAD: Final = Ports(0)
 
 
 class First(NamedTuple):
@@ -74,7 +77,7 @@ class Packet:
     offset: int = 0
     more: bool = False
     tcp_flags: int = 0
-    ports: Ports = Ports(0)
+    ports: Ports = UNREAD
     is_error: bool = False
     repeated: int = 0
     """Headers that every segment of a GSO frame has."""
@@ -231,48 +234,3 @@ def _icmp(packet: Packet, data: bytes) -> int:
     if packet.protocol == ICMPV6 and kind in DISCOVERY:
         raise Drop("BAD_ND")
     return 8
-
-
-class Quote(NamedTuple):
-    """The packet that an ICMP error is about."""
-
-    source: Address
-    to: Address
-    ports: Ports
-
-
-def read_quote(version: int, data: bytes, about: Address) -> Quote:
-    """From the bytes behind the error's header, which is sent to `about`: it alone may be told."""
-    need(data, 20 if version == 4 else 40)
-    if data[0] >> 4 != version:
-        raise Drop("UNRELATED_ICMP")
-    source: Address
-    to: Address
-    if version == 4:
-        if data[0] & 15 < 5 or number(data, 6) & 0x1FFF:
-            raise Drop("UNRELATED_ICMP")
-        source, to = IPv4Address(data[12:16]), IPv4Address(data[16:20])
-        protocol, data = data[9], data[(data[0] & 15) * 4 :]
-    else:
-        source, to = IPv6Address(data[8:24]), IPv6Address(data[24:40])
-        try:
-            chain = walk(data[6], data[40:], quoted=True)
-        except Drop as error:
-            raise Drop("UNRELATED_ICMP") from error
-        if chain.offset:
-            raise Drop("UNRELATED_ICMP")
-        protocol, data = chain.protocol, data[40 + chain.at :]
-    if source != about:
-        raise Drop("UNRELATED_ICMP")
-    return Quote(source, to, _quoted_ports(protocol, data))
-
-
-def _quoted_ports(protocol: int, data: bytes) -> Ports:
-    if protocol not in (TCP, UDP, ICMP, ICMPV6):
-        return Ports(protocol)
-    need(data, 8)
-    if protocol in (TCP, UDP):
-        return Ports(protocol, number(data, 0), number(data, 2))
-    if data[0] not in ECHO[protocol]:
-        raise Drop("UNRELATED_ICMP")
-    return Ports(protocol, number(data, 4), number(data, 4), (data[0], data[1]))

@@ -74,9 +74,7 @@ def ping_reply(vnic: VNic, frame: bytes) -> bytes:
         header = _turned_ipv4(packet[:20])
         reply = 0
     asked = packet[len(header) :]
-    check = corrected(
-        int.from_bytes(asked[2:4], "big"), asked[:2], bytes([reply, asked[1]])
-    )
+    check = corrected(int.from_bytes(asked[2:4], "big"), asked[:2], bytes([reply, asked[1]]))
     answer = bytes([reply, asked[1]]) + pack("!H", check) + asked[4:]
     return ethernet(vnic.mac, ROUTER_MAC, ethertype) + header + answer
 

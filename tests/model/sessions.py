@@ -1,4 +1,4 @@
-"""Sessions: what a host remembers of a flow, and when it may forget it (decisions 0002 and 0008)."""
+"""Sessions: what a host remembers of a flow, and until when (decisions 0002 and 0008)."""
 
 from collections import Counter
 from collections.abc import Callable

@@ -117,7 +117,8 @@ def packet(source: Address, to: Address, protocol: int, payload: bytes, *, hops:
     """A packet of the addresses' version without further ado."""
     if isinstance(source, IPv4Address) and isinstance(to, IPv4Address):
         return ipv4(source, to, protocol, payload, hops=hops)
-    assert isinstance(source, IPv6Address) and isinstance(to, IPv6Address)
+    assert isinstance(source, IPv6Address)
+    assert isinstance(to, IPv6Address)
     return ipv6(source, to, protocol, payload, hops=hops)
 
 

@@ -1,21 +1,16 @@
 """One host twice: the programs with their maps, and the model; every table change said to both."""
 
 import time
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
 from typing import Any, Final
 
 import numpy as np
 from model.host import Host, host
 from model.rules import Rule
-from model.sessions import Session
-from model.wire import Address
 from model.world import Route, Settings, VNic, World, sixteen
 from packets.datapath import SECOND, Datapath
 from packets.differential.people import (
-    AWAY,
     GATEWAYS,
     HERE,
     OTHER_VTEP,
@@ -28,7 +23,7 @@ from packets.differential.situations import Cached, Nic, Situation
 from achelous_shared.bpf import BpfObject
 from achelous_vswitch import classifier
 
-ROOM: Final = 16
+ROOM: Final = 10
 """Sessions in the table: few, so that it is full now and then."""
 TIMEOUTS: Final = {
     "SYN_SENT": 65.0,
@@ -163,9 +158,11 @@ class Both:
             if self.model.world.routes.pop((person.vni, address), None) is not None:
                 self.real.forget(str(address), vni=person.vni)
 
-    def move(self, person: Person) -> None:
-        """The vNIC leaves, or comes back."""
+    def move(self, person: Person, *, here: bool) -> None:
+        """The vNIC leaves, or comes back; nothing if it is so already."""
         vnic = self.model.world.vnics[person.slot]
+        if vnic.here is here:
+            return
         vnic.generation += 1
         for address in (vnic.ip4, vnic.ip6):
             if address is None:

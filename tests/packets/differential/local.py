@@ -131,12 +131,13 @@ def _other(person: Person, what: str) -> bytes:
     ping4 = wire.icmp(me4, router4, 8, 0, b"\0\x07\0\x01achelous!")
     ping6 = wire.icmp(me6, router6, 128, 0, b"\0\x07\0\x01achelous")
     local6 = wire.icmp(LOCAL, ROUTER_LINK_LOCAL, 128, 0, b"\0\x07\0\x01achelous")
+    routers = IPv6Address("ff02::2")
     mdns = wire.udp(LOCAL, IPv6Address("ff02::fb"), 5353, 5353, b"?")
     report = bytes([58, 0, 5, 2, 0, 0, 1, 0]) + bytes([143]) + bytes(7)
     frames = {
         "ra": lambda: _six(person, LOCAL, ALL_NODES, bytes([134]) + bytes(23), hops=255),
         "redirect": lambda: _six(person, LOCAL, ALL_NODES, bytes([137]) + bytes(39), hops=255),
-        "rs": lambda: _six(person, LOCAL, IPv6Address("ff02::2"), bytes([133]) + bytes(7), hops=255),
+        "rs": lambda: _six(person, LOCAL, routers, bytes([133]) + bytes(7), hops=255),
         "mld": lambda: _six(person, LOCAL, IPv6Address("ff02::16"), report, following=0, hops=1),
         "mdns": lambda: _six(person, LOCAL, IPv6Address("ff02::fb"), mdns, following=udp),
         "mdns hop": lambda: _six(

@@ -1,5 +1,4 @@
-"""Frames that somebody should not have sent so: guests that lie, and an underlay that is not ours.
-"""
+"""Frames that nobody should send: of guests that lie, and of an underlay that is not ours."""
 
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address

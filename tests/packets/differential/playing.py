@@ -4,7 +4,7 @@ from collections import Counter
 
 from packets.differential import steps
 from packets.differential.both import Both
-from packets.differential.comparing import Comparison, Stalled, outcomes
+from packets.differential.comparing import Comparison, Stalled, kinds
 from packets.differential.situations import Situation
 from packets.differential.traffic import Traffic
 
@@ -40,7 +40,7 @@ def _take(both: Both, traffic: Traffic, comparison: Comparison, step: steps.Step
         change(both, traffic, step)
         return met
     for sent in traffic.frames(step):
-        met += outcomes(comparison.send(sent), both)
+        met += kinds(comparison.send(sent), both)
         met.update(("cases", type(step).__name__))
     return met
 
@@ -61,5 +61,5 @@ def change(both: Both, traffic: Traffic, step: steps.Changes) -> None:
             both.learn(route)
         case steps.Forget(person):
             both.forget(person)
-        case steps.Move(person):
-            both.move(person)
+        case steps.Move(person, here):
+            both.move(person, here=here)

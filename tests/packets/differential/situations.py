@@ -1,13 +1,15 @@
 """What a host may be configured with: drawn by hypothesis, said to both sides."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_network
-from typing import Final
+from typing import Final, TypeVar
 
 from hypothesis import strategies as st
 from model.rules import Rule
 from model.wire import GRE, ICMP, ICMPV6, TCP, UDP
 from packets.differential.people import AWAY, EVERYBODY, HERE, Person
+
+T = TypeVar("T")
 
 WEB: Final = 17
 DB: Final = 4711
@@ -78,9 +80,15 @@ class Situation:
     learn_bytes: int
 
 
-def mostly(usual: object, *others: object) -> st.SearchStrategy[object]:
-    """The usual, or rather seldom another."""
-    return st.sampled_from((usual,) * (5 * len(others)) + others)
+def weighted(*choices: tuple[int, st.SearchStrategy[T]]) -> st.SearchStrategy[T]:
+    """One of the strategies, each as often as its weight says (one_of takes them all alike)."""
+    among = [strategy for weight, strategy in choices for _ in range(weight)]
+    return st.integers(0, len(among) - 1).flatmap(among.__getitem__)
+
+
+def mostly(usual: T, other: T) -> st.SearchStrategy[T]:
+    """The other only now and then."""
+    return weighted((7, st.just(usual)), (1, st.just(other)))
 
 
 rules: Final = st.builds(
@@ -92,11 +100,11 @@ rules: Final = st.builds(
     st.sampled_from((1, 2, 3)),
     st.sampled_from((None, None, None, frozenset((WEB,)), frozenset((WEB, DB)))),
 )
-some_rules: Final = st.one_of(
-    st.just(ANYTHING),
-    st.just(ANYTHING),
-    st.lists(rules, max_size=4).map(tuple),
-    st.lists(rules, max_size=3).map(lambda more: (*more, *ANYTHING)),
+some_rules: Final = weighted(
+    (9, st.just(ANYTHING)),
+    (1, st.just((replace(ANYTHING[0], identities=frozenset((WEB, DB))),))),
+    (1, st.lists(rules, max_size=4).map(tuple)),
+    (2, st.lists(rules, max_size=3).map(lambda more: (*more, *ANYTHING))),
 )
 nics: Final = st.builds(
     Nic,
@@ -104,7 +112,7 @@ nics: Final = st.builds(
     some_rules,
     st.sampled_from(IDENTITIES),
     mostly(1500, 1300),
-    mostly(0, 2),
+    mostly(0, 3),
     mostly(True, False),
 )
 
@@ -127,9 +135,8 @@ def talks(draw: st.DrawFn) -> Talk:
 
 @st.composite
 def cached(draw: st.DrawFn, person: Person) -> Cached:
-    elsewhere, mtu = draw(st.booleans()), draw(mostly(1500, 1400))
-    assert isinstance(mtu, int)
-    return Cached(person, elsewhere, mtu, draw(st.sampled_from(IDENTITIES)))
+    mtu, identity = draw(mostly(1500, 1400)), draw(st.sampled_from(IDENTITIES))
+    return Cached(person, draw(st.booleans()), mtu, identity)
 
 
 @st.composite
@@ -139,10 +146,10 @@ def situations(draw: st.DrawFn) -> Situation:
         nics=tuple(draw(nics) for _ in HERE),
         routes=tuple(draw(cached(person)) for person in known),
         talks=tuple(draw(st.lists(talks(), min_size=2, max_size=4))),
-        gateways=draw(st.sampled_from((True, True, True, False))),
-        underlay_mtu=draw(st.sampled_from((1600, 1600, 1450))),
-        session_limit=draw(st.sampled_from((0, 0, 0, 3))),
-        refuse_midstream=draw(st.sampled_from((False, False, True))),
+        gateways=draw(mostly(True, False)),
+        underlay_mtu=draw(mostly(1600, 1450)),
+        session_limit=draw(mostly(0, 4)),
+        refuse_midstream=draw(mostly(False, True)),
         learn_packets=draw(st.sampled_from((1, 1, 2))),
         learn_bytes=draw(st.sampled_from((0, 200))),
     )

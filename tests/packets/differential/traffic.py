@@ -1,9 +1,8 @@
 """The frames of steps: of a guest here as it sends them, of others in VXLAN."""
 
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address
 from struct import pack
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from model import wire
 from model.sessions import ACK, SYN
@@ -12,7 +11,16 @@ from packets.differential import local, odd
 from packets.differential.people import OWN_VTEP, PEER_VTEP, THIRD, Person
 from packets.differential.situations import Talk
 from packets.differential.steps import (
-    Bend, Break, Complain, Lie, Local, Packets, Piece, Say, Scan, Shake,
+    Bend,
+    Break,
+    Complain,
+    Lie,
+    Local,
+    Packets,
+    Piece,
+    Say,
+    Scan,
+    Shake,
 )  # fmt: skip
 
 ERRORS: Final = {4: (3, 4, 5, 11, 12), 6: (1, 2, 3, 4, 1)}
@@ -63,16 +71,15 @@ class Traffic:
         talk = self._talk(step.talk)
         sender, receiver = talk.ends(back=step.back)
         message = transport(talk, back=step.back, flags=step.flags, data=bytes(step.size))
-        segment = step.segment if sender.slot and receiver.slot else 0
-        size = {"hops": step.hops}
+        segment = step.segment if sender.slot else 0
         if talk.version == 4:
             packet = wire.ipv4(
-                sender.ip4, receiver.ip4, talk.protocol, message, tos=step.tos, **size
+                sender.ip4, receiver.ip4, talk.protocol, message, tos=step.tos, hops=step.hops
             )
         else:
             first, extended = behind(step.extensions, talk.protocol, message)
             packet = wire.ipv6(
-                sender.ip6, receiver.ip6, first, extended, traffic_class=step.tos, **size
+                sender.ip6, receiver.ip6, first, extended, traffic_class=step.tos, hops=step.hops
             )
         return self.carried(sender, receiver, packet)._replace(segment=segment)
 
