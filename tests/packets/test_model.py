@@ -74,6 +74,7 @@ def one_round(loaded: BpfObject, met: Counter[str], number: int) -> None:
         raise
 
 
+@pytest.mark.timeout(3600)  # of 100,000 cases
 def test_the_programs_do_what_the_model_does(small: BpfObject) -> None:
     met: Counter[str] = Counter()
     cases = int(os.environ.get("ACHELOUS_MODEL_CASES", CASES))

@@ -13,9 +13,9 @@ from model.sessions import Here, Key, Session
 from model.world import Route, sixteen
 from packets.differential.both import Both
 from packets.differential.traffic import Sent
-from packets.outcome import LOOPBACK, Verdict, skb_context
+from packets.outcome import LOOPBACK, Verdict, gained, skb_context, totals
 
-from achelous_shared.bpf import RingBuffer, dtype_of, enum_of
+from achelous_shared.bpf import RingBuffer, dtype_of
 
 VERDICTS: Final = {"drop": Verdict.DROP, "next": Verdict.NEXT}
 """By the model's action; all others are redirects."""
@@ -45,11 +45,7 @@ class Comparison:
         self._both = both
         self._loaded = loaded
         self._learned = RingBuffer(loaded.maps["learn"], dtype_of(loaded, "ach_learn_event"))
-        reasons = {number: name for name, number in enum_of(loaded, "ach_drop").items()}
-        self._names = COUNTED + tuple(
-            reasons.get(number, "?").removeprefix("ACH_DROP_") for number in range(64)
-        )
-        self._before = self._read_counters()
+        self._before = totals(loaded)
         self._budgets = loaded.maps["icmp_budgets"].lookup_batch_all()
         self._until_budget = BUDGET
         self._started = time.monotonic()
@@ -92,13 +88,10 @@ class Comparison:
 
     def _compare_packet(self, expected: Outcome, verdict: Verdict, frame: bytes) -> None:
         wanted = expected.verdict
-        now = self._read_counters()
-        gained: dict[int, dict[str, int]] = {}
-        for slot, column in zip(*np.nonzero(now - self._before), strict=True):
-            amount = int(now[slot, column] - self._before[slot, column])
-            gained.setdefault(int(slot), {})[self._names[column]] = amount
+        now = totals(self._loaded)
+        counted = gained(self._loaded, now - self._before)
         self._before = now
-        same("counted", gained, {slot: dict(names) for slot, names in expected.counted.items()})
+        same("counted", counted, {slot: dict(names) for slot, names in expected.counted.items()})
         same("verdict", verdict, VERDICTS.get(wanted.action, Verdict.REDIRECT))
         if wanted.action == "wire":
             assert int.from_bytes(frame[SOURCE_PORT], "big") >= DYNAMIC
@@ -111,13 +104,6 @@ class Comparison:
         ]
         events, self._both.model.learning.events = self._both.model.learning.events, []
         same("learned", told, [(vni, sixteen(address), slot) for vni, address, slot in events])
-
-    def _read_counters(self) -> Any:
-        """(slots, counters) by `_names`."""
-        values = self._loaded.maps["counters"].per_cpu_all()
-        plain = [values[name].sum(axis=1) for name in COUNTED]
-        drops = values["drops"].sum(axis=1)
-        return np.concatenate([np.stack(plain, axis=1), drops], axis=1).astype(np.int64)
 
     def _read_sessions(self) -> dict[Key, Any]:
         keys, values = self._loaded.maps["sessions"].lookup_batch_all()

@@ -261,9 +261,9 @@ def test_what_arrives_is_delivered_as_it_is(datapath: Datapath, inner: bytes) ->
 def test_rules_see_the_ports_behind_ip_options(datapath: Datapath) -> None:
     datapath.port(ME.ip, allow_in=[Rule(proto=17, ports=(2000, 2000))])
     for words in range(11):
-        hidden = {"options": b"\x01" * 4 * words}
-        allowed = datapath.receive(to_me(frame(PEER, ME.ip, udp(dport=2000), **hidden)))
-        refused = datapath.receive(to_me(frame(PEER, ME.ip, udp(dport=2001), **hidden)))
+        options = b"\x01" * 4 * words
+        allowed = datapath.receive(to_me(frame(PEER, ME.ip, udp(dport=2000), options=options)))
+        refused = datapath.receive(to_me(frame(PEER, ME.ip, udp(dport=2001), options=options)))
         assert (allowed.dropped, refused.dropped) == (None, "1:ACL_INGRESS"), words
 
 
