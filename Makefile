@@ -16,7 +16,7 @@ export ACHELOUS_BPF_DIR := $(CURDIR)/$(BPF)
 
 vpath %.bpf.c $(sort $(dir $(SRCS)))
 
-.PHONY: help setup demo up test fuzz lint format bench bpf openapi clean
+.PHONY: help setup demo up test nightly fuzz lint format bench bpf openapi clean
 
 help: ## show this
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -32,6 +32,10 @@ up: setup ## the same platform, left running until Ctrl-C
 
 test: setup ## all tests
 	@$(VENV)/pytest $(ARGS)
+
+nightly: setup ## the packet path against its model: 100,000 cases that no run before had
+	@ACHELOUS_MODEL_CASES=100000 ACHELOUS_MODEL_SEED=$$(date +%s) $(VENV)/pytest tests/packets/test_model.py $(ARGS)
+	@cat build/model.json
 
 fuzz: setup ## RSP for 60 s, coverage-guided; what is worth keeping goes to tests/fuzz/corpus
 	@PYTHONPATH=tests $(VENV)/python -m fuzz.fuzz_rsp tests/fuzz/corpus/rsp -max_total_time=60 \

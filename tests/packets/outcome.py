@@ -5,6 +5,7 @@ from enum import IntEnum
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from achelous_shared.bpf import SK_BUFF, BpfObject, enum_of
 
@@ -48,41 +49,53 @@ class Outcome:
 
 def run(loaded: BpfObject, program: str, frame: bytes, *, gso_size: int = 0) -> Outcome:
     """Run a program on a frame of the loopback device."""
-    before = read_counters(loaded)
+    before = totals(loaded)
     context = skb_context(gso_size, len(frame))
     result = loaded.programs[program].test_run(frame, ctx=context, ifindex=LOOPBACK)
-    return Outcome(Verdict(result.retval), result.data, gained(before, read_counters(loaded)))
+    counted = gained(loaded, totals(loaded) - before)
+    return Outcome(Verdict(result.retval), result.data, counted)
 
 
 def read_counters(loaded: BpfObject) -> Counters:
     """Counters of either object: slot -> name -> sum over the CPUs."""
+    names, counted = _names(loaded), totals(loaded).tolist()
+    return {
+        slot: {name: of_slot[column] for column, name in names.items()}
+        for slot, of_slot in enumerate(counted)
+    }
+
+
+def totals(loaded: BpfObject) -> npt.NDArray[np.int64]:
+    """Of all CPUs, (slots, counters): the plain ones, and then the drops by number."""
     values = loaded.maps["counters"].per_cpu_all()
-    reasons = enum_of(loaded, "ach_drop")
-    names = [name for name in values.dtype.names or () if name not in _NOT_OF_ONE_PACKET]
-    plain = {name: values[name].sum(axis=1) for name in names}
-    drops = values["drops"].sum(axis=1)
-    return {
-        slot: {name: int(total[slot]) for name, total in plain.items()}
-        | {
-            name.removeprefix("ACH_DROP_"): int(drops[slot, number])
-            for name, number in reasons.items()
-            if name != "ACH_DROP_COUNT"
-        }
-        for slot in range(len(values))
-    }
+    plain = [values[name].sum(axis=1) for name in _plain(loaded)]
+    return np.column_stack((*plain, values["drops"].sum(axis=1))).astype(np.int64)
 
 
-def gained(before: Counters, after: Counters) -> Counters:
-    """What was counted in between, without the zeros."""
-    differences = {
-        slot: {name: count - before[slot][name] for name, count in counts.items()}
-        for slot, counts in after.items()
+def _plain(loaded: BpfObject) -> list[str]:
+    names = loaded.maps["counters"].value_dtype.names or ()
+    return [name for name in names if name not in _NOT_OF_ONE_PACKET]
+
+
+def _names(loaded: BpfObject) -> dict[int, str]:
+    """Of the columns of `totals` that have one."""
+    plain = _plain(loaded)
+    reasons = enum_of(loaded, "ach_drop").items()
+    drops = {
+        len(plain) + number: name.removeprefix("ACH_DROP_")
+        for name, number in reasons
+        if name != "ACH_DROP_COUNT"
     }
-    return {
-        slot: {name: count for name, count in counts.items() if count}
-        for slot, counts in differences.items()
-        if any(counts.values())
-    }
+    return dict(enumerate(plain)) | drops
+
+
+def gained(loaded: BpfObject, difference: npt.NDArray[np.int64]) -> Counters:
+    """Differences of `totals` by slot and name, without the zeros."""
+    counters: Counters = {}
+    names = _names(loaded)
+    for slot, column in np.argwhere(difference).tolist():
+        counters.setdefault(slot, {})[names[column]] = int(difference[slot, column])
+    return counters
 
 
 def skb_context(gso_size: int, length: int) -> bytes | None:

@@ -94,12 +94,11 @@ static __noinline int session_enter(struct flow *flow) {
         return -ACH_DROP_SESSION_TABLE_FULL;
     __u32 kind = flow->session->flags & ACH_SESSION_ARRIVED;
     struct reclaim from = {flow->now, flow->config, owner, kind, false};
+    if (flow->ended) /* before anything is counted: its place is the new one's */
+        session_remove(&flow->key, flow->ended);
     if (!within_limit(flow, counts) && !session_reclaim(&from))
         return -ACH_DROP_SESSION_LIMIT;
-    struct ach_session *ended = flow->ended;
-    __u32 ended_owner = ended ? ended->owner : 0, ended_flags = ended ? ended->flags : 0;
-    __u64 how = ended ? BPF_ANY : BPF_NOEXIST;
-    long error = bpf_map_update_elem(&sessions, &flow->key, flow->session, how);
+    long error = bpf_map_update_elem(&sessions, &flow->key, flow->session, BPF_NOEXIST);
     if (error == -17) /* EEXIST: another CPU was faster, with another packet of the flow */
         return 0;
     from.owner = 0;
@@ -107,8 +106,6 @@ static __noinline int session_enter(struct flow *flow) {
         error = bpf_map_update_elem(&sessions, &flow->key, flow->session, BPF_ANY);
     if (error)
         return -ACH_DROP_SESSION_TABLE_FULL;
-    if (ended)
-        session_count_closed(ended_owner, ended_flags);
     __sync_fetch_and_add(&counts->opened[kind ? 1 : 0], 1);
     ring_push(&flow->key, flow->config);
     return 0;

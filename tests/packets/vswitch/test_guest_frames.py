@@ -41,6 +41,12 @@ def data_offset(words: int) -> bytes:
     return bytes(sent)
 
 
+def tagged(ethertype: int, vlan: int = 5) -> bytes:
+    """A tag in the frame's bytes; test_namespaces.py sends one that the kernel has taken out."""
+    sent = frame(ME, NEIGHBOUR.ip, udp())
+    return sent[:12] + ethertype.to_bytes(2) + (7 << 13 | vlan).to_bytes(2) + sent[12:]
+
+
 REFUSED = {
     "another's MAC": Case(frame(Guest(ME.ip, NEIGHBOUR.mac), NEIGHBOUR.ip, udp()), "SPOOFED_MAC"),
     "another's address": Case(
@@ -48,6 +54,12 @@ REFUSED = {
     ),
     "no address yet": Case(frame(Guest(NO_ADDRESS, ME.mac), "10.0.0.1", udp()), "SPOOFED_IP"),
     "802.3": Case(bytes(Ether(dst=NEIGHBOUR.mac, src=ME.mac, type=46)) + bytes(46), "ETHERTYPE"),
+    "the router's address": Case(
+        frame(Guest("10.0.0.1", ME.mac), NEIGHBOUR.ip, udp()), "SPOOFED_IP"
+    ),
+    "an 802.1Q tag": Case(tagged(0x8100), "ETHERTYPE"),
+    "an 802.1ad tag": Case(tagged(0x88A8), "ETHERTYPE"),
+    "priority alone": Case(tagged(0x8100, vlan=0), "ETHERTYPE"),
     "multicast": Case(frame(ME, "224.0.0.251", udp(), dst="01:00:5e:00:00:fb"), "MULTICAST"),
     "multicast to a unicast MAC": Case(frame(ME, "239.1.2.3", udp()), "MULTICAST"),
     "limited broadcast": Case(frame(ME, "255.255.255.255", udp(), dst=BROADCAST), "MULTICAST"),

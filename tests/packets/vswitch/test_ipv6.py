@@ -232,6 +232,34 @@ def test_other_hosts_bring_no_neighbour_discovery(datapath: Datapath, me: Port) 
     assert outcome.counted == {me.slot: {"BAD_ND": 1}}
 
 
+HIDDEN = {
+    "more extension headers than are followed": [IPv6ExtHdrDestOpt()] * 7,
+    "hop-by-hop options that do not stand first": [IPv6ExtHdrDestOpt(nh=0), IPv6ExtHdrHopByHop()],
+    "a routing header of type 0": [IPv6ExtHdrRouting(type=0, addresses=["fd00::7"])],
+    "two fragment headers": [IPv6ExtHdrFragment(nh=44), IPv6ExtHdrFragment()],
+}
+
+
+@pytest.mark.parametrize("headers", HIDDEN.values(), ids=HIDDEN)
+def test_nor_such_extension_headers(datapath: Datapath, me: Port, headers: list[Any]) -> None:
+    sent = frame(PEER, ME.ip, *headers, udp())
+    outcome = datapath.receive(vxlan(sent, vteps=HERE, vni=VNI, dmac=ME.mac))
+    assert outcome.counted == {me.slot: {"EXTENSION_HEADERS": 1}}
+
+
+def test_nor_what_this_hosts_own_vnics_send(datapath: Datapath, me: Port) -> None:
+    sent = frame(NEIGHBOUR, ME.ip, udp())
+    outcome = datapath.receive(vxlan(sent, vteps=HERE, vni=VNI, dmac=ME.mac))
+    assert outcome.counted == {me.slot: {"SPOOFED_IP": 1}}
+
+
+@pytest.mark.parametrize("hops", [0, 1])
+def test_what_arrives_needs_no_hop(datapath: Datapath, me: Port, hops: int) -> None:
+    sent = frame(PEER, ME.ip, udp(), hlim=hops)
+    outcome = datapath.receive(vxlan(sent, vteps=HERE, vni=VNI, dmac=ME.mac))
+    assert outcome.frame == delivered(sent, ME)
+
+
 @pytest.mark.parametrize("layers", [(udp(),), (tcp(),), (IPv6ExtHdrDestOpt(), ping6())])
 def test_a_frame_cut_short_anywhere_is_dropped(
     datapath: Datapath, me: Port, layers: tuple[Any, ...]

@@ -167,3 +167,17 @@ def test_a_session_on_the_ports_of_an_ended_one_is_counted_once(hosts: Datapath)
         hosts.age_sessions(100)
     syn(hosts, a, 0)
     assert open_sessions(hosts, a) == [1, 0]
+
+
+def test_at_its_limit_a_vnic_opens_an_ended_session_again_and_is_charged_once(
+    hosts: Datapath,
+) -> None:
+    """What is over makes room for its own successor: no other of the vNIC's goes for it."""
+    a, _ = hosts.ports
+    hosts.configure(session_limit=2)
+    syn(hosts, a, 0)
+    syn(hosts, a, 1)
+    hosts.age_sessions(100)
+    assert syn(hosts, a, 0).verdict is Verdict.REDIRECT
+    assert open_sessions(hosts, a) == [2, 0]
+    assert len(hosts.sessions()) == 2

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import pytest
-from packets.datapath import GATEWAY_VTEP, OWN_VTEP, PEER_VTEP, VNI, Datapath
+from packets.datapath import GATEWAY_VTEP, OWN_VTEP, PEER_VTEP, VNI, Datapath, Rule
 from packets.frames import (
     ETHERNET,
     OUTER,
@@ -33,6 +33,7 @@ ARRIVING = vxlan(INNER, vteps=HERE, vni=VNI, dmac=ME.mac)
 OUTER_IP = ETHERNET
 OUTER_UDP = ETHERNET + 20
 VXLAN_HEADER = ETHERNET + 28
+INNER_TYPE = ETHERNET + 28 + 8 + 12
 
 
 def changed(at: int, value: bytes, sent: bytes = ARRIVING) -> bytes:
@@ -92,6 +93,9 @@ REFUSED = {
     "inner ARP": Case(
         to_me(bytes(Ether(src=PEER.mac, dst=ME.mac) / ARP(pdst=ME.ip))), "UNSUPPORTED_ETHERTYPE"
     ),
+    "an inner 802.1Q tag": Case(changed(INNER_TYPE, b"\x81\x00\x00\x05"), "UNSUPPORTED_ETHERTYPE"),
+    "an inner 802.1ad tag": Case(changed(INNER_TYPE, b"\x88\xa8\x00\x05"), "UNSUPPORTED_ETHERTYPE"),
+    "an inner frame in VXLAN once more": Case(to_me(ARRIVING), "UNKNOWN_ENDPOINT"),
     "inner IP of version 6": Case(changed(ETHERNET + OUTER, b"\x65"), "BAD_IP_HEADER"),
     "inner IHL 4": Case(changed(ETHERNET + OUTER, b"\x44"), "BAD_IP_HEADER"),
     "an inner length beyond the frame": Case(
@@ -138,6 +142,7 @@ NOT_OURS = {
     "ARP": bytes(Ether(dst="ff:ff:ff:ff:ff:ff") / ARP(pdst=OWN_VTEP)),
     "a later fragment": changed(OUTER_IP + 6, b"\x00\x10"),
     "IPv6": bytes(Ether(dst=UNDERLAY_MACS[0], type=0x86DD)) + bytes(60),
+    "an outer 802.1Q tag": changed(12, b"\x81\x00\x00\x05") + ARRIVING[16:],
     "an outer header that is not IPv4": changed(OUTER_IP, b"\x44"),
     "a frame that ends in the UDP header": ARRIVING[: OUTER_UDP + 7],
 }
@@ -237,3 +242,42 @@ def test_the_sender_need_not_be_where_its_mac_says(datapath: Datapath) -> None:
     datapath.port(ME.ip)
     inner = frame(Guest(PEER.ip, "02:00:00:00:00:77"), ME.ip, udp())
     assert datapath.receive(to_me(inner)).frame == delivered(inner, ME)
+
+
+HOPS = {
+    "the last hop": frame(PEER, ME.ip, udp(), ttl=1),
+    "no hop left": frame(PEER, ME.ip, udp(), ttl=0),
+    "IP options": frame(PEER, ME.ip, udp(), options=b"\x01" * 40),
+}
+
+
+@pytest.mark.parametrize("inner", HOPS.values(), ids=HOPS)
+def test_what_arrives_is_delivered_as_it_is(datapath: Datapath, inner: bytes) -> None:
+    """The sender's host was the router: here is no hop more."""
+    datapath.port(ME.ip)
+    assert datapath.receive(to_me(inner)).frame == delivered(inner, ME)
+
+
+def test_rules_see_the_ports_behind_ip_options(datapath: Datapath) -> None:
+    datapath.port(ME.ip, allow_in=[Rule(proto=17, ports=(2000, 2000))])
+    for words in range(11):
+        options = b"\x01" * 4 * words
+        allowed = datapath.receive(to_me(frame(PEER, ME.ip, udp(dport=2000), options=options)))
+        refused = datapath.receive(to_me(frame(PEER, ME.ip, udp(dport=2001), options=options)))
+        assert (allowed.dropped, refused.dropped) == (None, "1:ACL_INGRESS"), words
+
+
+@pytest.mark.parametrize("flags", ["R", "RA", "A", "FA", "SA"])
+def test_tcp_of_no_session_asks_the_rules_like_a_first_packet(
+    datapath: Datapath, flags: str
+) -> None:
+    me = datapath.port(ME.ip, allow_in=[Rule(proto=6, ports=(80, 80))])
+    outcomes = [
+        datapath.receive(to_me(frame(PEER, ME.ip, tcp(flags, dport=dport)))) for dport in (80, 81)
+    ]
+    assert [outcome.dropped for outcome in outcomes] == [None, f"{me.slot}:ACL_INGRESS"]
+    datapath.forget_sessions()
+    datapath.configure(refuse_midstream=1)
+    refused = datapath.receive(to_me(frame(PEER, ME.ip, tcp(flags, dport=80))))
+    assert refused.dropped == f"{me.slot}:TCP_MIDSTREAM"
+    assert not len(datapath.sessions())
