@@ -34,10 +34,11 @@ own host, and another host that has learned it (all others that hold it, if ahea
 
 @dataclass(slots=True)
 class Figures:
-    """``stopped``: why there are none of larger VPCs."""
+    """``stopped``: why there are none of larger VPCs; ``unsettled``: what went on meanwhile."""
 
     by_size: dict[str, Quantiles] = field(default_factory=dict)
     stopped: str | None = None
+    unsettled: list[str] = field(default_factory=list)
 
 
 class Allowance:
@@ -87,7 +88,8 @@ async def measure(
             figures.stopped = f"was not measured with {size:,} instances: {why}"
             break
         try:
-            await grow(world, vpc, size)
+            if late := await grow(world, vpc, size):
+                figures.unsettled.append(f"measured with {size:,} instances all the same: {late}")
             allowance.filled(missing, time.monotonic() - begun)
             beside, here = await _in_turn(world, (small, vpc), samples)
         except TimeoutError as error:
@@ -99,17 +101,24 @@ async def measure(
     return vpc, figures
 
 
-async def grow(world: World, vpc: Vpc, size: int) -> None:
-    """Fill to ``size`` instances, and wait until all that has settled."""
+async def grow(world: World, vpc: Vpc, size: int) -> str | None:
+    """Fill to ``size`` instances, and wait until all that has settled; what has not in time.
+
+    Raises TimeoutError if the gateways do not know them.
+    """
     missing = size - vpc.filled
     if missing <= 0:
-        return
+        return None
     places = await world.park_hosts(missing)
     last = await world.tenant.fill(vpc, places, missing)
     vteps = {str(place.id): place.vtep for place in places}
     targets = vpc.targets(last, [vteps[one.host_id] for one in last])
     await world.watch.until_met(targets, _FILL_S)
-    await world.tenant.until_settled(_FILL_S)
+    try:
+        await world.tenant.until_settled(_FILL_S)
+    except TimeoutError as error:
+        return str(error)
+    return None
 
 
 async def _in_turn(world: World, vpcs: Sequence[Vpc], samples: int) -> list[Stages]:
