@@ -256,7 +256,7 @@ class HostApplied(Message, frozen=True, kw_only=True):
     preprogrammed: bytes = b""
     """Packed `routes.REVISION` of the document's preprogrammed VPCs, all of them; 0: none yet."""
     unheld: tuple[int, ...] = ()
-    """Those of them that have more routes than fit: what is missing stays with the gateways."""
+    """Those of them that have more routes than fit: what is missing is learned."""
 
 
 # ---- what an operator is shown -----------------------------------------------------------------
@@ -340,7 +340,7 @@ class PreprogrammedView(Value, frozen=True, kw_only=True):
     """That it holds; 0: none yet."""
     routes: int
     whole: bool
-    """False: some routes do not fit, and gateways relay for them."""
+    """False: some routes do not fit, and are learned."""
 
 
 class VswitchShow(Message, frozen=True, kw_only=True):

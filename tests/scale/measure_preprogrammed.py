@@ -20,7 +20,7 @@ from uuid import uuid4
 
 import msgspec
 from scale.measure_gateway import DELTA, Deltas
-from scale.world import REVISION, VNI, World, rss_mib, world
+from scale.world import BPF_DIR, REVISION, VNI, World, rss_mib, world
 
 from achelous_lab import syscalls
 from achelous_lab.waiting import wait_until
@@ -128,6 +128,7 @@ def main() -> None:
     """Measure, and print the figures."""
     parser = argparse.ArgumentParser(description="Measures a host of a preprogrammed VPC.")
     parser.add_argument("--routes", type=int, default=1_500_000)
+    os.environ.setdefault("ACHELOUS_BPF_DIR", str(BPF_DIR))
     result = asyncio.run(measure(parser.parse_args().routes))
     sys.stdout.write(msgspec.json.format(msgspec.json.encode(result), indent=2).decode() + "\n")
 

@@ -99,6 +99,23 @@ async def _sent_until_seen(controller: Bus, received: list[bytes]) -> bool:
     return bool(received)
 
 
+async def test_once_it_has_begun_a_follower_of_one_vpc_misses_nothing(
+    controller: Bus, vswitch: Bus
+) -> None:
+    received: list[bytes] = []
+    begun = asyncio.Event()
+    stream, subject = subjects.ROUTES_STREAM, subjects.routes(5)
+    follow = vswitch.follow(stream, subject, into(received), last=False, begun=begun.set)
+    async with running(follow):
+        await asyncio.wait_for(begun.wait(), 5)
+        await append(controller, 1)
+        await controller.publish_stream(stream, subjects.routes(6), b"2", message_id=str(uuid4()))
+        await append(controller, 3)
+        await wait_until(lambda: received == [b"1", b"3"], "its own messages")
+        with pytest.raises(BusError):  # a vSwitch reads routes and makes none
+            await vswitch.publish_stream(stream, subject, b"4", message_id="4", timeout=0.2)
+
+
 async def test_a_follower_goes_on_after_kill_9_of_the_server(
     server: NatsServer, controller: Bus, gateway: Bus
 ) -> None:

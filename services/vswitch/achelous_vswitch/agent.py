@@ -162,7 +162,7 @@ class Agent:
             self._gateways.apply(self._fleet, self._own_vtep())
 
     def _ahead(self) -> frozenset[int]:
-        return self._preprogrammed.vnis
+        return self._preprogrammed.whole
 
     def _own_vtep(self) -> int | None:
         underlay = self._applier.underlay

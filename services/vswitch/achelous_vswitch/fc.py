@@ -108,9 +108,12 @@ class ForwardingCache:
 
         An answer older than what is held, by its revision, changes nothing. False: no slot is free,
         and the destination stays with the gateways for now. ``port``: slot of the vNIC that it is
-        learned for; one that is held stays with its first.
+        learned for; one that is held stays with its first. One that is programmed ahead stays so.
         """
-        old = self.slot_of(vni, ip)
+        found = self._index.lookup(self._key(vni, ip))
+        if found is not None and found >= len(self.entries):
+            return True
+        old = None if found is None else int(found)
         if old is not None:
             if route.revision < self.entries["revision"][old]:
                 return True
@@ -146,6 +149,15 @@ class ForwardingCache:
         self._index.delete_batch(keys)
         for slot in slots.tolist():
             self._retire(slot)
+
+    def give_way(self, vni: int, ips: Array) -> None:
+        """Forget destinations (n, 16) that are about to be programmed ahead.
+
+        Another one of equal hash goes with them, and is learned again.
+        """
+        if self.views.get(vni) is not None:
+            slots, _ = self.changed(vni, destination_hashes(vni, ips))
+            self.remove(np.unique(slots))
 
     def forget(self, vni: int, ip: bytes) -> None:
         """Forget one destination, if it is known."""

@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 class PartialTable(RouteTable):
-    """Never raises `TableFull`: a host's gateways relay what it has no route for."""
+    """Never raises `TableFull`: what a host has no route for is relayed, and learned."""
 
     def __init__(self, capacity: int) -> None:
         super().__init__(capacity)
@@ -45,7 +45,7 @@ class PartialTable(RouteTable):
             return entries
         if vni not in self.lacking:
             log.error(
-                "VPC %d: %d routes or more do not fit, gateways relay for them: raise"
+                "VPC %d: %d routes or more do not fit, they are left to be learned: raise"
                 " ACHELOUS_MAX_PREPROGRAMMED above %d",
                 *(vni, missing, self.capacity),
             )

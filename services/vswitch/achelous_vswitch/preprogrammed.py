@@ -1,7 +1,8 @@
 """The VPCs of which this host shall hold every route: follows them, and writes all that comes.
 
 As a gateway does for all VPCs: a snapshot, then deltas, a snapshot again after a gap, and all
-revisions compared now and then. Nothing of them is learned, none of it expires.
+revisions compared now and then. Nothing of them is learned, and none of it expires. What does not
+fit is learned as in any other VPC.
 """
 
 import asyncio
@@ -50,13 +51,9 @@ class Preprogrammed:
         moved: Callable[[], None],
     ) -> None:
         self._bus = bus
-        self._cache = cache
-        self._moved = moved
         self.stats = FollowStats()
         self.table = PartialTable(settings.max_preprogrammed)
-        slots = ProgrammedSlots(
-            dataplane.fc, settings.max_fc + 1, dataplane.fc_index, self.table.capacity
-        )
+        slots = ProgrammedSlots(dataplane.fc, dataplane.fc_index, cache, self.table.capacity)
         slots.adopt(self.table)
         self._keeper = Keeper(self.table, slots, NoJournal(), self.stats, lambda _: moved())
         self._keeper.adopt(())
@@ -68,8 +65,13 @@ class Preprogrammed:
 
     @property
     def vnis(self) -> frozenset[int]:
-        """VPCs whose routes are not to be learned."""
+        """The VPCs."""
         return self._wanted | self._keeper.vpcs.keys()
+
+    @property
+    def whole(self) -> frozenset[int]:
+        """Those of which nothing is to be learned: all of their routes fit."""
+        return self.vnis - self.table.lacking
 
     def want(self, vnis: Iterable[int]) -> None:
         """Hold the routes of these VPCs from now on, and of no others."""
@@ -101,7 +103,6 @@ class Preprogrammed:
                     following.pop(vni).cancel()
                 await self._forget(vni)
             for vni in wanted - following.keys():
-                self._cache.remove(self._cache.of_vpc(vni))
                 following[vni] = tasks.create_task(self._follow(vni))
 
     async def _follow(self, vni: int) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from achelous_shared.route_following.index import Rows
 from achelous_shared.route_following.table import KEY, VALUE, Changes, Records, RouteTable
 from achelous_vswitch.dataplane import Array, Table
+from achelous_vswitch.fc import ForwardingCache
 from achelous_vswitch.slot_stack import REST_S, Slots, SlotStack
 
 NO_LIMIT: Final = 0xFFFF
@@ -33,15 +34,26 @@ def _spare(routes: int) -> int:
 
 
 class ProgrammedSlots:
-    """Slots from ``first`` on, for the routes of a table that has ``capacity`` rows."""
+    """Slots above those of the cache, for the routes of a table that has ``capacity`` rows."""
 
     def __init__(
-        self, entries: Array, first: int, index: Table, capacity: int, *, rest_s: float = REST_S
+        self,
+        entries: Array,
+        index: Table,
+        cache: ForwardingCache,
+        capacity: int,
+        *,
+        rest_s: float = REST_S,
     ) -> None:
-        """Nothing is adopted yet: `adopt` must be called once, before anything else."""
+        """``entries`` and ``index``: all of them, of which ``cache`` has the first slots.
+
+        Nothing is adopted yet: `adopt` must be called once, before anything else.
+        """
+        first = len(cache.entries)
         self._entries = entries
         self._first = first
         self._index = index
+        self._cache = cache
         self._batch = _spare(capacity)
         self._slot_of = np.zeros(capacity + 2, np.uint32)  # by row of the table, 0: none
         self._pool = SlotStack(first, first, np.zeros(0, np.intp))
@@ -67,6 +79,8 @@ class ProgrammedSlots:
         if len(changes.removed):
             self._index.delete_batch(_converted(changes.removed, self._index.key_dtype))
             self._retire(changes.removed_rows)
+        for vni in np.unique(changes.keys["vni"]).tolist():
+            self._cache.give_way(vni, changes.keys["ip"][changes.keys["vni"] == vni])
         for at in range(0, len(changes.rows), self._batch):
             part = slice(at, at + self._batch)
             await self._write(changes.rows[part], changes.keys[part], changes.values[part])

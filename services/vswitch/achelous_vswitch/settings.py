@@ -20,7 +20,7 @@ class VswitchSettings(DataplaneSettings):
     max_fc_per_vnic: int = 16_384
     """Of these learned for one vNIC: its further destinations stay with the gateways."""
     max_preprogrammed: int = Field(default=65_536, ge=0, lt=2**24)
-    """Routes of all preprogrammed VPCs together. What does not fit is relayed by gateways."""
+    """Routes of all preprogrammed VPCs together. What does not fit is learned."""
     max_sessions: int = 262_144
     max_rule_words: int = 2_097_152
     """Of 8 bytes, for the rules of all vNICs: about 100 for ten rules, 20,000 for 500; vNICs

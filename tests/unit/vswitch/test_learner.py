@@ -133,3 +133,14 @@ def test_a_vnic_that_has_enough_learns_no_more_and_leaves_the_others_theirs() ->
     assert len(parts.learner.select(events(40, port=2), 0)) == 1
     parts.cache.remove(parts.cache.used()[:2])
     assert len(parts.learner.select(events(*range(50, 60), port=1), 0)) == 2
+
+
+def test_nothing_is_asked_of_a_vpc_that_is_programmed_ahead(parts: Parts) -> None:
+    ahead: set[int] = set()
+    learner = Learner(
+        parts.dataplane, parts.cache, parts.negatives, NoClient(),
+        VswitchSettings(nats_url="nats://nowhere", host_id=UUID(int=1)), Metrics(), lambda: ahead,
+    )  # fmt: skip
+    assert len(learner.select(events(1), 0)) == 1
+    ahead.add(VNI)
+    assert not len(learner.select(events(2), 0))

@@ -51,8 +51,11 @@ class Host:
     def __init__(self, dataplane: Dataplane | None = None) -> None:
         self.dataplane = dataplane or memory_dataplane(fc=LEARNED + slots_for(CAPACITY))
         self.table = RouteTable(CAPACITY)
+        self.cache = ForwardingCache(
+            self.dataplane.fc[: LEARNED + 1], self.dataplane.fc_index, rest_s=0
+        )
         self.slots = ProgrammedSlots(
-            self.dataplane.fc, LEARNED + 1, self.dataplane.fc_index, CAPACITY, rest_s=0
+            self.dataplane.fc, self.dataplane.fc_index, self.cache, CAPACITY, rest_s=0
         )
         self.slots.adopt(self.table)
 
@@ -123,7 +126,8 @@ class TestProgrammedSlots:
         capacity = 300
         dataplane = memory_dataplane(fc=slots_for(capacity))
         table = RouteTable(capacity)
-        slots = ProgrammedSlots(dataplane.fc, 1, dataplane.fc_index, capacity, rest_s=0.01)
+        cache = ForwardingCache(dataplane.fc[:1], dataplane.fc_index)
+        slots = ProgrammedSlots(dataplane.fc, dataplane.fc_index, cache, capacity, rest_s=0.01)
         slots.adopt(table)
         entries = np.repeat(delta({1: 1}), capacity)
         entries["ip"][:, 14] = np.arange(capacity) >> 8
@@ -138,16 +142,28 @@ class TestProgrammedSlots:
     async def test_the_forwarding_cache_has_its_own_slots(self) -> None:
         host = Host()
         await host.take(1, delta({1: 1}))
-        cache = ForwardingCache(host.dataplane.fc[: LEARNED + 1], host.dataplane.fc_index, rest_s=0)
-        cache.put(2, address(1), Route(bytes(4), bytes(6), 1500, 1), 1)
+        programmed = host.found(1, 1)
+        learned = Route(bytes([9] * 4), bytes(6), 1500, 9)
 
-        cache.forget(1, address(1))  # not the cache's
+        assert host.cache.put(2, address(1), learned, 1)
+        assert host.cache.put(1, address(1), learned, 1)  # it is programmed ahead: that stays
+        host.cache.forget(1, address(1))
+
+        assert len(host.cache) == 1
+        assert host.found(1, 1) == programmed
         again = Host(host.dataplane)
+        assert (len(again.table), len(again.cache)) == (1, 1)
 
-        assert len(cache) == 1
-        assert len(again.table) == 1
-        assert again.found(1, 1) is not None
-        assert again.found(2, 1) is not None
+    async def test_what_was_learned_gives_way_to_what_is_programmed(self) -> None:
+        host = Host()
+        for number in (1, 2):
+            host.cache.put(1, address(number), Route(bytes([9] * 4), bytes(6), 1500, 1), 1)
+
+        await host.take(1, delta({1: 1, 3: 1}))
+
+        host.cache.remove(host.cache.used())
+        assert host.found(1, 2) is None
+        host.assert_is({(1, 1): 1, (1, 3): 1})
 
 
 class TestPartialTable:

@@ -66,3 +66,11 @@ def test_what_is_no_push_is_counted(
     assert len(cache) == 0
     name, labels = "achelous_vswitch_bus_rejected_total", {"reason": "garbage"}
     assert metrics.registry.get_sample_value(name, labels) == 1
+
+
+def test_routes_of_a_vpc_that_is_programmed_ahead_are_not_taken(
+    dataplane: Dataplane, cache: ForwardingCache
+) -> None:
+    pushed = Pushed(dataplane, cache, Metrics(), ahead=lambda: {VNI})
+    asyncio.run(pushed.on_push(message((VNI, 1, 2))))
+    assert not len(cache)

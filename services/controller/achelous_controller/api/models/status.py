@@ -32,8 +32,7 @@ class HostStatus(View):
     waiting: int = Field(description="Number of its vNICs whose device has not appeared")
     failed: dict[UUID, str]
     unheld: list[int] = Field(
-        description="VNIs of preprogrammed VPCs with more routes than it holds: gateways relay for"
-        " the missing ones"
+        description="VNIs of preprogrammed VPCs with more routes than fit: it learns the rest"
     )
 
 
