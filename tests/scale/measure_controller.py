@@ -21,7 +21,7 @@ from scale import http_load
 from scale.controller_world import ControllerWorld, controller_world
 from scale.http_load import Outcome, Request
 from scale.simulated_fleet import play
-from scale.world import cpu_seconds, rss_mib
+from scale.world import cpu_seconds, family_cpu_seconds, rss_mib
 
 from achelous_shared import messages, subjects
 from achelous_shared.bus import Bus
@@ -50,11 +50,14 @@ class Measuring:
         """The outcome, and the CPU seconds of each part meanwhile."""
         pids = self._world.pids()
         before = {name: cpu_seconds(pid) for name, pid in pids.items()}
+        postgres = self._world.postgres.process.pid
+        of_postgres = family_cpu_seconds(postgres)
         outcome = await asyncio.get_running_loop().run_in_executor(
             self._processes,
             http_load.run, self._world.urls(), self._world.token, requests, connections,
         )  # fmt: skip
         used = {name: round(cpu_seconds(pid) - before[name], 2) for name, pid in pids.items()}
+        used["postgres"] = round(family_cpu_seconds(postgres) - of_postgres, 2)
         return outcome, used | {"client": round(outcome.cpu_seconds, 2)}
 
     async def changes(self, requests: list[Request], connections: int) -> tuple[Outcome, Result]:

@@ -5,7 +5,7 @@ import itertools
 import os
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -181,8 +181,28 @@ async def _fill(dsn: str, routes: int) -> None:
 
 def cpu_seconds(pid: int) -> float:
     """User and system time of a process so far."""
+    return sum(_stat(pid)[_TIMES_AT : _TIMES_AT + 2]) / os.sysconf("SC_CLK_TCK")
+
+
+def family_cpu_seconds(pid: int) -> float:
+    """That of a process and its children, those that ended included."""
+    ticks = sum(_stat(pid)[_TIMES_AT : _TIMES_AT + 4])
+    for other in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it ended meanwhile
+            fields = _stat(int(other.name))
+            ticks += sum(fields[_TIMES_AT : _TIMES_AT + 2]) if fields[_PARENT_AT] == pid else 0
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+_PARENT_AT: Final = 1
+_TIMES_AT: Final = 11
+"""User, system, and the same of children that were waited for."""
+
+
+def _stat(pid: int) -> list[int]:
+    """Numbers of /proc/PID/stat after the name; the state's letter is 0."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return [0, *map(int, fields[1:])]
 
 
 def rss_mib(pid: int) -> float:
