@@ -18,15 +18,15 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     """Instances created one by one at each size."""
     ahead_hosts: int = 4
     """Simulated hosts where every route is programmed ahead: each holds the whole VPC."""
-    ahead_s: float = 180.0
+    ahead_s: float = 120.0
     """For that model. A larger VPC is begun only if it can be filled within."""
-    hosts: int = 40
+    hosts: int = 16
     """Simulated hosts."""
     burst: int = 20_000
     churn_rate: float = 1157.0
     churn_s: float = 60.0
     learning_hosts: int = 200
-    learning_s: float = 60.0
+    learning_s: float = 45.0
     mean_peers: int = 1_900
     """Destinations that the guests of a host talk to, on average (paper, section 7)."""
     reconcile_entries: int = 1_900

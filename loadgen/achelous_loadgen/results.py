@@ -19,7 +19,10 @@ class Quantiles(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Burst(msgspec.Struct, frozen=True, kw_only=True):
-    """Seconds since the call; ``vpc``: instances that were there before."""
+    """Seconds since the call; ``vpc``: instances that were there before.
+
+    ``on_simulated_hosts``: of these it is known when their host ran them; the others' hosts report.
+    """
 
     instances: int
     last_reachable_s: float
@@ -27,6 +30,7 @@ class Burst(msgspec.Struct, frozen=True, kw_only=True):
     gateways_s: float
     hosts_s: float
     vpc: int
+    on_simulated_hosts: int
 
 
 class Churn(msgspec.Struct, frozen=True, kw_only=True):

@@ -62,10 +62,11 @@ class Running:
     vpcs: dict[str, Vpc] = field(default_factory=dict)
 
     async def vpc(self) -> Vpc:
-        """The VPC under load; one of the smallest size if none has been filled yet."""
+        """The VPC under load, of the largest size; filled now if it has not been yet."""
         if "alm" not in self.vpcs:
             self.vpcs["alm"] = vpc = await self.world.tenant.vpc("load")
-            await programming_time.grow(self.world, vpc, self.options.sizes.vpc[-1])
+            if late := await programming_time.grow(self.world, vpc, self.options.sizes.vpc[-1]):
+                self.found.run.failures.append(late)
         return self.vpcs["alm"]
 
 
@@ -85,6 +86,7 @@ async def _programmed(run: Running, model: str, seconds: float) -> None:
     )
     found = run.found.programming_time = run.found.programming_time or {}
     found[model] = figures.by_size
+    run.found.run.failures += figures.unsettled
     if figures.stopped is not None:
         run.found.programming_time_stopped[model] = figures.stopped
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from achelous_loadgen.gateways import GatewayClient, Reports
 from achelous_shared import rsp
 
-_POLL_S: Final = 0.002
+_POLL_S: Final = 0.001
 _MANY: Final = 32
 _POLL_MANY_S: Final = 0.01
 """With more than ``_MANY`` waiting: asking shall not take the CPUs from what is measured."""
@@ -54,7 +54,7 @@ class _Group:
 
 
 class Watch:
-    """Asks every gateway for what is open each 2 ms (10 ms if that is much), many in a question."""
+    """Asks every gateway for what is open each ms (10 ms if that is much), many in a question."""
 
     def __init__(self, gateways: Sequence[GatewayClient], reports: Reports) -> None:
         self._gateways = list(gateways)

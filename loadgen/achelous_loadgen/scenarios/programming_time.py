@@ -18,6 +18,8 @@ from achelous_shared.routes import ip_bytes
 
 _WAIT_S: Final = 30.0
 _FILL_S: Final = 300.0
+_SAMPLE_S: Final = 30.0
+_FEWEST: Final = 10
 _TELLING: Final = 1_000
 """So many instances tell how long more of them take."""
 
@@ -34,10 +36,11 @@ own host, and another host that has learned it (all others that hold it, if ahea
 
 @dataclass(slots=True)
 class Figures:
-    """``stopped``: why there are none of larger VPCs."""
+    """``stopped``: why there are none of larger VPCs; ``unsettled``: what went on meanwhile."""
 
     by_size: dict[str, Quantiles] = field(default_factory=dict)
     stopped: str | None = None
+    unsettled: list[str] = field(default_factory=list)
 
 
 class Allowance:
@@ -87,7 +90,8 @@ async def measure(
             figures.stopped = f"was not measured with {size:,} instances: {why}"
             break
         try:
-            await grow(world, vpc, size)
+            if late := await grow(world, vpc, size):
+                figures.unsettled.append(f"measured with {size:,} instances all the same: {late}")
             allowance.filled(missing, time.monotonic() - begun)
             beside, here = await _in_turn(world, (small, vpc), samples)
         except TimeoutError as error:
@@ -99,24 +103,34 @@ async def measure(
     return vpc, figures
 
 
-async def grow(world: World, vpc: Vpc, size: int) -> None:
-    """Fill to ``size`` instances, and wait until all that has settled."""
+async def grow(world: World, vpc: Vpc, size: int) -> str | None:
+    """Fill to ``size`` instances, and wait until all that has settled; what has not in time.
+
+    Raises TimeoutError if the gateways do not know them.
+    """
     missing = size - vpc.filled
     if missing <= 0:
-        return
+        return None
     places = await world.park_hosts(missing)
     last = await world.tenant.fill(vpc, places, missing)
     vteps = {str(place.id): place.vtep for place in places}
     targets = vpc.targets(last, [vteps[one.host_id] for one in last])
     await world.watch.until_met(targets, _FILL_S)
-    await world.tenant.until_settled(_FILL_S)
+    try:
+        await world.tenant.until_settled(_FILL_S)
+    except TimeoutError as error:
+        return str(error)
+    return None
 
 
 async def _in_turn(world: World, vpcs: Sequence[Vpc], samples: int) -> list[Stages]:
-    """For each VPC the stages of ``samples`` changes, taken in turn."""
+    """For each VPC the stages of ``samples`` changes, taken in turn; fewer after half a minute."""
     for vpc in vpcs:
         await _one(world, vpc, 0)  # connections and caches are warm from here on
-    taken = [[await _one(world, vpc, number) for vpc in vpcs] for number in range(1, samples + 1)]
+    taken: list[list[tuple[float, ...]]] = []
+    end = time.monotonic() + _SAMPLE_S
+    while len(taken) < samples and (time.monotonic() < end or len(taken) < _FEWEST):
+        taken.append([await _one(world, vpc, len(taken) + 1) for vpc in vpcs])
     return [np.array(stages) * 1e3 for stages in zip(*taken, strict=True)]
 
 

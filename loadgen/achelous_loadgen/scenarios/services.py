@@ -20,7 +20,7 @@ from achelous_shared.bus_roles import Role
 _BATCH: Final = 50
 _IN_FLIGHT: Final = 64
 _KEYS_MAX: Final = 600_000
-_CLIENTS: Final = 32
+_CLIENTS: Final = 128
 _START_S: Final = 60.0
 _LOADED: Final = 1_500_000
 

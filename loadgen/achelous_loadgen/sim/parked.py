@@ -18,6 +18,7 @@ from achelous_shared.bus import Bus, BusError
 from achelous_shared.messages import HostApplied
 
 _EVERY_S: Final = 2.0
+_REPEAT_S: Final = 60.0
 
 
 class _Head(msgspec.Struct):
@@ -28,11 +29,17 @@ class _Head(msgspec.Struct):
 
 
 class ParkedHosts:
-    """Reports the revision of each document as soon as it is published."""
+    """Reports the revision of each document as soon as it is published, and for a while after.
+
+    A host to which nothing happens is silent: the reports that a real one makes each second would
+    be most of the bus's work here.
+    """
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
         self._revisions: dict[UUID, int] = {}
+        self._told_at: dict[UUID, float] = {}
+        """When a document last came, of those that repeat their report still."""
         self._decoder = msgspec.msgpack.Decoder(_Head)
 
     def add(self, places: Sequence[Place]) -> None:
@@ -48,8 +55,9 @@ class ParkedHosts:
 
     async def _on_document(self, data: bytes) -> None:
         head = self._decoder.decode(data)
-        if self._revisions.get(head.host_id, head.revision) < head.revision:
+        if self._revisions.get(head.host_id, head.revision + 1) <= head.revision:
             self._revisions[head.host_id] = head.revision
+            self._told_at[head.host_id] = time.monotonic()
             await self._report(head.host_id)
 
     async def _on_command(self, _: bytes) -> None:
@@ -59,7 +67,10 @@ class ParkedHosts:
     async def _repeat(self) -> None:
         while True:
             await asyncio.sleep(_EVERY_S)
-            await self._on_command(b"")
+            begun = time.monotonic() - _REPEAT_S
+            self._told_at = {host: at for host, at in self._told_at.items() if at > begun}
+            for host_id in list(self._told_at):
+                await self._report(host_id)
 
     async def _report(self, host_id: UUID) -> None:
         report = HostApplied(

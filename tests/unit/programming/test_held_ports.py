@@ -50,6 +50,7 @@ def test_what_is_published_is_what_the_database_has(
             rows.append(Change(len(rows), host, revision[host], packed))
         if not now:
             continue
+        held.trim()
         missing = held.missing(host, revision[host], [row for row in rows if row.host_id == host])
         rows = [row for row in rows if row.host_id != host]
         read = [
@@ -65,6 +66,21 @@ def test_what_is_published_is_what_the_database_has(
         assert {one.vnic_id: one.revision for one in published} == stored[host]
         assert current.groups == ({UUID(int=7)} if published else set())
         assert current.size == sum(len(msgspec.msgpack.encode(one)) for one in published)
+
+
+def test_hosts_that_are_read_together_do_not_displace_each_other() -> None:
+    held = HeldPorts(limit_bytes=1)
+    for host in HOSTS:
+        held.update(host, 1, held.missing(host, 1, []), [port(VNICS[0], 1)])
+    rows = {host: [Change(1, host, 2, VNICS[1].bytes)] for host in HOSTS}
+    missing = {host: held.missing(host, 2, rows[host]) for host in HOSTS}
+
+    for host in HOSTS:
+        current = held.update(host, 2, missing[host], [port(VNICS[1], 2)])
+        assert set(current.ports) == set(VNICS[:2])
+
+    held.trim()
+    assert [held.missing(host, 2, []) for host in HOSTS] == [None] * 3
 
 
 def test_only_what_changed_is_read_again() -> None:

@@ -118,21 +118,25 @@ class HeldPorts:
         self, host_id: UUID, revision: int, changed: set[UUID] | None, ports: Iterable[Port]
     ) -> Held:
         """The host at ``revision``: ``ports`` are those of ``changed`` that are there, or all."""
-        held = self._hosts.pop(host_id, None)
-        if held is not None:
-            self._size -= held.size
-        if held is None or changed is None:
-            held = Held(revision)
+        before = self._hosts.pop(host_id, None)
+        self._size -= before.size if before is not None else 0
+        held = Held(revision) if before is None or changed is None else before
         for vnic_id in changed or ():
             held.drop(vnic_id)
         held.put(ports)
         held.revision = revision
         self._hosts[host_id] = held
         self._size += held.size
+        return held
+
+    def trim(self) -> None:
+        """Forget the hosts that changed longest ago, down to the limit.
+
+        Not between `missing` and `update`: what is to be read was said of what is held.
+        """
         while self._size > self._limit:
             _, oldest = self._hosts.popitem(last=False)
             self._size -= oldest.size
-        return held
 
 
 def _take_one(counts: Counter[T], key: T) -> None:

@@ -43,6 +43,7 @@ async def read_fresh(engine: AsyncEngine, hosts: Sequence[UUID], held: HeldPorts
 
     Their ports are encoded already. ``held`` is brought up to date.
     """
+    held.trim()
     async with snapshot(engine) as connection:
         revisions = {row.id: row.revision for row in await connection.execute(_HOSTS, _of(hosts))}
         changes: dict[UUID, list[Change]] = defaultdict(list)

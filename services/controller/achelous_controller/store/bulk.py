@@ -1,7 +1,9 @@
 """Many rows at once: by COPY, which takes rows ten times faster than INSERT, or a few by arrays."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
+from itertools import count
 from typing import Final
 
 import asyncpg
@@ -15,24 +17,45 @@ _COPY_FROM: Final = 500
 _DIALECT: Final = postgresql.dialect()  # type: ignore[no-untyped-call]
 
 
-async def append(
-    connection: AsyncConnection,
-    table: Table,
-    columns: tuple[str, ...],
-    records: Sequence[tuple[object, ...]],
-) -> None:
-    """Append rows in the connection's transaction; raises asyncpg's own exceptions."""
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Some columns of a table, in the order of the records."""
+
+    table: Table
+    names: tuple[str, ...]
+
+
+Records = Sequence[tuple[object, ...]]
+
+
+async def append(connection: AsyncConnection, parts: Sequence[tuple[Columns, Records]]) -> None:
+    """Append rows, at least one to each table, in the connection's transaction.
+
+    Raises asyncpg's own exceptions.
+    """
     raw = await connection.get_raw_connection()
     driver: asyncpg.Connection = raw.driver_connection
-    if len(records) >= _COPY_FROM:
-        await driver.copy_records_to_table(table.name, records=records, columns=columns)
-    elif records:
-        await driver.execute(_insert(table, columns), *zip(*records, strict=True))
+    if max(len(records) for _, records in parts) >= _COPY_FROM:
+        for columns, records in parts:
+            await driver.copy_records_to_table(
+                columns.table.name, records=records, columns=columns.names
+            )
+        return
+    arrays = [array for _, records in parts for array in zip(*records, strict=True)]
+    await driver.execute(_insert(tuple(columns for columns, _ in parts)), *arrays)
 
 
 @cache
-def _insert(table: Table, columns: tuple[str, ...]) -> str:
-    kinds = [table.c[name].type.compile(_DIALECT) for name in columns]
-    arrays = ", ".join(f"${number}::{kind}[]" for number, kind in enumerate(kinds, 1))
-    names = ", ".join(f'"{name}"' for name in columns)
-    return f"INSERT INTO {table.name} ({names}) SELECT * FROM unnest({arrays})"  # noqa: S608  names of the schema
+def _insert(parts: tuple[Columns, ...]) -> str:
+    """One statement, as each is a message there and back."""
+    numbers = count(1)
+    inserts = [_insert_one(part, numbers) for part in parts]
+    earlier = [f"part{number} AS ({one})" for number, one in enumerate(inserts[:-1])]
+    return f"WITH {', '.join(earlier)} {inserts[-1]}" if earlier else inserts[-1]
+
+
+def _insert_one(part: Columns, numbers: Iterator[int]) -> str:
+    kinds = [part.table.c[name].type.compile(_DIALECT) for name in part.names]
+    arrays = ", ".join(f"${next(numbers)}::{kind}[]" for kind in kinds)
+    names = ", ".join(f'"{name}"' for name in part.names)
+    return f"INSERT INTO {part.table.name} ({names}) SELECT * FROM unnest({arrays})"  # noqa: S608  names of the schema

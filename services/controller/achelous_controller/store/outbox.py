@@ -25,6 +25,26 @@ CHANNEL: Final = "achelous_outbox"
 
 _WAKE: Final = func.pg_notify(CHANNEL, "")
 
+_ROUTES_CHANGED: Final = text("""
+    WITH reached AS (
+        UPDATE vpcs SET revision = CAST(:revision AS bigint) + :count WHERE id = :vpc
+    )
+    INSERT INTO outbox (kind, vni, base, revision, entries, pending, created_at)
+    SELECT 'routes', :vni, CAST(:revision AS bigint) + place - 1, CAST(:revision AS bigint) + place,
+        entries, pending, :now
+    FROM unnest(:entries, :pending) WITH ORDINALITY AS delta (entries, pending, place)
+    ORDER BY place
+    RETURNING pg_notify(:channel, '')
+""").bindparams(
+    bindparam("vpc", type_=Uuid),
+    bindparam("vni", type_=Integer),
+    bindparam("count", type_=Integer),
+    bindparam("entries", type_=ARRAY(LargeBinary)),
+    bindparam("pending", type_=ARRAY(LargeBinary)),
+    bindparam("now", type_=Double),
+    channel=CHANNEL,
+)
+
 _HOSTS_CHANGED: Final = text("""
     WITH locked AS (
         SELECT id FROM hosts WHERE id = ANY(:ids) ORDER BY id FOR UPDATE
@@ -87,24 +107,23 @@ async def record_routes(
     pending: Sequence[Pending] = (),
 ) -> None:
     """Like `routes_changed`, of entries `with_revisions`. ``pending``: who waits for them."""
-    rows = [
-        {
-            "kind": "routes",
-            "vni": vni,
-            "base": revision + number,
-            "revision": revision + number + 1,
-            "entries": pack(numbered[start : start + MAX_DELTA_ENTRIES]),
-            "pending": None,
-            "created_at": time.time(),
-        }
-        for number, start in enumerate(range(0, len(numbered), MAX_DELTA_ENTRIES))
+    deltas = [
+        pack(numbered[start : start + MAX_DELTA_ENTRIES])
+        for start in range(0, len(numbered), MAX_DELTA_ENTRIES)
     ]
-    if not rows:
+    if not deltas:
         return
-    rows[-1]["pending"] = pack_pending(pending) if pending else None
-    reached = update(vpcs).where(vpcs.c.id == vpc_id).values(revision=rows[-1]["revision"])
-    await connection.execute(reached)
-    await connection.execute(insert(outbox).returning(_WAKE), rows)
+    waiting = pack_pending(pending) if pending else None
+    values = {
+        "vpc": vpc_id,
+        "vni": vni,
+        "revision": revision,
+        "count": len(deltas),
+        "entries": deltas,
+        "pending": [*[None] * (len(deltas) - 1), waiting],
+        "now": time.time(),
+    }
+    await connection.execute(_ROUTES_CHANGED, values)
 
 
 async def hosts_changed(

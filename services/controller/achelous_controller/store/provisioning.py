@@ -27,7 +27,7 @@ from achelous_controller.store import (
     references,
     rule_limits,
 )
-from achelous_controller.store.bulk import append
+from achelous_controller.store.bulk import Columns, Records, append
 from achelous_controller.store.outbox import hosts_changed, record_routes, with_revisions
 from achelous_controller.store.references import References, Subnet
 from achelous_controller.store.schema import instances, vnic_security_groups, vnics
@@ -241,14 +241,17 @@ def _vnic(instance_id: UUID, position: int, columns: _Columns, index: int) -> Vn
     )
 
 
-_INSTANCE_COLUMNS: Final = (
-    "id", "project_id", "name", "kind", "host_id", "state", "host_revision", "accepted_at",
-    "committed_at", "created_at",
+_INSTANCES: Final = Columns(
+    instances,
+    ("id", "project_id", "name", "kind", "host_id", "state", "host_revision", "accepted_at",
+     "committed_at", "created_at"),
 )  # fmt: skip
-_VNIC_COLUMNS: Final = (
-    "id", "project_id", "instance_id", "vpc_id", "subnet_id", "host_id", "position", "ip", "ip6",
-    "mac", "vni", "revision", "identity",
+_VNICS: Final = Columns(
+    vnics,
+    ("id", "project_id", "instance_id", "vpc_id", "subnet_id", "host_id", "position", "ip", "ip6",
+     "mac", "vni", "revision", "identity"),
 )  # fmt: skip
+_LINKS: Final = Columns(vnic_security_groups, ("vnic_id", "security_group_id"))
 
 
 async def _insert(
@@ -259,34 +262,23 @@ async def _insert(
     host_revisions: dict[UUID, int],
 ) -> None:
     flat = [vnic for instance in made for vnic in instance.vnics]
-    await append(
-        connection,
-        instances,
-        _INSTANCE_COLUMNS,
-        [
-            (i.id, i.project_id, i.name, i.kind, i.host_id, i.state, host_revisions[i.host_id],
-             i.accepted_at, i.committed_at, i.created_at)
-            for i in made
-        ],
-    )  # fmt: skip
-    await append(
-        connection,
-        vnics,
-        _VNIC_COLUMNS,
-        [
-            (v.id, v.project_id, v.instance_id, v.vpc_id, v.subnet_id, v.host_id, v.position, v.ip,
-             v.ip6, v.mac, known.vpcs[v.vpc_id].vni, revision, identity)
-            for v, revision, identity in zip(
-                flat, columns.revisions, columns.identities, strict=True
-            )
-        ],
-    )  # fmt: skip
-    await append(
-        connection,
-        vnic_security_groups,
-        ("vnic_id", "security_group_id"),
-        [(vnic.id, group) for vnic in flat for group in vnic.security_group_ids],
-    )
+    instance_rows = [
+        (i.id, i.project_id, i.name, i.kind, i.host_id, i.state, host_revisions[i.host_id],
+         i.accepted_at, i.committed_at, i.created_at)
+        for i in made
+    ]  # fmt: skip
+    vnic_rows = [
+        (v.id, v.project_id, v.instance_id, v.vpc_id, v.subnet_id, v.host_id, v.position, v.ip,
+         v.ip6, v.mac, known.vpcs[v.vpc_id].vni, revision, identity)
+        for v, revision, identity in zip(flat, columns.revisions, columns.identities, strict=True)
+    ]  # fmt: skip
+    links = [(vnic.id, group) for vnic in flat for group in vnic.security_group_ids]
+    rows: list[tuple[Columns, Records]] = [
+        (_INSTANCES, instance_rows),
+        (_VNICS, vnic_rows),
+        (_LINKS, links),
+    ]
+    await append(connection, rows)
 
 
 def _amounts(made: Sequence[Instance]) -> dict[UUID, dict[Resource, int]]:
