@@ -20,7 +20,17 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from scale.world import REVISION, VNI, Gateway, World, addresses, cpu_seconds, rss_mib, world
+from scale.world import (
+    REVISION,
+    VNI,
+    Gateway,
+    World,
+    addresses,
+    cpu_seconds,
+    maps_mib,
+    rss_mib,
+    world,
+)
 
 from achelous_lab.waiting import wait_until
 from achelous_loadgen.requester import Load, Requester
@@ -215,6 +225,7 @@ async def measure_rsp(
             result["rsp"].append(await rate(requesters, platform, gateway, window, seconds))
             say(f"rsp: {result['rsp'][-1]}")
         result["rss_mib"] = round(rss_mib(gateway.process.pid))
+        result["kernel_maps_mib"] = round(maps_mib(gateway.process.pid))
 
 
 async def measure(routes: int, seconds: float, starts: int) -> Result:

@@ -189,3 +189,11 @@ def rss_mib(pid: int) -> float:
     """Resident memory of a process."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def maps_mib(pid: int) -> float:
+    """Kernel memory of the eBPF maps that a process has open."""
+    infos = (info.read_text() for info in Path(f"/proc/{pid}/fdinfo").iterdir())
+    maps = (text for text in infos if "map_id:" in text)
+    held = (dict(line.split(":", 1) for line in text.splitlines() if ":" in line) for text in maps)
+    return sum({one["map_id"]: int(one["memlock"]) for one in held}.values()) / 2**20

@@ -76,19 +76,19 @@ class KeyIndex:
     def add(self, keys: Keys, rows: Rows) -> None:
         """Enter keys that are distinct and not there, with ``rows`` whose keys are written."""
         buckets, words = self._places(keys, rows)
-        pending = np.arange(len(rows))
+        pending, slots = np.arange(len(rows)), self._slots.reshape(-1)
         while pending.size:
             here = buckets[pending]
-            free = self._slots[here] == 0
-            room = free.any(axis=1)
+            free = self._slots.take(here, axis=0) == 0
+            first = free.argmax(axis=1)
+            room = free[np.arange(len(free)), first]
             full = pending[~room]
             np.add.at(self._passed, buckets[full], 1)
             buckets[full] = (buckets[full] + 1) & self._mask
-            wanted, at = pending[room], free[room].argmax(axis=1)
+            wanted, at = pending[room], (here * _SLOTS + first)[room]
             # Where several keys of the batch want one slot the last one has it, the others go on.
-            self._slots[buckets[wanted], at] = words[wanted]
-            lost = self._slots[buckets[wanted], at] != words[wanted]
-            pending = np.concatenate((full, wanted[lost]))
+            slots[at] = words[wanted]
+            pending = np.concatenate((full, wanted[slots.take(at) != words[wanted]]))
 
     def remove(self, keys: Keys, rows: Rows) -> None:
         """Take out keys that are there in ``rows``."""

@@ -210,3 +210,24 @@ def test_a_seeded_table_is_as_the_one_it_was_taken_from() -> None:
     assert contents(copy) == contents(table)
     assert copy.vnis() == [1, 3]
     assert copy.values(rows).dtype == VALUE
+
+
+@pytest.mark.parametrize("kept", [30, 10], ids=["rows as they come", "rows used before"])
+def test_a_vpc_that_is_loaded_is_as_one_that_is_restated(kept: int) -> None:
+    chunk = packed(Entry(n, RouteOp.UPSERT, 2, n + 1) for n in range(25))
+    tables = RouteTable(100), RouteTable(100)
+    for table in tables:
+        table.apply(1, packed(Entry(n, RouteOp.UPSERT, 1, 1) for n in range(30)))
+        table.remove(1, table.rows_except(1, np.arange(1, kept + 1)))
+    loaded, _ = tables[0].load(2, chunk)
+    restated, _ = tables[1].restate(2, chunk)
+
+    assert contents(tables[0]) == contents(tables[1])
+    assert as_model(loaded.keys, loaded.values) == as_model(restated.keys, restated.values)
+    assert len(tables[0].lookup(2, chunk["ip"])) == tables[0].count(2) == 25
+    assert (tables[0].lookup(2, chunk["ip"]) > 0).all()
+
+
+def test_an_empty_page_can_be_loaded() -> None:
+    changes, rows = RouteTable(100).load(2, packed([]))
+    assert len(changes) == len(rows) == 0
