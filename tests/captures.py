@@ -70,9 +70,8 @@ async def captured(namespace: Namespace, device: str) -> AsyncIterator[Capture]:
 
 @dataclass(frozen=True, slots=True)
 class Dissected:
-    """One frame, as tshark reads it. The statuses of its checksums, from outside to inside: `0` bad,
-    `1` good, `2` not verified, `3` none, as for an outer UDP header; `quotes`: it has an ICMP error,
-    whose quoted packet is cut short."""
+    """One frame, as tshark reads it. `checksums`: by protocol, their statuses from outside to inside,
+    `0` bad, `1` good, `2` not verified, `3` none, as for an outer UDP header."""
 
     protocols: str
     gbp: str
@@ -81,6 +80,7 @@ class Dissected:
 
     @property
     def quotes(self) -> bool:
+        """Whether it is an ICMP error, which has the begin of another packet in it."""
         return "icmp:ip" in self.protocols or "icmpv6:ipv6" in self.protocols
 
 

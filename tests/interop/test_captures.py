@@ -65,7 +65,7 @@ def inner(frame: Dissected) -> str:
 
 
 def checked(frame: Dissected) -> None:
-    """Its checksums are there and right; of a packet that is quoted, tshark checks none behind IP."""
+    """Its checksums are there and right. Of a quoted packet tshark checks none behind IP."""
     assert frame.faults == [], frame
     assert set(frame.checksums["ip"]) == {"1"}, frame
     assert frame.checksums["udp"][0] == "3", frame
