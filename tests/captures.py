@@ -70,7 +70,7 @@ async def captured(namespace: Namespace, device: str) -> AsyncIterator[Capture]:
 
 @dataclass(frozen=True, slots=True)
 class Dissected:
-    """One frame, as tshark reads it. `checksums`: by protocol, their statuses from outside to inside,
+    """One frame, as tshark reads it. `checksums`: by protocol, the statuses from outside to inside,
     `0` bad, `1` good, `2` not verified, `3` none, as for an outer UDP header."""
 
     protocols: str

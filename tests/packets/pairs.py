@@ -17,9 +17,9 @@ _UNASKED: Final = ("MULTICAST", "PORT_NOT_READY")
 
 
 def ip6_of(ip: str) -> str:
-    """The IPv6 address of the guest with that IPv4 address: fd00:0:0:1::6 beside 10.0.1.6."""
+    """The IPv6 address of the guest with that IPv4 address: fd00:0:0:a1::6 beside 10.0.1.6."""
     _, _, subnet, number = ip.split(".")
-    return f"fd00:0:0:{subnet}::{number}"
+    return f"fd00:0:0:a{subnet}::{number}"
 
 
 def router_of(ip: str) -> str:
