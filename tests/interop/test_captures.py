@@ -47,8 +47,8 @@ async def wire(network: Network, objects: Path) -> AsyncIterator[Wire]:
 
 async def talk(wire: Wire, ip: str) -> None:
     """TCP, UDP and pings, fragments of both, and what nobody listens to."""
-    for size in ("56", "4000"):
-        argv = ["ping", "-n", "-c", "2", "-i", "0.05", "-W", "1", "-s", size, ip]
+    for length in ("56", "4000"):
+        argv = ["ping", "-n", "-c", "2", "-i", "0.05", "-W", "1", "-s", length, ip]
         assert b"2 received" in (await run(argv, netns=wire.a.name, timeout=10)).stdout
     await transfer(wire.a, wire.b, ip, size=300_000)
     with await Datagrams.open(wire.a, wire.b, ip) as datagrams:

@@ -54,12 +54,12 @@ class Pair:
     ) -> None:
         """One more vNIC; `router`: the default routes lead to its routers."""
         ip6 = ip6_of(ip)
-        routers = (IPv4Address(router_of(ip)), IPv6Address(router_of(ip6))) if router else ()
         nic = Nic(
             guest(ip).mac,
             IPv4Interface(f"{ip}/24"),
             address6=IPv6Interface(f"{ip6}/64"),
-            **dict(zip(("router", "router6"), routers, strict=False)),
+            router=IPv4Address(router_of(ip)) if router else None,
+            router6=IPv6Address(router_of(ip6)) if router else None,
         )
         device = f"v{len(made.nics)}-{made.name.rpartition('-')[2]}"
         cable = await made.add_nic(self.network.cables, nic)
