@@ -1,8 +1,8 @@
 """Floods the network from a guest, as fast as one CPU can: `flooder.py KIND FROM TO SECONDS`.
 
 KIND is `syn` (to port 80 of one address, the answers of which the guest is to ignore), `udp` (to
-all ports of one address), or `scan` (SYNs to all addresses of its /16). Frames are made by numpy and
-sent by sendmmsg; how many is written at the end.
+all ports of one address), or `scan` (SYNs to all addresses of its /16). numpy makes the frames, and
+sendmmsg sends them; how many is written at the end.
 """
 
 import ctypes

@@ -4,6 +4,7 @@ and what was connected before stays so."""
 import asyncio
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -22,6 +23,7 @@ DEAF = "table inet deaf { chain in { type filter hook input priority 0; meta l4p
 FLOODER = Path(__file__).parents[1] / "flooder.py"
 CONNECTIONS = 200
 LONGEST_S = 60
+TWICE_HALF_OPEN_S = 2.5  # a half open session gives way after 1 s, with all those made with it
 
 
 @pytest.fixture
@@ -66,8 +68,10 @@ async def test_a_flood_leaves_the_neighbour_its_connections(world: World, kind: 
                 await wait_until(
                     lambda: here.metric_is(refused, above=10_000), "the limit", timeout=30
                 )
-                made = [await tester.check(timeout=5) for _ in range(CONNECTIONS)]
-                assert made.count(True) == CONNECTIONS
+                made, until = [], time.monotonic() + TWICE_HALF_OPEN_S
+                while len(made) < CONNECTIONS or time.monotonic() < until:
+                    made.append(await tester.check(timeout=5))
+                assert all(made), f"{made.count(False)} of {len(made)}"
                 await echo(near, far)
                 assert flood.running
 
