@@ -1,12 +1,15 @@
 """Underlay frames of all kinds of traffic, read by tshark: nothing to complain about, and every
 checksum verified."""
 
+import asyncio
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from captures import Dissected, captured, dissect
+from packets.datapath import GATEWAY_VTEP
 from packets.hosts import Hosts
 from packets.pairs import Pair, ip6_of
 from wire_traffic import Datagrams, set_offloads, transfer
@@ -59,6 +62,16 @@ async def talk(wire: Wire, ip: str) -> None:
         refused.near.send(b"anyone?")
 
 
+async def probe(wire: Wire) -> None:
+    """Is the gateway alive? Its program turns the question round, and mends the checksum."""
+    wire.pair.gateway.heartbeat(seconds_ago=1)
+    with await wire.pair.left.attached.node.namespace.socket(socket.SOCK_DGRAM) as asking:
+        asking.connect((GATEWAY_VTEP, 4798))
+        asking.send(bytes.fromhex("4143485001010000") + bytes(16))
+        async with asyncio.timeout(5):
+            assert len(await asyncio.get_running_loop().sock_recv(asking, 100)) == 24
+
+
 def inner(frame: Dissected) -> str:
     """What is behind the inner IP header."""
     return frame.protocols.partition(":vxlan:eth:ethertype:")[2].partition(":")[2]
@@ -82,6 +95,7 @@ async def test_tshark_finds_no_fault(wire: Wire, offloads: str, tmp_path: Path) 
     for made in (wire.a, wire.b):
         await set_offloads(made.namespace, "eth0", offloads)
     left = wire.pair.left.attached.node.namespace
+    await set_offloads(left, UNDERLAY_DEVICE, offloads)
     async with captured(left, UNDERLAY_DEVICE) as frames:
         for learned in (False, True):
             if learned:
@@ -89,13 +103,20 @@ async def test_tshark_finds_no_fault(wire: Wire, offloads: str, tmp_path: Path) 
                 wire.pair.learn(B)
             for ip in (B, ip6_of(B)):
                 await talk(wire, ip)
+        await probe(wire)
     assert wire.pair.drops() == {}
     read = await dissect(frames.write(tmp_path / "pcap"), transport_checksums=offloads == "off")
     tunnelled = [frame for frame in read if ":vxlan:" in frame.protocols]
     assert len(tunnelled) > 100
     for frame in read:
         assert frame.faults == [], frame
-    for frame in tunnelled if offloads == "off" else []:
-        checked(frame)
+    probes = [
+        frame for frame in read if frame.protocols.endswith("ip:udp:data") and not inner(frame)
+    ]
+    assert len(probes) == 2
+    if offloads == "off":
+        for frame in tunnelled:
+            checked(frame)
+        assert all(frame.checksums["udp"] == ["1"] for frame in probes)
     assert {inner(frame) for frame in tunnelled} >= KINDS
     assert {frame.gbp for frame in tunnelled} == {"0", str(IDENTITY)}
