@@ -37,9 +37,11 @@ nightly: setup ## the packet path against its model: 100,000 cases that no run b
 	@ACHELOUS_MODEL_CASES=100000 ACHELOUS_MODEL_SEED=$$(date +%s) $(VENV)/pytest tests/packets/test_model.py $(ARGS)
 	@cat build/model.json
 
-fuzz: setup ## RSP for 60 s, coverage-guided; what is worth keeping goes to tests/fuzz/corpus
+fuzz: setup ## RSP and the packet path for 60 s each; what is worth keeping goes to tests/fuzz/corpus
 	@PYTHONPATH=tests $(VENV)/python -m fuzz.fuzz_rsp tests/fuzz/corpus/rsp -max_total_time=60 \
 	  -max_len=512 -artifact_prefix=build/ $(ARGS)
+	@PYTHONPATH=tests $(VENV)/python -m fuzz.fuzz_packets tests/fuzz/corpus/packets \
+	  -max_total_time=60 -max_len=2048 -artifact_prefix=build/ $(ARGS)
 
 bench: setup ## side-by-side ratios, never absolute times; figures in build/bench/datapath.json
 	@PYTHONPATH=tests $(VENV)/python -m scale.measure_datapath $(ARGS)

@@ -8,7 +8,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface
@@ -224,7 +224,7 @@ class Gateway:
 class Host:
     """One host: its node, its agent, and the document that it shall run."""
 
-    def __init__(self, world: "World", node: Node) -> None:
+    def __init__(self, world: "World", node: Node, settings: Mapping[str, str]) -> None:
         self._world = world
         self.node = node
         self.host_id = uuid4()
@@ -241,6 +241,7 @@ class Host:
             "ACHELOUS_MAX_SESSIONS": "16384",
             "ACHELOUS_MAX_FC": "4096",
             "ACHELOUS_LEARN_PACKETS": "1",
+            **settings,
         }
         self.agent = self.process("agent")
 
@@ -421,9 +422,10 @@ class World:
 
 @asynccontextmanager
 async def make_world(
-    run_dir: RunDir, network: Network, hosts: int, gateways: int
+    run_dir: RunDir, network: Network, hosts: int, gateways: int, **settings: str
 ) -> AsyncIterator[World]:
-    """A world whose agents run and know the fleet. All of it goes at the end."""
+    """A world whose agents run and know the fleet. All of it goes at the end. `settings`: of the
+    agents, by the names of their environment variables."""
     async with AsyncExitStack() as stack:
         nats = await stack.enter_async_context(NatsServer(run_dir.subdir("nats")))
         bus, gateway_bus = [
@@ -448,7 +450,7 @@ async def make_world(
             tasks.start(gateway_bus.serve(subjects.rsp(gateway.gateway_id), gateway.answer))
         for number in range(hosts):
             node = await network.underlay.node(f"h{number}", IPv4Address(f"198.18.0.{number + 1}"))
-            host = Host(world, node)
+            host = Host(world, node, settings)
             ensure_bpffs(host.bpffs)
             stack.callback(unmount, host.bpffs)
             world.hosts.append(host)

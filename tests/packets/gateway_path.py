@@ -40,11 +40,17 @@ class GatewayPath:
         """The agent vouched for its tables that long ago."""
         self.configure(heartbeat_ns=time.monotonic_ns() - int(seconds_ago * 1e9))
 
-    def route(self, ip: str, vtep: str = PEER_VTEP, *, vni: int = VNI) -> None:
+    def route(
+        self, ip: str, vtep: str = PEER_VTEP, *, vni: int = VNI, mac: str | None = None
+    ) -> None:
         """A route to the guest of that address."""
         routes = self.table("routes")
         key = record(routes.key_dtype, vni=vni, ip=mapped(ip))
-        value = {"vtep": int(IPv4Address(vtep)), "mac": mac_bytes(guest(ip).mac), "revision": 1}
+        value = {
+            "vtep": int(IPv4Address(vtep)),
+            "mac": mac_bytes(mac or guest(ip).mac),
+            "revision": 1,
+        }
         routes.update(key, record(routes.value_dtype, **value))
 
     def receive(self, frame: bytes) -> Outcome:

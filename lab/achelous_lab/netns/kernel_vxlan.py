@@ -16,10 +16,14 @@ _EVERY_MAC: Final = "00:00:00:00:00:00"
 
 @dataclass(frozen=True, slots=True)
 class KernelVxlan:
-    """One VXLAN segment (RFC 7348) on one node, which learns MACs from the frames that it gets."""
+    """One VXLAN segment (RFC 7348) on one node, which learns MACs from the frames that it gets.
+
+    `group_policy`: a packet's mark goes along in the group policy field, both ways.
+    """
 
     node: Node
     vni: int
+    group_policy: bool = False
 
     @property
     def bridge(self) -> str:
@@ -44,6 +48,7 @@ class KernelVxlan:
             vxlan_local=str(self.node.ip),
             vxlan_link=links.index_of(netlink, UNDERLAY_DEVICE),
             vxlan_port=VXLAN_PORT,
+            **({"vxlan_gbp": True} if self.group_policy else {}),
         )
         index = links.index_of(netlink, self.device)
         netlink.link("set", index=index, master=bridge, state="up")

@@ -32,9 +32,9 @@ struct sender {
     struct packet_scratch *kept;
 };
 
-static __always_inline void count_sent(struct ach_port_counters *counted, struct __sk_buff *skb) {
+static __always_inline void count_sent(struct ach_port_counters *counted, __u32 bytes) {
     counted->tx_packets++;
-    counted->tx_bytes += skb->len;
+    counted->tx_bytes += bytes;
 }
 
 /* The session has seen the packet; an ICMP error changes nothing in it. */
@@ -55,7 +55,7 @@ static __always_inline int forward_here(struct __sk_buff *skb, struct flow *flow
         error = count_hop(skb, packet);
     if (error)
         return error;
-    count_sent(sender->counted, skb);
+    count_sent(sender->counted, skb->len);
     sender->counted->local++;
     return to_guest(skb, next->slot, next->port);
 }
@@ -80,12 +80,15 @@ static __always_inline int forward_away(struct __sk_buff *skb, struct flow *flow
         return -ACH_DROP_NO_GATEWAY;
     if (skb->len - sizeof(struct ethhdr) + ACH_ENCAP_LEN > 0xffff)
         return -ACH_DROP_TOO_BIG; /* more than one datagram of the underlay can say it has */
-    int error = commit(flow, packet, skb->len);
-    if (!error && routed)
-        error = count_hop(skb, packet);
-    if (error)
-        return error;
-    count_sent(sender->counted, skb);
+    __u32 bytes = skb->len;
+    int verdict = commit(flow, packet, bytes);
+    if (!verdict && routed)
+        verdict = count_hop(skb, packet);
+    if (!verdict)
+        verdict = to_vtep(skb, &tunnel, sender->config);
+    if (verdict < 0)
+        return verdict; /* one that the kernel had no room to encapsulate was not sent */
+    count_sent(sender->counted, bytes);
     if (route) {
         sender->counted->direct++;
         /* Not at every packet: the line is shared with other CPUs and with the agent. */
@@ -93,10 +96,10 @@ static __always_inline int forward_away(struct __sk_buff *skb, struct flow *flow
             route->last_used_ns = flow->now;
     } else {
         sender->counted->relayed++;
-        learn_destination(&packet->to, sender->slot, flow->now, skb->len, sender->config,
+        learn_destination(&packet->to, sender->slot, flow->now, bytes, sender->config,
                           sender->counted);
     }
-    return to_vtep(skb, &tunnel, sender->config);
+    return verdict;
 }
 
 /* The sender is the vNIC's own address, and the receiver one address. */

@@ -209,3 +209,4 @@ def test_of_a_gso_frame_each_segment_must_fit(
     # A test run's GSO frame has no type, which the kernel refuses to encapsulate.
     assert outcome.dropped == f"{me.slot}:{'ENCAP_FAILED' if fits else 'TOO_BIG'}"
     assert outcome.verdict is (Verdict.DROP if fits else Verdict.REDIRECT)
+    assert not outcome.counted[me.slot].keys() & {"tx_packets", "tx_bytes", "direct"}
