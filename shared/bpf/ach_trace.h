@@ -6,6 +6,9 @@
 
 #ifdef ACH_TRACE
 
+#include "ach_drop.h"
+
+#define TRACE_WORDS 96 /* bytes of a reason's words, at most */
 #define TRACE_KEY   48
 #define TRACE_VALUE 192
 
@@ -13,7 +16,7 @@ enum ach_trace_kind {
     ACH_TRACE_LOOKUP,
     ACH_TRACE_UPDATE,
     ACH_TRACE_DELETE,
-    ACH_TRACE_RULE,     /* key: the struct acl_query after its answer */
+    ACH_TRACE_RULE,     /* key: the struct acl_query after its answer; found: of outbound rules */
     ACH_TRACE_REDIRECT, /* table: the ifindex of the device that it goes out of */
     ACH_TRACE_PEER,     /* likewise; it comes out of the device's peer */
     ACH_TRACE_NEIGH,    /* likewise; to the neighbour that leads to the outer destination */
@@ -34,7 +37,15 @@ struct {
 } trace_steps SEC(".maps");
 
 const struct ach_trace_step *ach_trace_step_btf __attribute__((unused));
+const struct acl_query *acl_query_btf __attribute__((unused));
 const enum ach_trace_kind *ach_trace_kind_btf __attribute__((unused));
+
+/* What a person reads about each reason. */
+const char ach_drop_words[ACH_DROP_COUNT][TRACE_WORDS] = {
+#define TRACE_WORDS_OF(name, text) text,
+    ACH_DROP_REASONS(TRACE_WORDS_OF)
+#undef TRACE_WORDS_OF
+};
 
 /* The kernel's own description of a map, of which a program may read the id. */
 struct bpf_map___id {
@@ -62,13 +73,12 @@ static __noinline void trace_step(__u32 table, __u64 shape, const void *key, con
 #define TRACE_MOST(size, most) ((__u64)((size) < (most) ? (size) : (most)))
 #define TRACE_SHAPE(kind, key, value)                                                              \
     ((__u64)(kind) | TRACE_MOST(key, TRACE_KEY) << 8 | TRACE_MOST(value, TRACE_VALUE) << 16)
-#define TRACE_OF_MAP(kind, map)                                                                    \
-    TRACE_SHAPE(kind, sizeof(*(map)->key), sizeof(*(map)->value))
+#define TRACE_OF_MAP(kind, map) TRACE_SHAPE(kind, sizeof(*(map)->key), sizeof(*(map)->value))
 
 /* Per-CPU tables are the program's scratch and counters: no part of what decides. */
-#define TRACE_TYPE(map)      (sizeof(*(map)->type) / sizeof(int))
-#define TRACE_IS_TABLE(map)  (TRACE_TYPE(map) != BPF_MAP_TYPE_PERCPU_ARRAY)
-#define trace_plain_lookup   (bpf_map_lookup_elem)
+#define TRACE_TYPE(map)     (sizeof(*(map)->type) / sizeof(int))
+#define TRACE_IS_TABLE(map) (TRACE_TYPE(map) != BPF_MAP_TYPE_PERCPU_ARRAY)
+#define trace_plain_lookup  (bpf_map_lookup_elem)
 
 #define bpf_map_lookup_elem(map, key)                                                              \
     ({                                                                                             \
@@ -107,13 +117,14 @@ static __noinline void trace_step(__u32 table, __u64 shape, const void *key, con
         (bpf_redirect_neigh)(ifindex, params, size, flags);                                        \
     })
 
-#define trace_rule(query)                                                                          \
-    trace_step(0, TRACE_SHAPE(ACH_TRACE_RULE, sizeof(*(query)), 0), query, NULL)
+#define trace_rule(query, outbound)                                                                \
+    trace_step(0, TRACE_SHAPE(ACH_TRACE_RULE, sizeof(*(query)), 0), query,                         \
+               (outbound) ? (query) : NULL)
 
 #else
 
-#define trace_plain_lookup bpf_map_lookup_elem
-#define trace_rule(query)  ((void)0)
+#define trace_plain_lookup          bpf_map_lookup_elem
+#define trace_rule(query, outbound) ((void)0)
 
 #endif
 

@@ -18,7 +18,7 @@ from achelous_shared.messages import (
 from achelous_vswitch.agent_state import AgentState
 from achelous_vswitch.classifier import Rules
 from achelous_vswitch.dataplane import Array
-from achelous_vswitch.frames import summary
+from achelous_shared.frames import summary
 from achelous_vswitch.rule_book import rule_ids
 
 _READ: Final = 4096
