@@ -77,13 +77,13 @@ class Step(NamedTuple):
 class Run:
     """What became of a frame: the program's verdict, the frame as it then is, and how.
 
-    ``drops``: the reasons that it counted (ACH_DROP_SLOTS,).
+    ``counted``: what each counter gained, over all slots and CPUs.
     """
 
     verdict: int
     frame: bytes
     steps: tuple[Step, ...]
-    drops: Array
+    counted: Mapping[str, Array]
 
 
 class TracedPath:
@@ -130,12 +130,15 @@ class TracedPath:
         self._loaded.close()
 
     def _pass(self, program: str, frame: bytes, ifindex: int) -> Run:
-        counters = self._loaded.maps["counters"]
-        before = counters.per_cpu_all()["drops"].sum(axis=(0, 1))
+        before = self._counters()
         result = self._loaded.programs[program].test_run(frame, ifindex=ifindex)
-        after = counters.per_cpu_all()["drops"].sum(axis=(0, 1))
+        counted = {name: count - before[name] for name, count in self._counters().items()}
         steps = tuple(map(self._step, self._ring.read(_READ)))
-        return Run(result.retval, result.data, steps, after - before)
+        return Run(result.retval, result.data, steps, counted)
+
+    def _counters(self) -> dict[str, Array]:
+        values = self._loaded.maps["counters"].per_cpu_all()
+        return {name: values[name].sum(axis=(0, 1)) for name in values.dtype.names or ()}
 
     def _step(self, record: Any) -> Step:
         kind, number = Kind(int(record["kind"])), int(record["table"])
@@ -192,8 +195,11 @@ def load_traced(path: Path, live: Mapping[str, BpfMap], copies: Copies) -> Trace
     loaded = BpfObject.open(
         path,
         pin_dir=None,
-        max_entries={name: _size(name, one, copies) for name, one in live.items()
-                     if name[0] != "." and name not in copies.shared},
+        max_entries={
+            name: _size(one)
+            for name, one in live.items()
+            if name[0] != "." and name not in copies.shared
+        },
         share={name: live[name] for name in copies.shared},
     )
     try:
@@ -203,7 +209,7 @@ def load_traced(path: Path, live: Mapping[str, BpfMap], copies: Copies) -> Trace
         raise
 
 
-def _size(name: str, live: BpfMap, copies: Copies) -> int:
+def _size(live: BpfMap) -> int:
     if live.type is MapType.RINGBUF:
         return _RING
     hashed = live.type in (MapType.HASH, MapType.LRU_HASH)
@@ -216,6 +222,4 @@ def _pad(copy: BpfMap, count: int) -> None:
         return
     keys = np.full((count, copy.key_dtype.itemsize), _NEVER, np.uint8)
     keys[:, 0] = np.arange(count)
-    copy.update_batch(
-        keys.view(copy.key_dtype)[:, 0], np.zeros(count, copy.value_dtype)
-    )
+    copy.update_batch(keys.view(copy.key_dtype)[:, 0], np.zeros(count, copy.value_dtype))
