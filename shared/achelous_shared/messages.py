@@ -433,6 +433,9 @@ class TraceStep(Value, frozen=True, kw_only=True):
     idle_s: float | None = None
     """Since a packet used it."""
     rule: UUID | None = None
+    group: UUID | None = None
+    """The security group that the rule is of, and its name: as the controller knows."""
+    group_name: str = ""
     text: str = ""
     """The rule, or where the frame is sent, for people."""
 

@@ -96,13 +96,7 @@ class TracedPath:
         self._ring = RingBuffer(loaded.maps["trace_steps"], dtype_of(loaded, "ach_trace_step"))
         self._names = {map_info(one.fd).id: name for name, one in loaded.maps.items()}
         self.btf = loaded.btf
-        numbers = enum_of(loaded, "ach_drop")
-        words = loaded.maps[".rodata"].lookup(0)
-        assert words is not None
-        self.reasons = tuple(
-            (name.removeprefix("ACH_DROP_").lower(), text.tobytes().rstrip(b"\0").decode())
-            for name, text in zip(numbers, words["ach_drop_words"], strict=False)
-        )
+        self.reasons = _reasons(loaded)
         """Name and words of each reason to drop a packet, by number."""
 
     def run(self, program: str, frame: bytes, ifindex: int, room: Mapping[str, int]) -> Run:
@@ -207,6 +201,14 @@ def load_traced(path: Path, live: Mapping[str, BpfMap], copies: Copies) -> Trace
     except BaseException:
         loaded.close()
         raise
+
+
+def _reasons(loaded: BpfObject) -> tuple[tuple[str, str], ...]:
+    words: Any = loaded.maps[".rodata"].lookup(0)
+    return tuple(
+        (name.removeprefix("ACH_DROP_").lower(), text.tobytes().rstrip(b"\0").decode())
+        for name, text in zip(enum_of(loaded, "ach_drop"), words["ach_drop_words"], strict=False)
+    )
 
 
 def _size(live: BpfMap) -> int:
