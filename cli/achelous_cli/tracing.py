@@ -73,11 +73,11 @@ def trace(
     packet reaches its receiver or who answers in its place, 5 if it does not, 4 if that is not
     known.
     """
+    if (packet is None) == (pcap is None):
+        raise usage(f"give a PACKET or --pcap FILE, one of them; PACKET is {packets.FORM}")
     try:
-        written = _Written(packet, flags, ttl, size) if packet is not None else None
-        if (written is None) == (pcap is None):
-            raise NoPacket(f"give a PACKET or --pcap FILE, one of them; PACKET is {packets.FORM}")
         captured = packets.frame_in(pcap, number) if pcap is not None else b""
+        written = _Written(packet, flags, ttl, size) if packet is not None else None
     except NoPacket as error:
         raise usage(str(error)) from error
     session = session_of(context)

@@ -44,7 +44,8 @@ class TraceHop(messages.Value, frozen=True, kw_only=True):
     to_vnic: UUID | None = None
     to_vtep: str = ""
     summary: str = ""
-    """The frame as it leaves."""
+    frame: bytes = b""
+    """The frame as it leaves, and in words; none where it is dropped."""
 
 
 class Trace(messages.Value, frozen=True, kw_only=True):
@@ -106,6 +107,7 @@ class Walk:
             to_vnic=reply.to_vnic,
             to_vtep=reply.to_vtep,
             summary=reply.summary,
+            frame=reply.frame,
         )
         return hop, reply
 
