@@ -165,12 +165,16 @@ def describe(value: Any, name: str, shown: tuple[str, ...] | None = None) -> dic
     """
     if value.dtype.names is None:
         return {name: _plain(value, name)}
-    names = shown or [
+    names = [
         field
         for field in value.dtype.names
-        if field not in ("generation", "reserved") and not field.endswith("_ns")
+        if (field in shown if shown else not _is_time_or_filler(field))
     ]
     return {field: _plain(value[field], field) for field in names}
+
+
+def _is_time_or_filler(field: str) -> bool:
+    return field in ("generation", "reserved") or field.endswith("_ns")
 
 
 def _plain(value: Any, name: str) -> Any:
