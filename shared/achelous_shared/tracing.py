@@ -101,6 +101,11 @@ class Tracer:
             self._loaded = None
 
 
+def refusal(error: Exception) -> TraceReply:
+    """The reply where a frame cannot be traced."""
+    return TraceReply(error=error.strerror if isinstance(error, OSError) else str(error.args[0]))
+
+
 def reply_of(traced: TracedPath, run: Run, steps: tuple[TraceStep, ...]) -> TraceReply:
     """The verdict on a frame, but for the vNIC that it is delivered to."""
     verdict = _verdict(run)
@@ -149,48 +154,51 @@ def view(traced: TracedPath, step: Step, now_ns: int | None = None) -> TraceStep
     return TraceStep(
         action=_ACTIONS[step.kind],
         table=step.table,
-        key=describe(_record(step.key, key_dtype), key_name or "key"),
+        key=describe(_record(step.key, key_dtype), key_dtype, key_name or "key"),
         found=step.found,
-        entry=describe(value, value_name or "value", _SHOWN.get(step.table)) if step.found else {},
+        entry=describe(value, value_dtype, value_name or "value", _SHOWN.get(step.table))
+        if step.found
+        else {},
         generation=int(value["generation"]) if step.found and "generation" in names else None,
         age_s=_since(value, _BORN, now_ns) if step.found else None,
         idle_s=_since(value, _USED, now_ns) if step.found else None,
     )
 
 
-def describe(value: Any, name: str, shown: tuple[str, ...] | None = None) -> dict[str, Any]:
+def describe(
+    value: Any, dtype: np.dtype[Any], name: str, shown: tuple[str, ...] | None = None
+) -> dict[str, Any]:
     """The fields of a record for JSON, without times, generation and fillers.
 
-    ``name``: of a value that is no record. ``shown``: only these fields.
+    ``dtype``: of the value, whose byte order a scalar forgets. ``name``: of a value that is no
+    record. ``shown``: only these fields.
     """
-    if value.dtype.names is None:
-        return {name: _plain(value, name)}
-    names = [
-        field
-        for field in value.dtype.names
+    if dtype.fields is None:
+        return {name: _plain(value, dtype)}
+    return {
+        field: _plain(value[field], kind)
+        for field, (kind, *_) in dtype.fields.items()
         if (field in shown if shown else not _is_time_or_filler(field))
-    ]
-    return {field: _plain(value[field], field) for field in names}
+    }
 
 
 def _is_time_or_filler(field: str) -> bool:
     return field in ("generation", "reserved") or field.endswith("_ns")
 
 
-def _plain(value: Any, name: str) -> Any:
-    dtype = value.dtype
-    if dtype.names is not None:
-        return describe(value, name)
-    if value.shape and value.shape[-1] == 16 and dtype == np.uint8:
-        addresses = [str(ip_of(each.tobytes())) for each in value.reshape(-1, 16)]
-        return addresses if value.ndim > 1 else addresses[0]
-    if value.shape == (6,) and dtype == np.uint8:
-        return mac_of(value.tobytes())
-    if value.shape:
-        return [_plain(each, name) for each in value]
-    if dtype == np.dtype(">u4"):
-        return str(IPv4Address(int(value)))
-    return int(value)
+def _plain(value: Any, dtype: np.dtype[Any]) -> Any:
+    """Addresses are arrays of 16 or 6 bytes; IPv4 ones big-endian numbers of 32 bits."""
+    if dtype.fields is not None:
+        return describe(value, dtype, "")
+    if dtype.subdtype is not None:
+        element, shape = dtype.subdtype
+        if element == np.uint8 and shape == (16,):
+            return str(ip_of(value.tobytes()))
+        if element == np.uint8 and shape == (6,):
+            return mac_of(value.tobytes())
+        rest = np.dtype((element, shape[1:])) if shape[1:] else element
+        return [_plain(each, rest) for each in value]
+    return str(IPv4Address(int(value))) if dtype == np.dtype(">u4") else int(value)
 
 
 def _record(data: bytes, dtype: np.dtype[Any]) -> Any:

@@ -94,7 +94,8 @@ async def world() -> AsyncIterator[World]:
             )
         ]
         with ExitStack() as closing:
-            world = World(lab, *made, group=group)
+            a, b, c, shut = made
+            world = World(lab, a, b, c, shut, group)
             for one in made:
                 link = await one.guest.namespace.socket(socket.SOCK_RAW, socket.AF_PACKET)
                 closing.enter_context(link)

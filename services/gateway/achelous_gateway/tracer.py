@@ -5,7 +5,7 @@ from typing import Final
 
 from achelous_gateway.relay import Relay
 from achelous_shared.messages import BadMessage, TraceReply, TraceRequest, decode, encode
-from achelous_shared.tracing import reply_of, view
+from achelous_shared.tracing import refusal, reply_of, view
 
 _PROGRAM: Final = "relay"
 
@@ -21,7 +21,7 @@ class TraceDesk:
         try:
             reply = await self._trace(decode(data, TraceRequest))
         except (BadMessage, ValueError, LookupError, OSError) as error:
-            reply = TraceReply(error=str(error.args[0] if error.args else error))
+            reply = refusal(error)
         return encode(reply)
 
     async def _trace(self, request: TraceRequest) -> TraceReply:

@@ -19,7 +19,7 @@ from achelous_shared.messages import (
     encode,
 )
 from achelous_shared.routes import ip_of
-from achelous_shared.tracing import device_of, reply_of, view
+from achelous_shared.tracing import device_of, refusal, reply_of, view
 from achelous_vswitch.agent_state import AgentState
 from achelous_vswitch.classifier import ICMP, ICMPV6, TCP, UDP, Rule
 from achelous_vswitch.rule_book import rule_ids
@@ -66,7 +66,7 @@ class TraceDesk:
         try:
             reply = await self._trace(decode(data, TraceRequest))
         except (BadMessage, ValueError, LookupError, OSError) as error:
-            reply = TraceReply(error=str(error.args[0] if error.args else error))
+            reply = refusal(error)
         return encode(reply)
 
     async def _trace(self, request: TraceRequest) -> TraceReply:

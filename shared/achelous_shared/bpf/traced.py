@@ -132,7 +132,8 @@ class TracedPath:
 
     def _counters(self) -> dict[str, Array]:
         values = self._loaded.maps["counters"].per_cpu_all()
-        return {name: values[name].sum(axis=(0, 1)) for name in values.dtype.names or ()}
+        names = values.dtype.names or ()
+        return {name: values[name].astype(np.int64).sum(axis=(0, 1)) for name in names}
 
     def _step(self, record: Any) -> Step:
         kind, number = Kind(int(record["kind"])), int(record["table"])

@@ -27,7 +27,7 @@ from scapy.layers.inet import ICMP, IP, UDP
 from scapy.layers.inet6 import ICMPv6ND_NS, ICMPv6ND_RS, IPv6ExtHdrDestOpt
 from scapy.layers.l2 import Ether
 
-from achelous_shared.bpf import BpfObject, Kind, MapType, Run, TracedPath, load_traced
+from achelous_shared.bpf import BpfMap, BpfObject, Kind, MapType, Run, TracedPath, load_traced
 from achelous_shared.bpf.ringbuf import RingBuffer
 from achelous_shared.tracing import view
 from achelous_vswitch.lease import lease_of
@@ -38,6 +38,7 @@ pytestmark = pytest.mark.kernel
 A, B, C, AWAY, NOWHERE = "10.0.0.5", "10.0.0.6", "10.0.0.7", "10.0.0.99", "10.0.0.200"
 OTHER_SUBNET: Final = "10.0.1.9"
 A6, B6 = "fd00::5", "fd00::6"
+SCRATCH: Final = ("packet_scratches", "reply_scratch", "session_blank")
 DENY_81: Final = Rule(proto=6, ports=(81, 81), allow=False, priority=10)
 DENY_9: Final = Rule(proto=17, ports=(9, 9), allow=False, priority=10)
 ANY: Final = (Rule(), Rule("::/0"))
@@ -91,12 +92,18 @@ def bench(datapath: Datapath, second: TracedPath) -> Bench:
 
 
 def state(loaded: BpfObject) -> dict[str, bytes]:
-    """Everything that the maps of a loaded object hold."""
-    return {name: _held(table) for name, table in loaded.maps.items() if name[0] != "."}
+    """Everything that the maps of a loaded object hold, but for what a run reads of no other."""
+    return {
+        name: _held(table)
+        for name, table in loaded.maps.items()
+        if name[0] != "." and name not in SCRATCH
+    }
 
 
-def _held(table: Any) -> bytes:
+def _held(table: BpfMap) -> bytes:
     match table.type:
+        case MapType.ARRAY:
+            return table.mmap().tobytes()
         case MapType.RINGBUF:
             ring = RingBuffer(table, np.dtype("u1"))
             return bytes(ring._produced) + bytes(ring._consumed)
@@ -153,7 +160,7 @@ FROM_GUEST: Final[dict[str, bytes]] = {
     "TTL 1": frame(GA, OTHER_SUBNET, udp(), ttl=1),
     "TTL 1 on the link": frame(GA, B, udp(), ttl=1),
     "too big": frame(GA, AWAY, udp(payload=bytes(1480))),
-    "cut short": frame(GA, B, udp())[:33],
+    "cut short": frame(GA, B, udp())[:38],
     "options": frame(GA, B, udp(), options=[b"\x01" * 8]),
     "first fragment": frame(GA, B, udp(), flags="MF"),
     "later fragment": frame(GA, B, b"x" * 32, proto=17, frag=4),
@@ -176,9 +183,11 @@ FROM_GUEST: Final[dict[str, bytes]] = {
 }  # fmt: skip
 
 
-def arriving(inner: bytes, *, to: str = A, vtep: str = PEER_VTEP, **more: Any) -> bytes:
-    fields = {"vteps": (vtep, OWN_VTEP), "vni": VNI, "dmac": guest(to).mac} | more
-    return vxlan(inner, **fields)
+def arriving(
+    inner: bytes, *, to: str = A, vtep: str = PEER_VTEP, vni: int = VNI, **outer: Any
+) -> bytes:
+    """The frame comes from another host for the guest of an address."""
+    return vxlan(inner, vteps=(vtep, OWN_VTEP), vni=vni, dmac=guest(to).mac, **outer)
 
 
 GAWAY: Final = guest(AWAY)
