@@ -35,7 +35,7 @@ VTEP: Final = np.dtype([("vtep", ">u4")])
 """An underlay address."""
 
 _PART: Final = 65_536
-_COPIES: Final = Copies(
+COPIES: Final = Copies(
     shared=frozenset(("config", "routes", "vteps")),
     whole=frozenset(),
     asked=frozenset(("pushed",)),
@@ -154,7 +154,7 @@ class BpfRelay:
             ) as loaded:
                 ifindex = await netns.run(lambda: _ifindex(device, settings.netns))
                 tracer = Tracer(
-                    lambda: load_traced(traced_path("gateway"), loaded.maps, _COPIES), inside
+                    lambda: load_traced(traced_path("gateway"), loaded.maps, COPIES), inside
                 )
                 relay = cls(loaded, settings.gateway_id, ifindex, tracer)
                 relay.push(settings)
