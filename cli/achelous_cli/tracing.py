@@ -20,10 +20,10 @@ _STEPS: Final = (
     Column("STEP", "action"),
     Column("TABLE", "table"),
     Column("KEY", "key"),
-    Column("ENTRY", "entry"),
     Column("GENERATION", "generation"),
     Column("AGE", "age_s", seconds),
     Column("IDLE", "idle_s", seconds),
+    Column("ENTRY", "entry"),
 )
 _OUTCOMES: Final[Mapping[str, str]] = {
     "delivered": "delivered to vNIC {to_vnic}",

@@ -33,6 +33,20 @@ _USED: Final = ("last_seen_ns", "last_used_ns", "last_ns")
 _SHOWN: Final[Mapping[str, tuple[str, ...]]] = {
     "config": ("vtep", "underlay_ifindex", "underlay_mtu"),
     "leases": ("ready", "lease_s"),
+    "acl_sets": ("rules", "groups"),
+    "ports": (
+        "ifindex",
+        "vni",
+        "ip",
+        "ip6",
+        "mac",
+        "mtu",
+        "identity",
+        "acl_in",
+        "acl_out",
+        "acl_gen",
+        "session_limit",
+    ),
 }
 """Of tables with entries of which most does not matter to one packet."""
 _PLAIN: Final[Mapping[str, tuple[str, str]]] = {
@@ -151,6 +165,7 @@ def view(traced: TracedPath, step: Step, now_ns: int | None = None) -> TraceStep
     key_name, value_name = _PLAIN.get(step.table, ("", ""))
     value = _record(step.value, value_dtype)
     names = value_dtype.names or ()
+    met = step.found and step.kind is Kind.LOOKUP  # what it writes is of now
     return TraceStep(
         action=_ACTIONS[step.kind],
         table=step.table,
@@ -160,8 +175,8 @@ def view(traced: TracedPath, step: Step, now_ns: int | None = None) -> TraceStep
         if step.found
         else {},
         generation=int(value["generation"]) if step.found and "generation" in names else None,
-        age_s=_since(value, _BORN, now_ns) if step.found else None,
-        idle_s=_since(value, _USED, now_ns) if step.found else None,
+        age_s=_since(value, _BORN, now_ns) if met else None,
+        idle_s=_since(value, _USED, now_ns) if met else None,
     )
 
 
@@ -188,8 +203,8 @@ def _is_time_or_filler(field: str) -> bool:
 
 def _plain(value: Any, dtype: np.dtype[Any]) -> Any:
     """Addresses are arrays of 16 or 6 bytes; IPv4 ones big-endian numbers of 32 bits."""
-    if dtype.fields is not None:
-        return describe(value, dtype, "")
+    if dtype.names is not None:
+        return describe(value, dtype, "", dtype.names)
     if dtype.subdtype is not None:
         element, shape = dtype.subdtype
         if element == np.uint8 and shape == (16,):

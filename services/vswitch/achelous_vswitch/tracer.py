@@ -23,6 +23,7 @@ from achelous_shared.tracing import device_of, refusal, reply_of, view
 from achelous_vswitch.agent_state import AgentState
 from achelous_vswitch.classifier import ICMP, ICMPV6, TCP, UDP, Rule
 from achelous_vswitch.rule_book import rule_ids
+from achelous_vswitch.show import session_view
 
 COPIES: Final = Copies(
     shared=frozenset(
@@ -39,6 +40,8 @@ COPIES: Final = Copies(
 """Counters and the rings of events are empty ones: nothing that a packet meets depends on them."""
 
 _FROM_GUEST, _FROM_UNDERLAY = "from_guest", "from_underlay"
+_LOCAL: Final = 1 << 31
+"""C's ACH_HOP_LOCAL."""
 _PLACELESS: Final = 0xFFFF
 """C's ACL_NO_RULE."""
 _NO_RULE: Final = "no rule matches: denied"
@@ -117,9 +120,13 @@ class TraceDesk:
         if step.kind is Kind.RULE:
             return self._rule(traced, step)
         seen = view(traced, step, now_ns)
-        if step.table == "fc" and step.found:
+        if not step.found:
+            return seen
+        if step.table == "fc":
             [checked_ns] = self._state.cache.checked_ns(np.array([seen.key["slot"]]))
             return msgspec.structs.replace(seen, age_s=(now_ns - int(checked_ns)) / 1e9)
+        if step.table == "sessions":
+            return msgspec.structs.replace(seen, entry=seen.entry | _session(traced, step))
         return seen
 
     def _rule(self, traced: TracedPath, step: Step) -> TraceStep:
@@ -140,6 +147,22 @@ class TraceDesk:
             rule=rule,
             text=text,
         )
+
+
+def _session(traced: TracedPath, step: Step) -> dict[str, Any]:
+    """What a session's numbers mean: how far it has come, and the next hop towards each side."""
+    key_dtype, value_dtype = traced.dtypes("sessions")
+    [key] = np.frombuffer(step.key[: key_dtype.itemsize], key_dtype)
+    [value] = np.frombuffer(step.value[: value_dtype.itemsize], value_dtype)
+    hops = [_hop(int(hop["slot"]), int(hop["generation"])) for hop in value["hop"]]
+    return {"state": session_view(key, value, 0).state, "hop": hops}
+
+
+def _hop(slot: int, generation: int) -> str:
+    if not slot:
+        return "unknown"
+    table = "ports" if slot & _LOCAL else "fc"
+    return f"{table} {slot & ~_LOCAL} generation {generation}"
 
 
 def _asked(query: Any, *, outbound: bool) -> dict[str, Any]:
