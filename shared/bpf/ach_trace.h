@@ -55,7 +55,7 @@ struct bpf_map___id {
 #define TRACE_ID(map) ((const struct bpf_map___id *)(map))->id
 
 /* `shape`: kind | bytes of the key << 8 | bytes of the value << 16, which the verifier knows. A
- * function of its own, without a word on the stack, as those of its callers are nearly full. */
+ * function of its own, as the stacks of its callers are nearly full. */
 static __noinline void trace_step(__u32 table, __u64 shape, const void *key, const void *value) {
     struct ach_trace_step *step = bpf_ringbuf_reserve(&trace_steps, sizeof(*step), 0);
     if (!step)

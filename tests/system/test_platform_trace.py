@@ -299,3 +299,21 @@ async def test_the_command_line_tells_it_to_people_and_scripts(
     captured = await cli.json("trace", target, "--pcap", str(capture))
     assert captured["accepted"] is True
     assert (await cli("trace", target, "tcp nonsense")).code == 2
+
+
+async def test_a_hop_that_does_not_answer_leaves_the_rest_unknown(world: World) -> None:
+    """The last test: it ends the agent of the other host, whose packets go on."""
+    a, b = world.a, world.b
+    frame = v4(a, b, TCP(sport=4001, dport=80))
+    await b.host.agent.kill9()
+
+    async def unknown() -> bool:
+        trace = await world.trace(a, frame)
+        return trace["outcome"] == "unknown" and f"host {b.host.name}" in trace["words"]
+
+    await wait_until(unknown, "a trace without an end", timeout=20)
+    world.send(a, frame)
+    ports = frame[34:38]
+    await wait_until(
+        lambda: any(each[34:38] == ports for each in world.frames(b)), "the packet", timeout=5
+    )
