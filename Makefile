@@ -7,7 +7,7 @@ VENV   := .venv/bin
 BPF    := build/bpf
 CLANG  ?= clang-16
 SRCS   := $(wildcard services/*/bpf/*.bpf.c)
-OBJS   := $(patsubst %.bpf.c,$(BPF)/%.bpf.o,$(notdir $(SRCS)))
+OBJS   := $(foreach kind,bpf trace,$(patsubst %.bpf.c,$(BPF)/%.$(kind).o,$(notdir $(SRCS))))
 CFLAGS := -O2 -g -Wall -Wextra -Werror -Wno-unused-parameter -Wno-missing-declarations \
           -target bpf -mcpu=v3 -D__TARGET_ARCH_x86 -Ishared/bpf -I$(BPF)
 CFILES := $(wildcard shared/bpf/*.h services/*/bpf/*.[ch] tests/packets/*/*.[ch])
@@ -69,6 +69,10 @@ $(BPF)/vmlinux.h:
 
 $(BPF)/%.bpf.o: %.bpf.c $(BPF)/vmlinux.h $(wildcard shared/bpf/*.h services/*/bpf/*.h)
 	@$(CLANG) $(CFLAGS) -c $< -o $@
+
+# The same programs, which also tell what they look up: `achelous trace` runs them.
+$(BPF)/%.trace.o: %.bpf.c $(BPF)/vmlinux.h $(wildcard shared/bpf/*.h services/*/bpf/*.h)
+	@$(CLANG) $(CFLAGS) -DACH_TRACE -c $< -o $@
 
 clean: ## remove everything that was built
 	rm -rf build .venv

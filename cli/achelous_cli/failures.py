@@ -17,6 +17,7 @@ class ExitCode(IntEnum):
     USAGE = 2
     NOT_FOUND = 3
     UNREACHABLE = 4
+    DROPPED = 5
     INTERRUPTED = 130
 
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from achelous_cli import instances, loadgen, platform, tables, watching
+from achelous_cli import instances, loadgen, platform, tables, tracing, watching
 from achelous_cli.commands import add_commands, example_text
 from achelous_cli.failures import ExitCode, Failure
 from achelous_cli.failures import usage as usage_failure
@@ -39,6 +39,7 @@ Exit codes:
   3    not found
   4    the API can not be reached or failed (5xx), --wait took too long,
        or `status` found something wrong
+  5    `trace`: the packet would not reach its receiver
   130  interrupted
 """
 
@@ -60,6 +61,7 @@ def build() -> typer.Typer:
     app.command("status", epilog=example_text("status"))(status)
     app.command("drops", epilog=example_text("drops h1 --follow"))(watching.drops)
     app.command("flows", epilog=example_text("flows h1"))(watching.flows)
+    app.command("trace", epilog=example_text(tracing.EXAMPLE))(tracing.trace)
     app.command("up", epilog=example_text("up --hosts 4 --gateways 2"))(platform.up)
     app.command("demo", epilog=example_text("demo"))(platform.demo)
     app.add_typer(loadgen.group(), name="loadgen")

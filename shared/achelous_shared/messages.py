@@ -428,6 +428,62 @@ class FlowsReply(Message, frozen=True, kw_only=True):
     seconds: float
 
 
+class TraceRequest(Message, frozen=True, kw_only=True):
+    """Ask a vSwitch or gateway what would become of a frame that came in now."""
+
+    frame: bytes = b""
+    vnic_id: UUID | None = None
+    """The vNIC whose guest sends it; None: it comes from the underlay."""
+
+
+class TraceStep(Value, frozen=True, kw_only=True):
+    """One thing that the program does with the frame, in order.
+
+    ``action``: look up, write or delete (an entry of ``table``), rule (one was asked for) or send.
+    Of a rule ``key`` is what was asked; ``rule`` is the one that decided, None where none matched
+    and the packet is denied by default, or where the rule is none of the API's.
+    """
+
+    action: str
+    table: str = ""
+    key: dict[str, Any] = {}
+    found: bool = False
+    entry: dict[str, Any] = {}
+    generation: int | None = None
+    age_s: float | None = None
+    """Since the entry was made, or confirmed by a gateway."""
+    idle_s: float | None = None
+    """Since a packet used it."""
+    rule: UUID | None = None
+    group: UUID | None = None
+    """The security group that the rule is of, and its name: as the controller knows."""
+    group_name: str = ""
+    text: str = ""
+    """The rule, or where the frame is sent, for people."""
+
+
+class TraceReply(Message, frozen=True, kw_only=True):
+    """What became of a frame at one vSwitch or gateway.
+
+    ``verdict``: delivered (to the vNIC ``to_vnic``), sent (to the VTEP ``to_vtep``), answered (its
+    sender gets ``frame`` back), refused (dropped, and its sender is told by ``frame``), dropped,
+    absorbed (dealt with; nothing is sent) or passed (to the kernel: no packet of guests).
+    ``reason`` and ``words``: why it was dropped. ``error``: it could not be traced, all else is
+    empty.
+    """
+
+    verdict: str = ""
+    reason: str = ""
+    words: str = ""
+    steps: tuple[TraceStep, ...] = ()
+    to_vnic: UUID | None = None
+    to_vtep: str = ""
+    frame: bytes = b""
+    """As it leaves; none where it is dropped."""
+    summary: str = ""
+    error: str | None = None
+
+
 class VpcView(Value, frozen=True, kw_only=True):
     """The table of one VPC at a gateway."""
 

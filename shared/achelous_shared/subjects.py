@@ -71,6 +71,11 @@ def flows(host_id: UUID) -> str:
     return f"{PREFIX}.command.vswitch.{host_id}.flows"
 
 
+def trace(service: str, service_id: UUID) -> str:
+    """Subject on which one vSwitch or gateway says what would become of a packet."""
+    return f"{PREFIX}.command.{service}.{service_id}.trace"
+
+
 def inbox(role: str) -> str:
     """Prefix of the inboxes of one role, so that no role reads another's replies."""
     return f"_INBOX_{role}"

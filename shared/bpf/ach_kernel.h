@@ -12,4 +12,6 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_endian.h>
 
+#include "ach_trace.h"
+
 #endif

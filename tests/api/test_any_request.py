@@ -75,7 +75,7 @@ def with_real_ids(value: Any, ids: dict[str, str], name: str = "") -> Any:
     return ids[name] if isinstance(value, str) and name in ids else value
 
 
-OF_MACHINES = ("/vswitch", "/tables", "/drops", "/flows")
+OF_MACHINES = ("/vswitch", "/tables", "/drops", "/flows", "/trace")
 
 
 def check(case: schemathesis.Case, served: tuple[str, str, dict[str, str]]) -> None:

@@ -18,6 +18,7 @@ from achelous_controller.api import (
     status,
     subnets,
     tokens,
+    trace,
     vnics,
     vpcs,
 )
@@ -30,6 +31,7 @@ from achelous_shared.telemetry import Check, health_routes
 
 _RESOURCES = (
     projects, tokens, hosts, gateways, vpcs, subnets, security_groups, instances, vnics, status,
+    trace,
 )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from achelous_gateway.rsp_server import RspServer
 from achelous_gateway.settings import GatewaySettings
 from achelous_gateway.standing import Standing
 from achelous_gateway.stats import Stats
+from achelous_gateway.tracer import TraceDesk
 from achelous_shared import messages, rsp, subjects
 from achelous_shared.bus import Bus
 from achelous_shared.messages import BadMessage, GatewayShow, ShowRequest, VpcView
@@ -75,6 +76,11 @@ class Agent:
                 ),
                 Pusher(self._bus, self.relay, self._rsp, self.stats).run(),
                 self._bus.serve(subjects.show("gateway", settings.gateway_id), self._show),
+                self._bus.serve(
+                    subjects.trace("gateway", settings.gateway_id),
+                    TraceDesk(self.relay).answer,
+                    concurrency=1,
+                ),
                 self._bus.listen(subjects.REPORT, self._reporter.on_command),
                 serve_http(health_app(self.checks(), registry), settings.http, address_file),
             ):

@@ -18,16 +18,20 @@ from achelous_gateway.settings import GatewaySettings
 from achelous_shared.bpf import (
     BpfMap,
     BpfObject,
+    Copies,
     NetNs,
     RingBuffer,
     attach_tcx,
     dtype_of,
     ensure_bpffs,
     enum_of,
+    load_traced,
     object_path,
+    traced_path,
 )
 from achelous_shared.messages import GatewayAddress
 from achelous_shared.route_following.table import KEY, VALUE, Changes, Records
+from achelous_shared.tracing import Tracer
 
 VTEP: Final = np.dtype([("vtep", ">u4")])
 """An underlay address."""
@@ -35,6 +39,11 @@ VTEP: Final = np.dtype([("vtep", ">u4")])
 _PART: Final = 65_536
 _DIRECT: Final = 256
 """Changes that are written at once: a thread's turn would take longer."""
+COPIES: Final = Copies(
+    shared=frozenset(("config", "routes", "vteps")),
+    whole=frozenset(),
+    asked=frozenset(("pushed",)),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +61,10 @@ class Relay(Protocol):
 
     relayed_for: RingBuffer | None
     """Events (`ach_relayed_event`) of hosts whose packets it relayed, if it can tell."""
+    ifindex: int
+    """Of the underlay device; 0: it has none."""
+    tracer: Tracer | None
+    """Runs single frames beside the traffic, if it can."""
 
     def load(self) -> Iterator[tuple[Records, Records]]:
         """All routes that it holds, in parts: `KEY` and `VALUE`."""
@@ -79,6 +92,8 @@ class NoRelay:
     """For machines without eBPF, and for tests of load: tables and RSP alone."""
 
     relayed_for: RingBuffer | None = None
+    ifindex: int = 0
+    tracer: Tracer | None = None
 
     def load(self) -> Iterator[tuple[Records, Records]]:
         """See Relay."""
@@ -108,8 +123,17 @@ class NoRelay:
 class BpfRelay:
     """The program `relay` on the underlay device, and its maps. Use `BpfRelay.open`."""
 
-    def __init__(self, loaded: BpfObject, writer: Executor, gateway_id: UUID, ifindex: int) -> None:
+    def __init__(
+        self,
+        loaded: BpfObject,
+        writer: Executor,
+        gateway_id: UUID,
+        ifindex: int,
+        tracer: Tracer | None = None,
+    ) -> None:
         """``writer``: of one thread, to outlive no longer than ``loaded``."""
+        self.ifindex = ifindex
+        self.tracer = tracer
         self._gateway_id = gateway_id
         self._writer = writer
         self._writing: asyncio.Future[None] | None = None
@@ -138,7 +162,7 @@ class BpfRelay:
     async def open(cls, settings: GatewaySettings) -> AsyncIterator["BpfRelay"]:
         """Load or re-adopt it; on exit the packets go on as they were."""
         ensure_bpffs(settings.bpffs)
-        netns = NetNs(settings.netns)
+        netns, inside = NetNs(settings.netns), NetNs(settings.netns)
         device = settings.underlay_device
         try:
             with (
@@ -150,7 +174,10 @@ class BpfRelay:
                 ThreadPoolExecutor(1, "relay") as writer,
             ):
                 ifindex = await netns.run(lambda: _ifindex(device, settings.netns))
-                relay = cls(loaded, writer, settings.gateway_id, ifindex)
+                tracer = Tracer(
+                    lambda: load_traced(traced_path("gateway"), loaded.maps, COPIES), inside
+                )
+                relay = cls(loaded, writer, settings.gateway_id, ifindex, tracer)
                 relay.push(settings)
                 program, pin = loaded.programs["relay"], settings.bpffs / "links" / device
                 link = await netns.run(lambda: attach_tcx(program, ifindex, pin=pin))
@@ -158,8 +185,10 @@ class BpfRelay:
                     yield relay
                 finally:
                     link.close()
+                    tracer.close()
         finally:
             netns.close()
+            inside.close()
 
     def load(self) -> Iterator[tuple[Records, Records]]:
         """See Relay."""

@@ -37,6 +37,7 @@ from achelous_vswitch.rsp_client import RspClient, offered
 from achelous_vswitch.sessions import SessionCollector
 from achelous_vswitch.settings import VswitchSettings
 from achelous_vswitch.show import Shower
+from achelous_vswitch.tracer import TraceDesk
 
 log = logging.getLogger(__name__)
 
@@ -123,6 +124,9 @@ class Agent:
                 self._drops.run(),
                 bus.serve(subjects.drops(host_id), self._drops.answer, concurrency=1),
                 bus.serve(subjects.flows(host_id), self._flows.answer, concurrency=4),
+                bus.serve(
+                    subjects.trace("vswitch", host_id), TraceDesk(self.state).answer, concurrency=1
+                ),
             ):
                 tasks.create_task(task)
 

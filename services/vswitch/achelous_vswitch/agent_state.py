@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from achelous_vswitch.applier import Applier
+from achelous_vswitch.classifier import Rules
 from achelous_vswitch.dataplane import Array, Dataplane
 from achelous_vswitch.fc import ForwardingCache
 from achelous_vswitch.gateways import Gateways
@@ -31,6 +32,15 @@ class AgentState:
             for number, count in enumerate(drops.tolist())
             if count
         }
+
+    def rule_sets(self) -> dict[int, Rules]:
+        """The rule sets that ports run now, by id."""
+        ports, found = self.applier.ports, {}
+        for port in ports.bound.values() if ports else ():
+            entry = self.dataplane.ports[port.slot]
+            found[int(entry["acl_in"])] = port.config.rules_in
+            found[int(entry["acl_out"])] = port.config.rules_out
+        return found
 
     def host_drops(self) -> dict[str, int]:
         """Drops of the whole host by reason, those of vNICs that were here once included."""

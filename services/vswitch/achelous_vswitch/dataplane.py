@@ -10,6 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from achelous_shared.tracing import Tracer
+
 Array = npt.NDArray[Any]
 
 
@@ -116,6 +118,9 @@ class Dataplane:
     hooks: Hooks
     drop_reasons: tuple[str, ...]
     """Names by number."""
+    max_sessions: int
+    tracer: Tracer | None = None
+    """Runs single frames beside the traffic, where that is possible."""
 
 
 def vni_ip(dtype: np.dtype[Any], vni: int, ip: bytes) -> Array:

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import numpy as np
 
+from achelous_shared.frames import summary
 from achelous_shared.messages import (
     DropsReply,
     DropsRequest,
@@ -18,7 +19,6 @@ from achelous_shared.messages import (
 from achelous_vswitch.agent_state import AgentState
 from achelous_vswitch.classifier import Rules
 from achelous_vswitch.dataplane import Array
-from achelous_vswitch.frames import summary
 from achelous_vswitch.rule_book import rule_ids
 
 _READ: Final = 4096
@@ -107,7 +107,7 @@ class DropWatch:
         owner = request.vnic_id.bytes if request.vnic_id else None
         numbers, missed = self.samples.after(request.after, limit, owner)
         more = len(numbers) == limit and request.after >= 0
-        sets = self._rule_sets() if numbers else {}
+        sets = self._state.rule_sets() if numbers else {}
         return DropsReply(
             samples=tuple(self._view(number, sets) for number in numbers),
             next=numbers[-1] if more else self.samples.count,
@@ -137,15 +137,6 @@ class DropWatch:
             for device, port in applier.ports.bound.items()
             if device in wanted
         }
-
-    def _rule_sets(self) -> dict[int, Rules]:
-        """The rule sets that ports run now, by id."""
-        ports, found = self._state.applier.ports, {}
-        for port in ports.bound.values() if ports else ():
-            entry = self._state.dataplane.ports[port.slot]
-            found[int(entry["acl_in"])] = port.config.rules_in
-            found[int(entry["acl_out"])] = port.config.rules_out
-        return found
 
     def _view(self, number: int, sets: Mapping[int, Rules]) -> DropView:
         sample, owner = self.samples[number]

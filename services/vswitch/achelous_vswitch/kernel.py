@@ -15,12 +15,16 @@ from achelous_shared.bpf import (
     dtype_of,
     ensure_bpffs,
     enum_of,
+    load_traced,
     object_path,
     replace_pinned,
+    traced_path,
 )
+from achelous_shared.tracing import Tracer
 from achelous_vswitch.dataplane import Dataplane
 from achelous_vswitch.programmed import slots_for
 from achelous_vswitch.settings import VswitchSettings
+from achelous_vswitch.tracer import COPIES
 
 _MAPS: Final = "maps"
 _LINKS: Final = "links"
@@ -101,6 +105,8 @@ def open_dataplane(settings: VswitchSettings, netns: NetNs) -> Iterator[Dataplan
         if opened.carried:
             hooks.replace_all(settings.underlay_device)
             opened.settle()
+        inside = NetNs(settings.netns)
+        tracer = Tracer(lambda: load_traced(traced_path("vswitch"), maps, COPIES), inside)
         try:
             yield Dataplane(
                 config=maps["config"].mmap(),
@@ -123,8 +129,12 @@ def open_dataplane(settings: VswitchSettings, netns: NetNs) -> Iterator[Dataplan
                 samples=RingBuffer(maps["samples"], dtype_of(opened, "ach_drop_sample")),
                 hooks=hooks,
                 drop_reasons=_drop_reasons(enum_of(opened, "ach_drop")),
+                max_sessions=maps["sessions"].max_entries,
+                tracer=tracer,
             )
         finally:
+            tracer.close()
+            inside.close()
             hooks.close()
 
 

@@ -173,6 +173,7 @@ def memory_dataplane(
         learn=MemoryEvents("ach_learn_event"),
         samples=MemoryEvents("ach_drop_sample"),
         hooks=MemoryHooks(),
+        max_sessions=1 << 20,
         drop_reasons=tuple(
             name.removeprefix("ACH_DROP_").lower()
             for name in enum_of(object_path("vswitch"), "ach_drop")

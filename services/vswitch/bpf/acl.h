@@ -87,6 +87,7 @@ static __always_inline int admit(struct flow *flow, const struct ach_packet *pac
     query->service = service_of(packet, flow->from != initiator);
     ach_copy_ip(query->remote, side == flow->from ? packet->to.ip : packet->from.ip);
     int error = acl_classify(query, outbound ? -ACH_DROP_ACL_EGRESS : -ACH_DROP_ACL_INGRESS);
+    trace_rule(query, outbound);
     if (error) {
         if (!flow->fresh && error != -ACH_DROP_IDENTITY_UNKNOWN)
             session_remove(&flow->key, flow->session);

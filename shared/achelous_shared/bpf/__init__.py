@@ -12,13 +12,15 @@ from achelous_shared.bpf.layout import MapLayout, MapType
 from achelous_shared.bpf.links import Link, attach_tcx, replace_pinned
 from achelous_shared.bpf.maps import ANY, EXIST, LOCK, NOEXIST, BpfMap
 from achelous_shared.bpf.netns import NetNs
-from achelous_shared.bpf.object import BpfObject, object_path
+from achelous_shared.bpf.object import BpfObject, object_path, traced_path
 from achelous_shared.bpf.programs import SK_BUFF, BpfProgram, TestResult
 from achelous_shared.bpf.ringbuf import RingBuffer
+from achelous_shared.bpf.traced import Copies, Kind, Run, Step, TracedPath, load_traced
 
 __all__ = [
     "BpfObject",
     "object_path",
+    "traced_path",
     "dtype_of",
     "enum_of",
     "BpfMap",
@@ -40,4 +42,10 @@ __all__ = [
     "MapLayout",
     "MapLayoutChanged",
     "missing_for_ebpf",
+    "Copies",
+    "Kind",
+    "Run",
+    "Step",
+    "TracedPath",
+    "load_traced",
 ]

@@ -44,6 +44,7 @@ _PROTOTYPES: Final[dict[str, tuple[type | None, tuple[type, ...]]]] = {
     "bpf_map__btf_key_type_id": (c_uint32, (c_void_p,)),
     "bpf_map__btf_value_type_id": (c_uint32, (c_void_p,)),
     "bpf_map__set_max_entries": (c_int, (c_void_p, c_uint32)),
+    "bpf_map__reuse_fd": (c_int, (c_void_p, c_int)),
     "bpf_map__set_pin_path": (c_int, (c_void_p, c_char_p)),
     "bpf_map__initial_value": (c_void_p, (c_void_p, POINTER(c_size_t))),
     "btf__parse_elf": (c_void_p, (c_char_p, c_void_p)),

@@ -28,8 +28,17 @@ _LOG_TAIL: Final = 40  # lines
 
 def object_path(name: str) -> Path:
     """The compiled object of a service ("vswitch"), in $ACHELOUS_BPF_DIR; BpfError if absent."""
+    return _built(f"{name}.bpf.o")
+
+
+def traced_path(name: str) -> Path:
+    """Likewise the one that tells what it does (see traced.py)."""
+    return _built(f"{name}.trace.o")
+
+
+def _built(name: str) -> Path:
     folder = Path(os.environ.get("ACHELOUS_BPF_DIR", DEFAULT_DIR))
-    path = folder / f"{name}.bpf.o"
+    path = folder / name
     if not path.is_file():
         raise BpfError(
             errno.ENOENT,
@@ -64,13 +73,15 @@ class BpfObject:
         max_entries: Mapping[str, int] = _NOTHING,
         rodata: Mapping[str, int | bytes] = _NOTHING,
         carry: bool = False,
+        share: Mapping[str, BpfMap] = _NOTHING,
     ) -> Self:
         """Open and load `path`; its maps get `max_entries`, its `const volatile` globals `rodata`.
 
         With `pin_dir` (on a bpf filesystem) each map is pinned as pin_dir/<map name>, and one that
         is pinned there already is adopted with its contents: MapLayoutChanged if it cannot be,
         for it has another layout. With `carry`, its entries have been copied into a new map in
-        that case, and the pin is left alone until `settle` (see carry.py).
+        that case, and the pin is left alone until `settle` (see carry.py). Maps named in `share`
+        are those of another object, which has them open.
         BpfError with the verifier's last lines if a program is refused.
         """
         log = _VerifierLog()
@@ -78,8 +89,15 @@ class BpfObject:
         try:
             handles = {_map_name(handle): handle for handle in opened._handles("map")}
             _resize(handles, max_entries, path)
+            _share(handles, share, path)
             opened._write_rodata(handles, rodata)
-            shapes = {name: opened._shape(name, handle) for name, handle in handles.items()}
+            # Types of a shared map are numbered as in the object that made it.
+            shapes = {
+                name: _shape_of(share[name], handle)
+                if name in share
+                else opened._shape(name, handle)
+                for name, handle in handles.items()
+            }
             leaving = choose_pins(handles, shapes, pin_dir, carry=carry)
             opened._leaving = leaving
             log.check(libbpf().bpf_object__load(opened._handle), f"load {path}")
@@ -219,6 +237,20 @@ def _map_name(handle: int) -> str:
 def _program(handle: int) -> BpfProgram:
     name: str = libbpf().bpf_program__name(handle).decode()
     return BpfProgram.of_fd(name, libbpf().bpf_program__fd(handle))
+
+
+def _shape_of(shared: BpfMap, handle: int) -> Shape:
+    return Shape(layout_of(handle), shared.key_dtype, shared.value_dtype)
+
+
+def _share(handles: Mapping[str, int], share: Mapping[str, BpfMap], path: Path) -> None:
+    for name, shared in share.items():
+        if name not in handles:
+            raise KeyError(f"{path} has no map {name} to share, only {sorted(handles)}")
+        check(
+            libbpf().bpf_map__reuse_fd(handles[name], shared.fd),
+            f"use the map {shared.name} of another object as {name}",
+        )
 
 
 def _resize(handles: Mapping[str, int], max_entries: Mapping[str, int], path: Path) -> None:

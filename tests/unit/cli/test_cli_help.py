@@ -53,7 +53,7 @@ def test_no_option_takes_a_token_where_ps_would_show_it() -> None:
     }
 
 
-@pytest.mark.parametrize("code", ["0", "1", "2", "3", "4", "130"])
+@pytest.mark.parametrize("code", ["0", "1", "2", "3", "4", "5", "130"])
 def test_help_lists_the_exit_codes(capsys: pytest.CaptureFixture[str], code: str) -> None:
     assert run(["--help"]) == 0
     assert f"\n    {code} " in capsys.readouterr().out

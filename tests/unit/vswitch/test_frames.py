@@ -9,7 +9,7 @@ from scapy.layers.l2 import ARP, Ether
 from scapy.layers.vxlan import VXLAN
 from scapy.packet import Packet
 
-from achelous_vswitch.frames import summary
+from achelous_shared.frames import summary
 
 A, B = "10.0.0.5", "10.0.1.9"
 A6, B6 = "fd00::5", "fd00::9"

@@ -8,6 +8,7 @@ from fastapi.openapi.utils import get_openapi
 
 from achelous_controller.api.models.common import Problem
 from achelous_controller.api.problems import MEDIA_TYPE
+from achelous_controller.api.tracing import Trace
 from achelous_shared.messages import DropsReply, FlowsReply, GatewayShow, VswitchShow
 
 _REF: Final = "#/components/schemas/{name}"
@@ -18,6 +19,7 @@ _SHOWN: Final = {
     "/v1/hosts/{host_id}/vswitch": VswitchShow,
     "/v1/hosts/{host_id}/drops": DropsReply,
     "/v1/hosts/{host_id}/flows": FlowsReply,
+    "/v1/hosts/{host_id}/trace": Trace,
     "/v1/gateways/{gateway_id}/tables": GatewayShow,
 }
 _ETAG: Final = {
