@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from guest_clients import Clients
@@ -131,6 +132,22 @@ async def test_guests_are_told_while_no_agent_runs_and_after_it_is_back(
     await agent.start()
     assert (await clients.udhcpc())["ip"] == "10.0.0.2"
     assert "fd00:1::/64" in await clients.rdisc6()
+
+
+async def test_a_guest_hears_of_other_resolvers_as_it_renews(
+    lab: Lab, instance: Instance, clients: Clients
+) -> None:
+    subnet = f"/subnets/{instance.vnics[0]['subnet_id']}"
+    other: dict[str, Any] = {"dns_servers": ["10.0.0.54"], "dhcp_lease_s": 900}
+    before = {name: (await lab.api.get(subnet))[name] for name in other}
+    await lab.api.call("PATCH", subnet, other)
+
+    async def told() -> bool:
+        heard = await clients.udhcpc()
+        return (heard["dns"], heard["lease"]) == ("10.0.0.54", "900")
+
+    await wait_until(told, "the guest to be told of another resolver")
+    await lab.api.call("PATCH", subnet, before)
 
 
 async def test_a_guest_that_does_not_ask_is_told_of_its_router(
