@@ -3,10 +3,12 @@
 import argparse
 import asyncio
 import statistics
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
 from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import Any, Final
@@ -16,8 +18,10 @@ from platform_world import Net, learned
 from scale.program_costs import program_costs
 
 from achelous_lab.netns import links
+from achelous_lab.netns.cables import Wires
 from achelous_lab.netns.guest import Guest, Nic
 from achelous_lab.platform import Lab, Size
+from achelous_lab.process import run
 from achelous_lab.tour.stage import kernel_pair
 from achelous_shared.bpf import missing_for_ebpf
 
@@ -30,7 +34,21 @@ TARGETS: Final[dict[str, dict[str, float]]] = {
     "ratio_vs_direct_veth": {"tcp": 0.75, "udp_pps": 0.55},
     "ns": {"session_hit_hot": 150, "session_hit_400k": 450, "slow_path_100_rules": 1500},
 }
+PORT: Final = "7001"
+UDP_S: Final = 1.0
+CONNECTIONS_S: Final = 1.0
+_SOURCE: Final = Path(__file__).with_name("load.c")
 AT_MOST: Final = {"rtt", "session_hit_hot", "session_hit_400k", "slow_path_100_rules"}
+
+
+@cache
+def load() -> str:
+    """Our load generator, compiled for this machine."""
+    path = Path("build/bench/load").absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    options = ["-O2", "-Wall", "-Wextra", "-Werror"]
+    subprocess.run(["clang-16", *options, "-o", str(path), str(_SOURCE)], check=True)
+    return str(path)
 
 
 class Ratio(msgspec.Struct, frozen=True):
@@ -62,14 +80,21 @@ async def tcp(client: Guest, server: Guest) -> float:
 
 
 async def udp_pps(client: Guest, server: Guest) -> float:
-    """Datagrams of 18 bytes that arrive, per second."""
-    result = await client.iperf3(server, 1, udp=True, length=18)
-    return (result.packets - result.lost) / result.seconds
+    """Datagrams of 18 bytes that a socket in the other guest gets, per second."""
+    receiver = server.process("load", [load(), "receive", PORT, f"{UDP_S}"], says="listening")
+    async with receiver:
+        sending = [load(), "send", str(server.ip), PORT, f"{UDP_S + 1}"]
+        await run(sending, netns=client.name, timeout=UDP_S + 10)
+        await receiver.wait(10)
+    return int(receiver.output().split()[-1]) / UDP_S
 
 
 async def connections(client: Guest, server: Guest) -> float:
-    """Connect, request, reply, close: per second."""
-    return await client.connections(server)
+    """Connect, request, reply, close: per second, one after the other."""
+    async with server.process("load", [load(), "answer", PORT], says="listening"):
+        asking = [load(), "connect", str(server.ip), PORT, f"{CONNECTIONS_S}"]
+        done = await run(asking, netns=client.name, timeout=CONNECTIONS_S + 10)
+    return int(done.stdout) / CONNECTIONS_S
 
 
 async def rtt(client: Guest, server: Guest) -> float:
@@ -88,7 +113,7 @@ MEASURES: Final[dict[str, Measure]] = {
 @asynccontextmanager
 async def three_paths() -> AsyncIterator[Paths]:
     """All at once on one underlay, so that rounds can take them in turn."""
-    async with Lab(Size(hosts=2, gateways=1)) as lab, AsyncExitStack() as stack:
+    async with Lab(Size(hosts=2, gateways=1, cabling=Wires)) as lab, AsyncExitStack() as stack:
         net = await Net.create(lab)
         a, b = await net.run(0, 1)
         await a.guest.ping(b.guest, count=3)  # the first packets alone are not worth a route

@@ -48,6 +48,7 @@ class Underlay:
 
     async def __aenter__(self) -> Self:
         self._switch = await Namespace.create(self._switch.name)
+        await self._switch.call(links.pass_bridged_by_netfilter)
         await self._switch.netlink(lambda n: links.add_bridge(n, _BRIDGE, links.UNDERLAY_MTU))
         return self
 
