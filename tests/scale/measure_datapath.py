@@ -170,10 +170,11 @@ def judged(result: dict[str, Any], before: dict[str, Any]) -> list[str]:
                 f"{'met   ' if met else 'MISSED'} {group}.{name} {figure:.2f}"
                 f" ({bound} {target}{was})"
             )
-    for name, count in result["verifier"].items():
-        earlier = before.get("verifier", {}).get(name)
-        grown = "" if not earlier else f", {count / earlier - 1:+.1%} since the last run"
-        lines.append(f"       verifier.{name} {count} instructions{grown}")
+    for group in ("verifier", "code_bytes", "ns"):
+        for name, figure in result[group].items():
+            earlier = before.get(group, {}).get(name)
+            grown = "" if not earlier else f", {figure / earlier - 1:+.1%} since the last run"
+            lines.append(f"       {group}.{name} {figure:.0f}{grown}")
     return lines
 
 

@@ -157,7 +157,7 @@ class Wire(Cable):
 
     async def prepare(self, host: Namespace, device: str) -> None:
         """Not possible: raises ValueError."""
-        raise ValueError(f"wire {self._name} is plugged in once and never moved: take a Cable")
+        raise ValueError(f"wire {self._name} cannot move to {device} of {host.name}: take a Cable")
 
     async def plug(self, host: Namespace, device: str) -> None:
         """Make the other end `device` on the host."""
