@@ -16,7 +16,7 @@ from packets.gateway_path import GatewayPath
 from achelous_lab.netns.guest import Guest, Nic
 from achelous_lab.netns.links import UNDERLAY_MTU
 from achelous_lab.netns.network import Network
-from achelous_lab.netns.underlay import Node, UNDERLAY_DEVICE, UNDERLAY_NETWORK
+from achelous_lab.netns.underlay import UNDERLAY_DEVICE, UNDERLAY_NETWORK, Node
 from achelous_shared.bpf import BpfObject, NetNs, attach_tcx
 
 _SIZES: Final = SMALL | {"sessions": 4096, "session_ring": 4096}

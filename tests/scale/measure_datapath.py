@@ -22,7 +22,7 @@ from achelous_lab.netns.cables import Wires
 from achelous_lab.netns.guest import Guest, Nic
 from achelous_lab.platform import Lab, Size
 from achelous_lab.process import run
-from achelous_lab.tour.stage import kernel_pair
+from achelous_lab.tour.stage import kernel_nodes, kernel_pair
 from achelous_shared.bpf import missing_for_ebpf
 
 Pair = tuple[Guest, Guest]
@@ -112,13 +112,18 @@ MEASURES: Final[dict[str, Measure]] = {
 
 @asynccontextmanager
 async def three_paths() -> AsyncIterator[Paths]:
-    """All at once on one underlay, so that rounds can take them in turn."""
+    """All at once, so that rounds can take them in turn."""
     async with Lab(Size(hosts=2, gateways=1, cabling=Wires)) as lab, AsyncExitStack() as stack:
+        underlay, nodes = lab.network.underlay, await kernel_nodes(lab.network)
+        await underlay.join(*(host.node for host in lab.hosts))
+        await underlay.join(*nodes)
         net = await Net.create(lab)
         a, b = await net.run(0, 1)
-        await a.guest.ping(b.guest, count=3)  # the first packets alone are not worth a route
+        # No gateway is on that wire: what would be relayed is lost, and learned of all the same.
+        for one, other in ((a, b), (b, a)):
+            await one.guest.ping(other.guest, count=3)
         await learned(lab, a, b)
-        kernel = await kernel_pair(lab.network, stack)
+        kernel = await kernel_pair(lab.network, nodes, stack)
         await kernel[0].ping(kernel[1], count=1)
         yield Paths((a.guest, b.guest), kernel, await direct_pair(lab))
 
