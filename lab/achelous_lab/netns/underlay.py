@@ -92,9 +92,11 @@ class Underlay:
     async def join(self, one: Node, other: Node) -> None:
         """Take two machines from the switch and join them by one veth pair: they reach each other
         at the cost of a wire, and nobody else."""
-        for name, node in list(self._nodes.items()):
-            if node in (one, other):
-                await self._switch.netlink(lambda n, name=name: links.remove_link(n, name))
+        gone = [name for name, node in self._nodes.items() if node in (one, other)]
+
+        def unplug(netlink: IPRoute) -> None:
+            for name in gone:
+                links.remove_link(netlink, name)
 
         def lay(netlink: IPRoute) -> None:
             with other.namespace.opened() as fd:
@@ -103,15 +105,15 @@ class Underlay:
                     "add", ifname=UNDERLAY_DEVICE, kind="veth", mtu=links.UNDERLAY_MTU, peer=peer
                 )
 
+        await self._switch.netlink(unplug)
         await one.namespace.netlink(lay)
         for node in (one, other):
             await _configure(node.namespace, node.ip)
-        for node in (one, other):
-            await wait_until(
-                lambda node=node: node.namespace.netlink(lambda n: links.is_up(n, UNDERLAY_DEVICE)),
-                f"the carrier of {node.name}",
-                timeout=5,
-            )
+        await wait_until(
+            lambda: one.namespace.netlink(lambda n: links.is_up(n, UNDERLAY_DEVICE)),
+            f"the carrier of {one.name}",
+            timeout=5,
+        )
 
     async def remove(self, node: Node) -> None:
         """Take a machine away for good."""
