@@ -17,6 +17,7 @@
 #define HOLD(var) asm volatile("" : "+r"(var))
 
 #define DHCP6_OTHERS 4 /* IAs beside the first IA_NA that are answered */
+
 /* An IA that gets nothing: an IA_NA or an IA_PD, whose fields are the same. */
 struct dhcp6_other {
     __be32 id;
