@@ -17,6 +17,7 @@ import httpx
 
 from achelous_lab import syscalls
 from achelous_lab.api import Api, Object, Rule
+from achelous_lab.netns.cables import Cables
 from achelous_lab.netns.guest import Guest, Nic
 from achelous_lab.netns.network import Network
 from achelous_lab.netns.underlay import UNDERLAY_DEVICE, UNDERLAY_NETWORK, Node
@@ -55,6 +56,8 @@ class Size:
     dataplane: bool = True
     gateway_groups: int = 1
     """Gateways and the shards of VPCs are dealt out to so many groups, in turn."""
+    cabling: type[Cables] = Cables
+    """`Wires`: its guests cannot be moved, and their cables cost nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +166,7 @@ class Lab:
 
     async def _start(self, stack: AsyncExitStack) -> None:
         if self.size.dataplane:
-            self.network = await stack.enter_async_context(Network(self.run_dir))
+            self.network = await stack.enter_async_context(Network(self.run_dir, self.size.cabling))
             bpffs = self.run_dir.subdir("bpffs")
             ensure_bpffs(bpffs)
             stack.callback(syscalls.unmount, bpffs)

@@ -55,6 +55,10 @@ struct ach_vswitch_config {
     __u64 session_timeout_ns[ACH_SESSION_STATES];
     __u32 session_limit; /* of a vNIC that has none of its own: see ach_port */
     __u32 session_ring;  /* entries of the map of that name */
+    /* Of the own underlay address, 96..128: VTEPs of its network are neighbours and need no look at
+     * the routes. 0: not known. */
+    __u32 underlay_prefix_len;
+    __u32 reserved;
 };
 
 enum ach_port_flags {
@@ -117,7 +121,7 @@ struct ach_fc_entry {
 
 /* Sessions: one entry for both directions. Side 0 is the lower (ip, port) pair, memcmp order of the
  * 16 address bytes and then of the port in network order; ICMP echo uses its identifier as both
- * ports. */
+ * ports, other ICMP its type and code (ach_icmp_ports). */
 struct ach_session_key {
     __u32 vni;
     __u8 ip[2][16];
