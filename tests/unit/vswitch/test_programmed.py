@@ -20,7 +20,8 @@ from achelous_vswitch.slot_stack import SlotStack
 VNI = 9
 LEARNED = 4
 """Slots of the forwarding cache below those of the programmed routes."""
-CAPACITY = 40
+CAPACITY = 62
+"""All of two VPCs of 31 addresses."""
 
 BATCHES = st.lists(
     st.tuples(
