@@ -5,7 +5,7 @@ from typing import Final
 from zlib import crc32
 
 from fuzz.packet_input import Entry, Step, decode
-from fuzz.packet_world import OTHER_VNI, Counted, PacketWorld
+from fuzz.packet_world import ADDRESSES6, OTHER_VNI, Counted, PacketWorld
 from fuzz.wire import ARP, ETHERNET, IPV4, IPV6, OUTER, flaws, number
 from packets.datapath import GATEWAY_VTEP, OWN_VTEP, PEER_VTEP, VNI, Port
 from packets.outcome import Verdict
@@ -27,12 +27,8 @@ class PacketTarget:
         self._world = world
         self._seen = seen
         self._own = {
-            slot: {mapped(port.guest.ip)} | {mapped(ip6)}
-            for (slot, port), ip6 in zip(
-                world.ports.items(),
-                ("fd00::5", "fd00::6", "fd00:0:0:1::7", "fd00:1::5"),
-                strict=True,
-            )
+            slot: {mapped(port.guest.ip), mapped(ip6)}
+            for (slot, port), ip6 in zip(world.ports.items(), ADDRESSES6, strict=True)
         }
         self._macs = {slot: mac_bytes(port.guest.mac) for slot, port in world.ports.items()}
 

@@ -18,6 +18,8 @@ from achelous_vswitch import lease
 
 OTHER_VNI: Final = VNI + 1
 ME, NEIGHBOUR, CLOSED, LEASED = "10.0.0.5", "10.0.0.6", "10.0.1.7", "10.0.0.5"
+ADDRESSES6: Final = ("fd00::5", "fd00::6", "fd00:0:0:1::7", "fd00:1::5")
+"""Of the ports, in the order of their slots."""
 PEER: Final = "10.0.0.9"
 _PROGRAMS: Final = {Entry.UNDERLAY: "from_underlay", Entry.GATEWAY: "relay"}
 _LONGEST: Final = 3000
