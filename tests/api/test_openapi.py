@@ -33,7 +33,7 @@ def test_the_committed_document_is_the_applications() -> None:
     assert printed == COMMITTED.read_text(), "run `make openapi` and commit docs/openapi.json"
 
 
-SHOWN = {"VswitchShow", "GatewayShow", "DropsReply", "FlowsReply"}
+SHOWN = {"VswitchShow", "GatewayShow", "DropsReply", "FlowsReply", "Trace"}
 """What data planes show: messages of the bus, described by their fields."""
 
 

@@ -37,7 +37,10 @@ class TraceBody(Body):
     """A frame and the vNIC that it comes from."""
 
     model_config = example(
-        {"vnic_id": EXAMPLE_ID, "frame": "Dqzh AAABAgoAAAAFCABF".replace(" ", "")}
+        {
+            "vnic_id": EXAMPLE_ID,
+            "frame": "DqzhAAABAgAAAAABCABFAAAcAABAAEABAAAAAAAAAAAAAAAAAAAAAAAA",
+        }
     )
 
     vnic_id: UUID
