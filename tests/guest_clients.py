@@ -79,6 +79,14 @@ class Clients:
 
         await self._guest.namespace.call(toggle)
 
+    async def listen_for_routers(self) -> None:
+        """The guest's kernel knows no router, takes what one says, and does not ask."""
+        routes = await self.routes(6)
+        for default in (line for line in routes.splitlines() if line.startswith("default")):
+            await self._guest_run("ip", "-6", "route", "del", *default.split()[:5])
+        accept = Path("/proc/sys/net/ipv6/conf/eth0/accept_ra")
+        await self._guest.namespace.call(lambda: accept.write_text("1"))
+
     async def _settled(self) -> bool:
         shown = await self.addresses()
         return "fe80::" in shown and "tentative" not in shown

@@ -70,6 +70,12 @@ _VTEP: Final = Field(
 )  # fmt: skip
 
 
+_RESOLVERS: Final = Field(
+    flag="--dns-server", member="dns_servers", many=True, metavar="ADDRESS",
+    help="A resolver that its guests are told. Repeat for several, up to 4.",
+)  # fmt: skip
+
+
 def _quota(text: str) -> tuple[str, int]:
     name, _, number = text.partition("=")
     if not number.isdigit():
@@ -80,7 +86,8 @@ def _quota(text: str) -> tuple[str, int]:
 _QUOTAS: Final = Field(
     flag="--quota", member="quotas", many=True, metavar="RESOURCE=NUMBER",
     parse=_quota, collect=dict,
-    help="A limit: vpcs, subnets, security_groups, instances or vnics. Repeat for several.",
+    help="A limit: vpcs, subnets, security_groups, security_group_rules, instances or vnics. Repeat"
+         " for several.",
 )  # fmt: skip
 
 RULE_COLUMNS: Final = columns(
@@ -169,12 +176,16 @@ _ALL: Final = (
                   help="Its IPv6 addresses, as in fd00:1::/64; left out, it has none."),
             Field(flag="--gateway-ip6", member="gateway_ip6", metavar="ADDRESS",
                   help="Its IPv6 router's address; left out, the first one."),
-            Field(flag="--dns-server", member="dns_servers", many=True, metavar="ADDRESS",
-                  help="A resolver that its guests are told. Repeat for several, up to 4."),
+            _RESOLVERS,
             Field(flag="--dhcp-lease", member="dhcp_lease_s", kind=int, metavar="SECONDS",
                   help="Of addresses given by DHCP; left out, 3600."),
         ),
-        update=(_NEW_NAME,),
+        update=(
+            _NEW_NAME,
+            _RESOLVERS,
+            Field(flag="--dhcp-lease", member="dhcp_lease_s", kind=int, metavar="SECONDS",
+                  help="Of addresses given by DHCP."),
+        ),
         filters=(_BY_NAME, _of("vpc", "Only of this VPC."), _OF_PROJECT),
         parent=("vpc", "vpc_id"),
     ),

@@ -180,7 +180,9 @@ async def _delete(http: Http, path: str) -> None:
 
 async def make_tenant(http: Http) -> Tenant:
     """A project with quotas that are not in the way."""
-    quotas = dict.fromkeys(("vpcs", "subnets", "security_groups", "instances", "vnics"), _QUOTA)
+    quotas = dict.fromkeys(
+        ("vpcs", "subnets", "security_groups", "security_group_rules", "instances", "vnics"), _QUOTA
+    )
     body = {"name": f"load-{secrets.token_hex(4)}", "quotas": quotas}
     project = await http.post("/projects", body)
     return Tenant(http, project["id"], await _models(http))

@@ -116,7 +116,7 @@ struct ach_fc_entry {
 
 /* Sessions: one entry for both directions. Side 0 is the lower (ip, port) pair, memcmp order of the
  * 16 address bytes and then of the port in network order; ICMP echo uses its identifier as both
- * ports. */
+ * ports, other ICMP its type and code (ach_icmp_ports). */
 struct ach_session_key {
     __u32 vni;
     __u8 ip[2][16];

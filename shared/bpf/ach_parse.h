@@ -22,6 +22,10 @@
 #define ACH_ICMP_REDIRECT      5
 #define ACH_ICMP_TIME_EXCEEDED 11
 #define ACH_ICMP_BAD_PARAMETER 12
+#define ACH_ICMP_PAIRED        13 /* timestamp, information, mask: each with its reply, up to */
+#define ACH_ICMP_PAIRED_END    18
+#define ACH_ICMP_PROBE_REPLY   43 /* extended echo (RFC 8335) */
+#define ACH_ICMP6_PROBE_REPLY  161
 
 /* `left` counts from `pos` to the end of what the innermost length field claims; `end` is where
  * the linear part of the frame ends. */
@@ -35,7 +39,8 @@ struct ach_cursor {
 struct ach_packet {
     struct ach_vni_ip from;
     struct ach_vni_ip to;
-    __be16 sport; /* ICMP echo: its identifier, in both; 0 where there are no ports */
+    __be16 sport; /* ICMP echo: its identifier, in both; other ICMP: see ach_icmp_ports; 0 where
+                     there are no ports */
     __be16 dport;
     __u16 headers; /* bytes of IP and transport headers: what each GSO segment repeats */
     __u8 proto;    /* of the transport, behind all extension headers */
@@ -141,6 +146,24 @@ static __always_inline bool ach_is_icmp_error(__u8 type) {
            type == ACH_ICMP_TIME_EXCEEDED || type == ACH_ICMP_BAD_PARAMETER;
 }
 
+/* The type that one of ICMP or ICMPv6, other than echo, replies to, or itself. */
+static __always_inline __u8 ach_icmp_request(__u8 type) {
+    bool paired = type >= ACH_ICMP_PAIRED && type <= ACH_ICMP_PAIRED_END && !(type & 1);
+    return paired || type == ACH_ICMP_PROBE_REPLY || type == ACH_ICMP6_PROBE_REPLY ? type - 1
+                                                                                   : type;
+}
+
+/* What stands for the ports of ICMP other than echo: its type and code, and on the other side all
+ * their bits turned, so that no identifier of an echo looks like it. A reply has those of its
+ * request, of code 0, the other way round. */
+static __always_inline void ach_icmp_ports(struct ach_packet *packet) {
+    __u8 request = ach_icmp_request(packet->icmp_type);
+    bool reply = request != packet->icmp_type;
+    __be16 kind = bpf_htons(request << 8 | (reply ? 0 : packet->icmp_code));
+    packet->sport = reply ? ~kind : kind;
+    packet->dport = reply ? kind : ~kind;
+}
+
 static __always_inline int ach_parse_icmp(struct ach_cursor *at, struct ach_packet *packet) {
     struct icmphdr *icmp = ach_take(at, sizeof(*icmp));
     if (!icmp)
@@ -152,6 +175,8 @@ static __always_inline int ach_parse_icmp(struct ach_cursor *at, struct ach_pack
     if (icmp->type == ACH_ICMP_ECHO || icmp->type == ACH_ICMP_ECHO_REPLY) {
         packet->sport = icmp->un.echo.id;
         packet->dport = icmp->un.echo.id;
+    } else {
+        ach_icmp_ports(packet);
     }
     return 0;
 }

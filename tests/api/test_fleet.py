@@ -50,9 +50,32 @@ async def test_usage_is_what_there_is(operator: Api, tenant: Api) -> None:
     await tenant.delete(f"/instances/{gone['id']}")
     after = (await tenant.get(usage))["used"]
 
-    counts = {"vpcs": 1, "subnets": 1, "security_groups": 0}
+    counts = {"vpcs": 1, "subnets": 1, "security_groups": 0, "security_group_rules": 2}
     assert before == {**counts, "instances": 2, "vnics": 3}
     assert after == {**counts, "instances": 1, "vnics": 2}
+
+
+async def test_rules_are_counted_while_they_are_there(operator: Api) -> None:
+    project = await operator.project(security_group_rules=5)
+    tenant = await operator.tenant(project)
+
+    async def used() -> int:
+        usage = await tenant.get(f"/projects/{project['id']}/usage")
+        return int(usage["used"]["security_group_rules"])
+
+    vpc = await tenant.vpc()  # its default group has two, as every new one
+    group = await tenant.make("/security-groups", vpc_id=vpc["id"], name="web")
+    rules = f"/security-groups/{group['id']}/rules"
+    added = await tenant.make(rules, direction="ingress", protocol="tcp")
+    quota = problem_of(await tenant.post(rules, {"direction": "ingress"}), 409)["quota"]
+    assert (quota["resource"], quota["quota"], quota["used"]) == ("security_group_rules", 5, 5)
+
+    await tenant.delete(f"{rules}/{added['id']}")
+    assert await used() == 4
+    await tenant.delete(f"/security-groups/{group['id']}")
+    assert await used() == 2
+    await tenant.delete(f"/vpcs/{vpc['id']}")
+    assert await used() == 0
 
 
 async def test_names_and_addresses_of_hosts_and_gateways_are_unique(operator: Api) -> None:

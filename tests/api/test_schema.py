@@ -9,7 +9,7 @@ from api.conftest import Controller
 from sqlalchemy import Connection, text
 
 from achelous_controller.store.database import create_engine
-from achelous_controller.store.migrate import migrate
+from achelous_controller.store.migrate import migrate, upgrade
 from achelous_controller.store.schema import MAC, VNI, metadata
 from achelous_lab.servers.postgres import PostgresServer
 
@@ -41,3 +41,61 @@ async def test_controllers_that_start_at_once_migrate_once(postgres: PostgresSer
         assert await connection.run_sync(differences) == []
     for engine in engines:
         await engine.dispose()
+
+
+BEFORE_IPV6 = """
+    CREATE FUNCTION pg_temp.id(n integer) RETURNS uuid LANGUAGE sql AS
+        $$ SELECT lpad(n::text, 32, '0')::uuid $$;
+    INSERT INTO projects (id, name, quotas) VALUES (pg_temp.id(1), 'p', '{}');
+    INSERT INTO usage (project_id) VALUES (pg_temp.id(1));
+    INSERT INTO vpcs (id, project_id, name, vni) VALUES (pg_temp.id(1), pg_temp.id(1), 'v', 5000);
+    INSERT INTO security_groups (id, project_id, vpc_id, name, created_at)
+    SELECT pg_temp.id(n), pg_temp.id(1), pg_temp.id(1), name, now() + n * interval '1 hour'
+    FROM (VALUES (1, 'old'), (2, 'closed'), (3, 'new'), (4, 'new but no IPv6')) AS g (n, name);
+    INSERT INTO security_group_rules
+        (id, security_group_id, egress, protocol, port_min, port_max, remote, created_at)
+    SELECT pg_temp.id(n), pg_temp.id(of), true, 0, 0, 65535, remote, now() + of * interval '1 hour'
+    FROM (VALUES
+        (1, 1, '0.0.0.0/0'::cidr), (2, 3, '0.0.0.0/0'), (3, 3, '::/0'), (4, 4, '0.0.0.0/0')
+    ) AS r (n, of, remote);
+    INSERT INTO hosts (id, name, vtep, capacity)
+    SELECT pg_temp.id(n), 'h' || n, '198.18.0.0'::inet + n, 9 FROM generate_series(1, 2) AS n;
+    INSERT INTO subnets (id, project_id, vpc_id, name, cidr, gateway_ip, next_ip) VALUES
+        (pg_temp.id(1), pg_temp.id(1), pg_temp.id(1), 's', '10.0.0.0/24', '10.0.0.1', '10.0.0.2');
+    INSERT INTO instances
+        (id, project_id, name, kind, host_id, state, host_revision, accepted_at)
+    SELECT pg_temp.id(n), pg_temp.id(1), 'i' || n, 'vm', pg_temp.id(n), 'ACTIVE', 1, now()
+    FROM generate_series(1, 2) AS n;
+    INSERT INTO vnics (id, instance_id, subnet_id, project_id, vpc_id, host_id, position, ip, mac,
+        vni, revision)
+    SELECT pg_temp.id(n), pg_temp.id(n), pg_temp.id(1), pg_temp.id(1), pg_temp.id(1),
+        pg_temp.id(n), 0, '10.0.0.4'::inet + n, n, 5000, 1
+    FROM generate_series(1, 2) AS n;
+    INSERT INTO vnic_security_groups VALUES
+        (pg_temp.id(1), pg_temp.id(1)), (pg_temp.id(2), pg_temp.id(3));
+"""
+"""Four groups; the vNIC of host 1 is in the old one, that of host 2 in the new one."""
+
+LETTING_IPV6_OUT = """
+    SELECT g.name FROM security_groups AS g
+    JOIN security_group_rules AS r ON r.security_group_id = g.id
+    WHERE r.egress AND r.remote = '::/0' ORDER BY g.name
+"""
+
+
+async def test_groups_from_before_ipv6_let_it_out_as_well(postgres: PostgresServer) -> None:
+    engine = create_engine(await postgres.create_database(fresh("db").replace("-", "_")))
+    async with engine.begin() as connection:
+        await connection.run_sync(upgrade, "0004_scale")
+        for statement in BEFORE_IPV6.split(";\n"):
+            if statement.strip():
+                await connection.execute(text(statement))
+    await migrate(engine)
+
+    async with engine.connect() as connection:
+        assert list((await connection.execute(text(LETTING_IPV6_OUT))).scalars()) == ["new", "old"]
+        rules = text("SELECT security_group_rules FROM usage")
+        assert (await connection.execute(rules)).scalar() == 5
+        told = (await connection.execute(text("SELECT host_id FROM outbox"))).scalars()
+        assert [host.int for host in told] == [1]
+    await engine.dispose()

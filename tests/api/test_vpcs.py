@@ -270,3 +270,29 @@ async def test_the_default_group_keeps_its_name_and_lives_as_long_as_its_vpc(
     problem_of(await tenant.patch(path, {"name": "other"}), 409)
     problem_of(await tenant.delete(path), 409)
     problem_of(await tenant.patch(f"/security-groups/{group['id']}", {"name": "default"}), 409)
+
+
+async def test_what_a_subnets_guests_are_told_can_be_changed(tenant: Api) -> None:
+    subnet = await tenant.subnet(await tenant.vpc(), dns_servers=["10.0.0.53"])
+    path = f"/subnets/{subnet['id']}"
+
+    told = {"dns_servers": ["10.0.0.54", "fd00::54"], "dhcp_lease_s": 600}
+    changed = (await tenant.patch(path, told)).json()
+    assert {name: changed[name] for name in told} == told
+    assert (changed["name"], changed["version"]) == (subnet["name"], subnet["version"] + 1)
+    changed = (await tenant.patch(path, {"dns_servers": []})).json()
+    assert (changed["dns_servers"], changed["dhcp_lease_s"]) == ([], 600)
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"dhcp_lease_s": 59}, "dhcp_lease_s"),
+        ({"dhcp_lease_s": 604_801}, "dhcp_lease_s"),
+        ({"dns_servers": ["10.0.0.1"] * 5}, "dns_servers"),
+        ({"dns_servers": ["cat"]}, "dns_servers[0]"),
+    ],
+)
+async def test_guests_are_told_nothing_impossible(tenant: Api, body: Json, field: str) -> None:
+    subnet = await tenant.subnet(await tenant.vpc())
+    assert only_error(await tenant.patch(f"/subnets/{subnet['id']}", body), 422)["field"] == field

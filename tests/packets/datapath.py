@@ -294,10 +294,11 @@ class Datapath:
         """Values of all sessions."""
         return self.table("sessions").lookup_batch_all()[1]
 
-    def age_sessions(self, seconds: float) -> None:
-        """Every session was last seen that much earlier; below 0: later."""
+    def age_sessions(self, seconds: float, *, created: bool = False) -> None:
+        """Every session was last seen, and perhaps `created`, that much earlier; below 0: later."""
         keys, values = self.table("sessions").lookup_batch_all()
-        values["last_seen_ns"] = values["last_seen_ns"].astype(np.int64) - int(seconds * SECOND)
+        for name in ("last_seen_ns", *(["created_ns"] if created else [])):
+            values[name] = values[name].astype(np.int64) - int(seconds * SECOND)
         self.table("sessions").update_batch(keys, values)
 
     def learned(self) -> list[tuple[int, str, int]]:

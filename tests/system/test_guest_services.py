@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from guest_clients import Clients
@@ -20,8 +21,7 @@ async def lab() -> AsyncIterator[Lab]:
         yield lab
 
 
-@pytest.fixture(scope="module")
-async def instance(lab: Lab) -> Instance:
+async def web(lab: Lab) -> Instance:
     """An instance named web.1 in a subnet of both families."""
     tenant = await lab.tenant("told")
     subnet = await tenant.subnet(
@@ -32,6 +32,11 @@ async def instance(lab: Lab) -> Instance:
         dhcp_lease_s=600,
     )
     return await lab.instance(tenant, subnet, "web.1", host=lab.hosts[0])
+
+
+@pytest.fixture(scope="module")
+async def instance(lab: Lab) -> Instance:
+    return await web(lab)
 
 
 @pytest.fixture
@@ -127,3 +132,33 @@ async def test_guests_are_told_while_no_agent_runs_and_after_it_is_back(
     await agent.start()
     assert (await clients.udhcpc())["ip"] == "10.0.0.2"
     assert "fd00:1::/64" in await clients.rdisc6()
+
+
+async def test_a_guest_hears_of_other_resolvers_as_it_renews(
+    lab: Lab, instance: Instance, clients: Clients
+) -> None:
+    subnet = f"/subnets/{instance.vnics[0]['subnet_id']}"
+    other: dict[str, Any] = {"dns_servers": ["10.0.0.54"], "dhcp_lease_s": 900}
+    before = {name: (await lab.api.get(subnet))[name] for name in other}
+    await lab.api.call("PATCH", subnet, other)
+
+    async def told() -> bool:
+        heard = await clients.udhcpc()
+        return (heard["dns"], heard["lease"]) == ("10.0.0.54", "900")
+
+    await wait_until(told, "the guest to be told of another resolver")
+    await lab.api.call("PATCH", subnet, before)
+
+
+async def test_a_guest_that_does_not_ask_is_told_of_its_router(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACHELOUS_ROUTER_ADVERT_S", "1")
+    async with Lab(Size(hosts=1, gateways=1)) as lab:
+        clients = Clients((await web(lab)).guest, tmp_path)
+        await clients.listen_for_routers()
+
+        async def found() -> bool:
+            return f"default via {ROUTER_LINK_LOCAL} dev eth0 proto ra" in await clients.routes(6)
+
+        await wait_until(found, "a default route by the router's advertisement", timeout=15)

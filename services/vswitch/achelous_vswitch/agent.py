@@ -16,6 +16,7 @@ from achelous_shared.messages import (
 )
 from achelous_shared.routes import MalformedTable
 from achelous_shared.telemetry import Check, health_app, serve_http
+from achelous_vswitch.advertiser import Advertiser
 from achelous_vswitch.agent_state import AgentState
 from achelous_vswitch.applier import Applier
 from achelous_vswitch.dataplane import Dataplane
@@ -70,6 +71,7 @@ class Agent:
         self._learner = Learner(dataplane, self._cache, client, settings, metrics)
         self._reconciler = Reconciler(self._cache, dataplane.config, client, settings, metrics)
         self._prober = Prober(self._gateways, netns, settings.probe_s, metrics.probe_rtt_s)
+        self._advertiser = Advertiser(dataplane, netns, settings.router_advert_s)
         self._sessions = SessionCollector(dataplane, settings, metrics)
         self.state = AgentState(
             settings.host_id, dataplane, self._applier, self._cache, self._gateways, self._sessions
@@ -85,6 +87,7 @@ class Agent:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.decide())
             tasks.create_task(self._prober.run())
+            tasks.create_task(self._advertiser.run())
             tasks.create_task(serve_http(app, self._settings.http, address_file))
 
     async def decide(self) -> None:

@@ -17,7 +17,8 @@ from achelous_shared.names import ROUTER_MAC
 from achelous_shared.routes import ip_of
 
 ROUTER_LIFETIME_S: Final = 0xFFFF
-"""The longest that there is (RFC 8319): guests are told again when they ask."""
+"""The longest that there is (RFC 8319): guests are told again by the agent and when they ask, and
+keep their router for so long while no agent runs."""
 
 _MAPPED: Final = 96
 _HOP_LIMIT: Final = 64

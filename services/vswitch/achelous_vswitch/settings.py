@@ -53,6 +53,8 @@ class VswitchSettings(DataplaneSettings):
     samples_kept: int = 4096
     """The last samples that can be asked for."""
 
+    router_advert_s: float = Field(default=600.0, ge=1.0, le=1800.0)
+    """Guests with IPv6 are told of their router so often, or up to three times as often."""
     probe_s: float = 0.1
     report_s: float = 1.0
 

@@ -41,7 +41,7 @@ static __always_inline __u8 icmp_counterpart(__u8 type) {
     case ICMPV6_ECHO:
         return ICMPV6_ECHO_REPLY;
     default:
-        return type;
+        return ach_icmp_request(type);
     }
 }
 
@@ -53,8 +53,9 @@ static __always_inline __u32 service_of(const struct ach_packet *packet, bool re
         return ACH_SERVICE(packet->proto, bpf_ntohs(reply ? packet->sport : packet->dport));
     case IPPROTO_ICMP:
     case PROTO_ICMPV6: {
-        __u8 type = reply ? icmp_counterpart(packet->icmp_type) : packet->icmp_type;
-        return ACH_SERVICE(packet->proto, (__u32)type << 8 | packet->icmp_code);
+        __u32 kind = reply ? icmp_counterpart(packet->icmp_type) << 8
+                           : packet->icmp_type << 8 | packet->icmp_code;
+        return ACH_SERVICE(packet->proto, kind);
     }
     default:
         return ACH_SERVICE(packet->proto, 0);

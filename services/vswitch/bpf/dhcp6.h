@@ -1,5 +1,5 @@
-/* DHCPv6 (RFC 8415): the vNIC's one address for the first IA_NA that asks, from its own host.
- * Nothing is remembered, as in dhcp4.h. */
+/* DHCPv6 (RFC 8415): the vNIC's one address for the first IA_NA that asks, from its own host; other
+ * IAs are told that there is nothing for them. Nothing is remembered, as in dhcp4.h. */
 #ifndef VSWITCH_DHCP6_H
 #define VSWITCH_DHCP6_H
 
@@ -11,6 +11,7 @@
 #define DHCP6_DUID     10               /* of the server, by link-layer address */
 #define DHCP6_SERVER   (4 + DHCP6_DUID) /* its option, the first that the agent prepared */
 #define DHCP6_DUID_MAX 130
+#define DHCP6_OTHERS   4 /* IAs beside the first IA_NA that are answered */
 
 enum dhcp6_type {
     DHCP6_SOLICIT = 1,
@@ -32,10 +33,14 @@ enum dhcp6_option {
     DHCP6_IA_ADDR = 5,
     DHCP6_STATUS = 13,
     DHCP6_RAPID = 14,
+    DHCP6_IA_PD = 25,
 };
 
 #define DHCP6_SUCCESS     0
+#define DHCP6_NO_ADDRESS  2
+#define DHCP6_NO_BINDING  3
 #define DHCP6_NOT_ON_LINK 4
+#define DHCP6_NO_PREFIX   6
 
 struct dhcp6_head {
     __be16 code, len;
@@ -49,6 +54,19 @@ struct dhcp6_ia {
     __be32 preferred, valid;
 } __attribute__((packed));
 
+/* An IA that gets nothing: an IA_NA or an IA_PD, whose fields are the same. */
+struct dhcp6_other {
+    __be32 id;
+    __u32 code;
+};
+
+struct dhcp6_empty_ia {
+    struct dhcp6_head head;
+    __be32 id, t1, t2;
+    struct dhcp6_head status_head;
+    __be16 status;
+} __attribute__((packed));
+
 struct dhcp6_walk {
     struct __sk_buff *skb;
     const __u8 *mine; /* address */
@@ -56,6 +74,8 @@ struct dhcp6_walk {
     __u32 inside;                /* the end of the IA_NA whose options are read, 0 if none is */
     __u32 client_at, client_len; /* of the whole option */
     __be32 ia;
+    __u32 others_seen;
+    struct dhcp6_other others[DHCP6_OTHERS];
     __u8 server[DHCP6_DUID];
     __u8 addresses; /* as many were named, not counting beyond 255 */
     bool has_server, other_server, has_ia, foreign, rapid;
@@ -76,6 +96,19 @@ static __always_inline void dhcp6_note_address(struct dhcp6_walk *walk, __u32 va
     }
     walk->addresses |= 1;
     walk->foreign |= !same_ip6(&address, walk->mine);
+}
+
+static __always_inline void dhcp6_note_other(struct dhcp6_walk *walk, __u32 code, __u32 value,
+                                             __u32 len) {
+    __u32 place = walk->others_seen;
+    if (len < 12)
+        walk->bad = true;
+    if (len < 12 || place >= DHCP6_OTHERS)
+        return;
+    struct dhcp6_other *other = &walk->others[place];
+    other->code = code;
+    walk->bad |= !!bpf_skb_load_bytes(walk->skb, value, &other->id, sizeof(other->id));
+    walk->others_seen = place + 1;
 }
 
 static long dhcp6_option(__u32 index, struct dhcp6_walk *walk) {
@@ -106,6 +139,8 @@ static long dhcp6_option(__u32 index, struct dhcp6_walk *walk) {
         walk->has_ia = true;
         walk->inside = walk->at; /* its own options come next */
         walk->at = value + 12;
+    } else if ((code == DHCP6_IA_NA || code == DHCP6_IA_PD) && !walk->inside) {
+        dhcp6_note_other(walk, code, value, len);
     }
     return walk->bad ? 1 : 0;
 bad:
@@ -169,7 +204,7 @@ static __always_inline int dhcp6_decide(int type, const struct dhcp6_walk *walk,
             return -ACH_DROP_BAD_DHCP;
         return ours ? DHCP6_REPLY : 0;
     case DHCP6_INFORMATION:
-        if (walk->has_ia)
+        if (walk->has_ia || walk->others_seen)
             return -ACH_DROP_BAD_DHCP;
         return walk->has_server && !ours ? 0 : DHCP6_REPLY;
     default:
@@ -192,6 +227,28 @@ static __always_inline void dhcp6_append_ia(struct reply *reply, __be32 id) {
     append(reply, &ia, sizeof(ia));
 }
 
+/* What a server says that has no address, or no prefix, for an IA (RFC 8415, 18.3). */
+static __always_inline __u16 dhcp6_refusal(int asked, __u32 code) {
+    if (asked == DHCP6_RENEW || asked == DHCP6_REBIND)
+        return DHCP6_NO_BINDING;
+    return code == DHCP6_IA_PD ? DHCP6_NO_PREFIX : DHCP6_NO_ADDRESS;
+}
+
+static __always_inline void dhcp6_append_others(struct reply *reply, int asked,
+                                                const struct dhcp6_walk *walk) {
+    for (__u32 i = 0; i < DHCP6_OTHERS; i++) {
+        if (i >= walk->others_seen)
+            break;
+        struct dhcp6_empty_ia ia = {
+            .head = {bpf_htons(walk->others[i].code), bpf_htons(sizeof(ia) - sizeof(ia.head))},
+            .id = walk->others[i].id,
+            .status_head = {bpf_htons(DHCP6_STATUS), bpf_htons(2)},
+            .status = bpf_htons(dhcp6_refusal(asked, walk->others[i].code)),
+        };
+        append(reply, &ia, sizeof(ia));
+    }
+}
+
 static __always_inline void dhcp6_append_status(struct reply *reply, __u16 status) {
     __be16 option[3] = {bpf_htons(DHCP6_STATUS), bpf_htons(2), bpf_htons(status)};
     append(reply, option, sizeof(option));
@@ -212,6 +269,7 @@ static __always_inline void dhcp6_append_answer(struct reply *reply, int asked,
     append_prepared(reply, reply->lease->dhcp6, DHCP6_SERVER, reply->lease->dhcp6_len);
     if (walk->has_ia)
         dhcp6_append_ia(reply, walk->ia);
+    dhcp6_append_others(reply, asked, walk);
     if (asked == DHCP6_SOLICIT && walk->rapid)
         dhcp6_append_rapid(reply);
 }

@@ -5,6 +5,7 @@
 
 #include "deliver.h"
 #include "router.h"
+#include "sample.h"
 
 #define ICMP_QUOTED    512 /* bytes at most: within 576 (RFC 1812) and 1280 (RFC 4443) */
 #define ICMP_WINDOW_NS 100000000ull
@@ -141,6 +142,7 @@ __noinline int refuse(struct __sk_buff *skb, __u32 slot, __u32 reason, __u32 mtu
         return -(int)reason;
     bool six = eth->h_proto == bpf_htons(ACH_ETH_IPV6);
     __u32 quoted = length < ICMP_QUOTED ? length : ICMP_QUOTED;
+    sample_drop(skb, slot, reason); /* while it is still what the guest sent */
     if (icmp_make(skb, port, icmp_kind(reason, six), mtu, quoted, six))
         return -(int)reason;
     counted->drops[reason & (ACH_DROP_SLOTS - 1)]++; /* the mask is for the verifier */

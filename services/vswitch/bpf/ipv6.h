@@ -96,6 +96,8 @@ static __always_inline int ipv6_transport(struct __sk_buff *skb, const struct ip
         packet->error = head[0] < ICMP6_ERRORS;
         if (head[0] == ICMP6_ECHO || head[0] == ICMP6_ECHO_REPLY)
             packet->sport = packet->dport = *(ach_half *)(head + 4);
+        else
+            ach_icmp_ports(packet);
         return head[0] >= ND_ROUTER_SOLICITATION && head[0] <= ND_REDIRECT ? -ACH_DROP_BAD_ND : 0;
     }
     packet->sport = *(ach_half *)head;

@@ -1,6 +1,6 @@
 /* Room for sessions: who holds how many, and which go when there is no room. Bounded in work, and
  * needed only when the agent, which removes what has ended, is slow, flooded or dead. An
- * established session never goes before its time. */
+ * established TCP session or UDP stream never goes before its time. */
 #ifndef VSWITCH_RECLAIM_H
 #define VSWITCH_RECLAIM_H
 
@@ -8,12 +8,14 @@
 
 #define RECLAIM_TRIES 16
 #define HANDSHAKE_NS  1000000000ULL /* so long a half-open session is left alone */
+#define EXCHANGE_NS   2000000000LL  /* UDP that was over so soon after its beginning is no stream */
 
 struct reclaim {
     __u64 now;
     const struct ach_vswitch_config *config;
-    __u32 owner; /* take only from this vNIC; 0: from anyone */
-    __u32 kind;  /* of its sessions: ACH_SESSION_ARRIVED or 0 */
+    __u32 owner;  /* take only from this vNIC; 0: from anyone */
+    __u32 kind;   /* of its sessions: ACH_SESSION_ARRIVED or 0 */
+    __u32 stride; /* from the last key that was looked at to the next */
     bool found;
 };
 
@@ -33,6 +35,13 @@ static __always_inline bool session_remove(const struct ach_session_key *key,
     return true;
 }
 
+/* A question and its answer, as of DNS: nothing more is to be expected of it. */
+static __always_inline bool is_exchange(__u8 proto, const struct ach_session *session, __s64 idle) {
+    __s64 lasted = session->last_seen_ns - session->created_ns;
+    return proto == IPPROTO_UDP && session->flags & ACH_SESSION_REPLIED && lasted < EXCHANGE_NS &&
+           idle > (__s64)HANDSHAKE_NS;
+}
+
 static __always_inline bool may_go(const struct reclaim *reclaim, __u8 proto,
                                    const struct ach_session *session) {
     if (reclaim->owner && (reclaim->owner != session->owner ||
@@ -44,19 +53,45 @@ static __always_inline bool may_go(const struct reclaim *reclaim, __u8 proto,
     /* Its last packets may still be on their way, but a new connection's are worth more. */
     if (proto == IPPROTO_TCP && session_state(proto, session->flags) == ACH_STATE_TCP_CLOSED)
         return true;
+    /* Of the vNIC's own alone: it chooses by what it does which of them are worth more. */
+    if (reclaim->owner && is_exchange(proto, session, idle))
+        return true;
     return session_is_idle(proto, session, reclaim->now, reclaim->config);
 }
 
+/* Where the hand is: from the oldest key to the newest, and again. */
+static __always_inline __u64 hand_of(struct ach_session_hands *hands, __u32 ring) {
+    __u64 head = hands->head, hand = hands->hand, oldest = head > ring ? head - ring : 0;
+    if (hand >= oldest && hand < head)
+        return hand;
+    hands->hand = oldest;
+    return oldest;
+}
+
+/* Most keys before the first living session are of sessions long gone: over them it gallops, and
+ * goes on step by step from the last of them once it has found one that is there. */
 static long reclaim_step(__u32 index, struct reclaim *reclaim) {
-    __u32 only = 0;
+    __u32 only = 0, ring = reclaim->config->session_ring;
     struct ach_session_hands *hands = bpf_map_lookup_elem(&session_hands, &only);
-    if (!hands || !reclaim->config->session_ring)
+    if (!hands || !ring)
         return 1;
-    __u32 at = __sync_fetch_and_add(&hands->hand, 1) % reclaim->config->session_ring;
+    __u64 hand = hand_of(hands, ring), ahead = reclaim->stride - 1;
+    if (hand + ahead >= hands->head)
+        ahead = 0;
+    __u32 at = (hand + ahead) % ring;
     /* No copy: the stack is short of room. A key that another CPU writes over names no session. */
     const struct ach_session_key *key = bpf_map_lookup_elem(&session_ring, &at);
     struct ach_session *session = key ? bpf_map_lookup_elem(&sessions, key) : NULL;
-    if (!session || !may_go(reclaim, key->proto, session) || !session_remove(key, session))
+    if (!session) {
+        hands->hand = hand + ahead + 1;
+        reclaim->stride *= 2;
+        return 0;
+    }
+    reclaim->stride = 1;
+    if (ahead)
+        return 0;
+    hands->hand = hand + 1;
+    if (!may_go(reclaim, key->proto, session) || !session_remove(key, session))
         return 0;
     __sync_fetch_and_add(&hands->reclaimed, 1);
     reclaim->found = true;
@@ -66,6 +101,7 @@ static long reclaim_step(__u32 index, struct reclaim *reclaim) {
 /* Removes one session that may go, of those that come next in the ring. */
 static __noinline bool session_reclaim(struct reclaim *reclaim) {
     reclaim->found = false;
+    reclaim->stride = 1;
     bpf_loop(RECLAIM_TRIES, reclaim_step, reclaim, 0);
     return reclaim->found;
 }

@@ -93,7 +93,7 @@ static __noinline int session_enter(struct flow *flow) {
     if (!counts)
         return -ACH_DROP_SESSION_TABLE_FULL;
     __u32 kind = flow->session->flags & ACH_SESSION_ARRIVED;
-    struct reclaim from = {flow->now, flow->config, owner, kind, false};
+    struct reclaim from = {.now = flow->now, .config = flow->config, .owner = owner, .kind = kind};
     if (flow->ended) /* before anything is counted: its place is the new one's */
         session_remove(&flow->key, flow->ended);
     if (!within_limit(flow, counts) && !session_reclaim(&from))

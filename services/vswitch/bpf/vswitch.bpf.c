@@ -13,11 +13,11 @@
 #include "deliver.h"
 #include "arp.h"
 #include "quote.h"
+#include "sample.h"
 #include "router.h"
 #include "icmp.h"
 #include "nd.h"
 #include "services.h"
-#include "sample.h"
 
 #define GUEST_HEADERS    94  /* Ethernet, IPv4 with options, TCP without; enough for IPv6 */
 #define UNDERLAY_HEADERS 144 /* and 50 of the underlay before them */

@@ -117,7 +117,7 @@ class Both:
     def wait(self, seconds: float) -> None:
         """Time passes on both sides."""
         self.now += seconds
-        self.real.age_sessions(seconds)
+        self.real.age_sessions(seconds, created=True)
         keys, values = self.real.table("relayed").lookup_batch_all()
         for name in ("first_ns", "last_ns", "told_ns"):
             happened = values[name] != 0

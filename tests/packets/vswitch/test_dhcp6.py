@@ -118,6 +118,41 @@ def test_a_guest_gets_its_own_address_and_resolvers(datapath: Datapath, name: st
     assert outcome.counted == {}
 
 
+def nothing(iaid: int, code: int, *, prefix: bool = False) -> Any:
+    """An IA without an address or prefix, and why."""
+    if prefix:
+        return d.DHCP6OptIA_PD(iaid=iaid, T1=0, T2=0, iapdopt=[status(code)])
+    return d.DHCP6OptIA_NA(iaid=iaid, T1=0, T2=0, ianaopts=[status(code)])
+
+
+OTHERS: dict[str, tuple[Any, Any, int, int]] = {
+    "solicit": (d.DHCP6_Solicit, d.DHCP6_Advertise, 2, 6),
+    "request": (d.DHCP6_Request, d.DHCP6_Reply, 2, 6),
+    "renew": (d.DHCP6_Renew, d.DHCP6_Reply, 3, 3),
+    "rebind": (d.DHCP6_Rebind, d.DHCP6_Reply, 3, 3),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_ias_are_told_that_there_is_nothing_for_them(datapath: Datapath, name: str) -> None:
+    me = bind(datapath, desired(ME), ME)
+    kind, reply, no_address, no_prefix = OTHERS[name]
+    server = (SERVER,) if name in {"request", "renew"} else ()
+    more = [d.DHCP6OptIA_NA(iaid=number, ianaopts=[GIVEN.ianaopts[0]]) for number in range(4)]
+
+    outcome = datapath.send(me, asked(kind, CLIENT, *server, IA, d.DHCP6OptIA_PD(iaid=7), *more))
+
+    refused = [nothing(7, no_prefix, prefix=True), *(nothing(n, no_address) for n in range(3))]
+    assert outcome.frame == told(reply, SERVER, DNS, GIVEN, *refused, CLIENT)
+
+
+def test_a_prefix_alone_is_refused(datapath: Datapath) -> None:
+    me = bind(datapath, desired(ME), ME)
+    outcome = datapath.send(me, asked(d.DHCP6_Solicit, CLIENT, d.DHCP6OptIA_PD(iaid=7)))
+    refused = nothing(7, 6, prefix=True)
+    assert outcome.frame == told(d.DHCP6_Advertise, SERVER, DNS, refused, CLIENT)
+
+
 @pytest.mark.parametrize("length", [1, 2, 3, 127, 128])
 def test_a_client_may_name_itself_at_any_length(datapath: Datapath, length: int) -> None:
     me = bind(datapath, desired(ME), ME)

@@ -3,6 +3,9 @@
 import pytest
 from packets.datapath import Datapath, Rule
 from packets.frames import frame, guest, udp
+from packets.outcome import Verdict
+
+from achelous_shared.bpf import enum_of
 
 pytestmark = pytest.mark.kernel
 
@@ -64,6 +67,28 @@ def test_a_full_ring_loses_samples_and_says_so(datapath: Datapath) -> None:
     lost = datapath.table("counters").per_cpu_lookup(me.slot)["samples_lost"].sum()
     assert lost > 0
     assert len(datapath.samples()) + lost == 1000
+
+
+@pytest.mark.parametrize(
+    ("sent", "reason"),
+    [
+        (frame(ME, "10.0.1.9", udp(), ttl=1), "TTL_EXPIRED"),
+        (frame(ME, PEER.ip, udp(payload=bytes(1480))), "TOO_BIG"),
+        (frame(ME, "10.0.0.1", udp()), "FOR_ROUTER"),
+    ],
+    ids=["TTL", "size", "port"],
+)
+def test_a_drop_that_the_guest_is_told_about_is_sampled_once(
+    datapath: Datapath, sent: bytes, reason: str
+) -> None:
+    me = datapath.port(ME.ip)
+    outcome = datapath.send(me, sent)
+    assert (outcome.verdict, outcome.dropped) == (Verdict.REDIRECT, f"{me.slot}:{reason}")
+
+    [sample] = datapath.samples()
+    assert enum_of(datapath.loaded, "ach_drop")[f"ACH_DROP_{reason}"] == sample["reason"]
+    assert (sample["length"], sample["underlay"]) == (len(sent), 0)
+    assert sample["frame"][: min(len(sent), 128)].tobytes() == sent[:128]
 
 
 UDP = 17

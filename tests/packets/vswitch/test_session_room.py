@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from packets.datapath import OWN_VTEP, PEER_VTEP, SMALL, VNI, Datapath, Port
+from packets.datapath import OWN_VTEP, PEER_VTEP, SECOND, SMALL, VNI, Datapath, Port
 from packets.frames import frame, guest, tcp, udp, vxlan
 from packets.outcome import Outcome, Verdict
 
@@ -127,6 +127,62 @@ def test_at_its_limit_connections_that_are_closed_give_way_at_once(hosts: Datapa
         assert arrive(hosts, a, tcp("FA", 80, sport)).dropped is None
         assert hosts.send(a, frame(A, FAR.ip, tcp("FA", sport=sport))).dropped is None
     assert open_sessions(hosts, a) == [5, 0]
+
+
+def ask(datapath: Datapath, port: Port, number: int) -> Outcome:
+    """A query to FAR's resolver; it is answered if it passes."""
+    outcome = datapath.send(port, frame(port.guest, FAR.ip, udp(2000 + number, 53)))
+    if outcome.verdict is Verdict.REDIRECT:
+        assert arrive(datapath, port, udp(53, 2000 + number)).verdict is Verdict.REDIRECT
+    return outcome
+
+
+def test_at_its_limit_a_vnics_answered_questions_give_way(hosts: Datapath) -> None:
+    """A client that asks a resolver without pause is not stopped by what was answered."""
+    a, b = hosts.ports
+    hosts.configure(session_limit=6)
+    connect(hosts, a, 1000)
+    ask(hosts, b, 0)
+    for number in range(5):
+        ask(hosts, a, number)
+    assert ask(hosts, a, 5).dropped == f"{a.slot}:SESSION_LIMIT"  # answers may still be repeated
+    hosts.age_sessions(1.5, created=True)
+    assert {ask(hosts, a, number).dropped for number in range(6, 11)} == {None}
+    assert (open_sessions(hosts, a), open_sessions(hosts, b)) == ([6, 0], [1, 0])
+    assert REPLIED_AND_ESTABLISHED in hosts.sessions()["flags"]
+
+
+def test_what_may_go_is_found_behind_many_keys_of_sessions_long_gone(hosts: Datapath) -> None:
+    """The hand was left behind while nobody was at a limit."""
+    a, _ = hosts.ports
+    for number in range(SIZE - 8):
+        ask(hosts, a, number)
+    hosts.forget_sessions()
+    hosts.table("session_counts").mmap()[a.slot] = 0
+    hosts.configure(session_limit=8)
+    for number in range(8):
+        ask(hosts, a, number)
+    hosts.age_sessions(1.5, created=True)
+    assert [ask(hosts, a, 100 + number).dropped for number in range(10)].count(None) >= 8
+
+
+def test_at_its_limit_a_stream_of_udp_stays(hosts: Datapath) -> None:
+    a, _ = hosts.ports
+    hosts.configure(session_limit=1)
+    ask(hosts, a, 0)
+    keys, values = hosts.table("sessions").lookup_batch_all()
+    values["created_ns"] -= 3 * SECOND  # it has talked for so long
+    hosts.table("sessions").update_batch(keys, values)
+    hosts.age_sessions(1.5, created=True)
+    assert ask(hosts, a, 1).dropped == f"{a.slot}:SESSION_LIMIT"
+
+
+def test_in_a_full_table_answered_questions_of_others_stay(hosts: Datapath) -> None:
+    a, b = hosts.ports
+    for number in range(SIZE):
+        ask(hosts, a, number)
+    hosts.age_sessions(1.5, created=True)
+    assert ask(hosts, b, 0).dropped == f"{b.slot}:SESSION_TABLE_FULL"
 
 
 def test_no_established_session_gives_way(hosts: Datapath) -> None:

@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 from packets.datapath import SESSION_TIMEOUTS, VNI, Datapath, Rule
-from packets.frames import frame, guest, ping, tcp, udp
+from packets.frames import Guest, frame, guest, ping, tcp, udp
 from packets.outcome import Verdict
 from packets.tables import mapped
 from scapy.layers.inet import ICMP
+from scapy.layers.inet6 import ICMPv6Unknown
 
 pytestmark = pytest.mark.kernel
 
@@ -69,11 +70,51 @@ def test_ping_is_known_by_its_identifier(pair: Datapath) -> None:
 
 
 def test_other_icmp_has_a_session_of_its_own(pair: Datapath) -> None:
-    exchange(pair, ("low", udp()), ("high", ICMP(type=13)))
+    """Port 0 is LOW's; ports are shown in host order."""
+    exchange(pair, ("low", udp()), ("high", ICMP(type=13)), ("low", ICMP(type=40, code=2)))
     assert sorted(zip(keys(pair)["proto"], keys(pair)["port"].tolist(), strict=True)) == [
-        (1, [0, 0]),
+        (1, [40 << 8 | 2, 0xFFFF ^ (40 << 8 | 2)]),
+        (1, [0xFFFF ^ 13 << 8, 13 << 8]),
         (17, [1000, 2000]),
     ]
+
+
+@pytest.mark.parametrize(("request_type", "reply"), [(13, 14), (15, 16), (17, 18), (42, 43)])
+def test_a_reply_of_icmp_is_in_the_session_of_its_request(
+    pair: Datapath, request_type: int, reply: int
+) -> None:
+    low, high = pair.ports
+    pair.allow(high, into=[Rule(proto=1, ports=(request_type << 8, request_type << 8))], out=[])
+    pair.allow(low, into=[])
+    exchange(pair, ("low", ICMP(type=request_type)), ("high", ICMP(type=reply, code=0)))
+    pair.allow(high, into=[Rule(proto=1, ports=(request_type << 8, request_type << 8))], out=[])
+    exchange(pair, ("high", ICMP(type=reply, code=0)))  # its rules are asked for the request
+    asked = pair.send(high, frame(HIGH, LOW.ip, ICMP(type=request_type)))
+    assert asked.dropped == f"{high.slot}:ACL_EGRESS"
+
+
+def test_one_type_of_icmp_opens_no_door_for_another(pair: Datapath) -> None:
+    low, high = pair.ports
+    pair.allow(
+        high, into=[Rule(proto=1, ports=(13 << 8, 13 << 8)), Rule(proto=1, ports=(8 << 8, 8 << 8))]
+    )
+    exchange(pair, ("low", ICMP(type=13)), ("low", ping(13 << 8)))
+    for message in (ICMP(type=17), ICMP(type=13, code=1), ICMP(type=14), ICMP(type=40)):
+        outcome = pair.send(low, frame(LOW, HIGH.ip, message))
+        assert outcome.dropped == f"{low.slot}:ACL_INGRESS", message
+
+
+def test_the_types_of_icmpv6_are_apart_as_well(datapath: Datapath) -> None:
+    low6, high6 = Guest("fd00::5", LOW.mac), Guest("fd00::6", HIGH.mac)
+    low = datapath.port(LOW.ip, ip6=low6.ip)
+    probe = Rule("::/0", proto=58, ports=(160 << 8, 160 << 8))
+    high = datapath.port(HIGH.ip, ip6=high6.ip, allow_in=[probe], allow_out=[])
+    reply = ICMPv6Unknown(type=161, msgbody=bytes(4))
+    asked = datapath.send(low, frame(low6, high6.ip, ICMPv6Unknown(type=160, msgbody=bytes(4))))
+    assert asked.verdict is Verdict.REDIRECT
+    assert datapath.send(high, frame(high6, low6.ip, reply)).verdict is Verdict.REDIRECT
+    other = frame(low6, high6.ip, ICMPv6Unknown(type=200, msgbody=bytes(4)))
+    assert datapath.send(low, other).dropped == f"{low.slot}:ACL_INGRESS"
 
 
 def low_tcp(flags: str) -> tuple[str, Any]:

@@ -21,7 +21,7 @@ async def test_projects_have_quotas_and_usage(cli: Cli, acme: str) -> None:
     changed = await cli.json("project", "update", "acme", "--quota", "vpcs=4", "--quota", "vnics=9")
     assert (changed["quotas"]["vpcs"], changed["quotas"]["vnics"]) == (4, 9)
     assert (await cli.json("project", "usage", acme))["used"]["vpcs"] == 1
-    assert "vpcs             1     4" in (await cli("project", "usage", "acme")).out
+    assert "vpcs                  1     4" in (await cli("project", "usage", "acme")).out
     assert [p["id"] for p in (await cli.json("project", "list", "--name", "acme"))["items"]] == [
         acme
     ]

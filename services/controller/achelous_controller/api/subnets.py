@@ -78,10 +78,10 @@ async def get_subnet(subnet_id: UUID, caller: Caller, database: Store) -> Respon
 async def update_subnet(
     subnet_id: UUID, body: SubnetUpdate, caller: Caller, database: Store, match: Match
 ) -> Response:
-    """Rename a subnet."""
+    """Rename a subnet, or change what DHCP tells its guests: they hear of it as they renew."""
+    values = body.model_dump(exclude_none=True)
     async with database.write() as connection:
-        row = await objects.locked(connection, subnets, subnet_id, caller.project_id, match)
-        row = await objects.change(connection, subnets, subnet_id, {"name": body.name or row.name})
+        row = await vpcs.change_subnet(connection, subnet_id, caller.project_id, match, values)
     return replies.resource(Subnet.model_validate(row))
 
 

@@ -10,6 +10,7 @@ class Resource(StrEnum):
     VPCS = "vpcs"
     SUBNETS = "subnets"
     SECURITY_GROUPS = "security_groups"
+    SECURITY_GROUP_RULES = "security_group_rules"
     INSTANCES = "instances"
     VNICS = "vnics"
 
@@ -18,6 +19,7 @@ DEFAULTS: Final[dict[Resource, int]] = {
     Resource.VPCS: 100,
     Resource.SUBNETS: 1_000,
     Resource.SECURITY_GROUPS: 1_000,
+    Resource.SECURITY_GROUP_RULES: 100_000,
     Resource.INSTANCES: 100_000,
     Resource.VNICS: 200_000,
 }

@@ -34,7 +34,7 @@ async def migrate(engine: AsyncEngine) -> None:
         try:
             async with engine.begin() as connection:
                 await lock_start(connection)
-                await connection.run_sync(_upgrade)
+                await connection.run_sync(upgrade)
         except FAILURES as error:
             if not isinstance(refusal(error), Unavailable):
                 raise
@@ -44,8 +44,9 @@ async def migrate(engine: AsyncEngine) -> None:
             return
 
 
-def _upgrade(connection: Connection) -> None:
+def upgrade(connection: Connection, revision: str = "head") -> None:
+    """Bring the schema to a revision in the connection's transaction."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    command.upgrade(config, revision)

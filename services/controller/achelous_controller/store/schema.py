@@ -79,6 +79,8 @@ usage: Final = Table(  # what a project has of each domain.quotas.Resource
     Column("vpcs", BigInteger, nullable=False, server_default="0"),
     Column("subnets", BigInteger, nullable=False, server_default="0"),
     Column("security_groups", BigInteger, nullable=False, server_default="0"),
+    # those of default groups, too
+    Column("security_group_rules", BigInteger, nullable=False, server_default="0"),
     Column("instances", BigInteger, nullable=False, server_default="0"),
     Column("vnics", BigInteger, nullable=False, server_default="0"),
 )

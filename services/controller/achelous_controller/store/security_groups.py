@@ -34,14 +34,18 @@ async def create(connection: AsyncConnection, vpc: Record, name: str) -> Record:
     """A group that allows everything out and nothing in."""
     await lock_vpc(connection, vpc.id)
     group = await insert_group(connection, vpc.project_id, vpc.id, name)
-    await quotas.spend(connection, vpc.project_id, {Resource.SECURITY_GROUPS: 1})
+    await quotas.spend(
+        connection,
+        vpc.project_id,
+        {Resource.SECURITY_GROUPS: 1, Resource.SECURITY_GROUP_RULES: len(FIRST_RULES)},
+    )
     return group
 
 
 async def insert_group(
     connection: AsyncConnection, project_id: UUID, vpc_id: UUID, name: str
 ) -> Record:
-    """A group with its first rules, outside the quota."""
+    """A group with its first rules; to count them is the caller's matter."""
     group = await fetch_one(
         connection,
         insert(security_groups)
@@ -105,13 +109,23 @@ async def remove(
         table.c.remote_group_id == group_id,
         table.c.security_group_id != group_id,
     )
+    own = len((await rules(connection, [group_id]))[group_id])
     await objects.remove(connection, security_groups, group_id)
-    await quotas.give_back(connection, group.project_id, {Resource.SECURITY_GROUPS: 1})
+    await quotas.give_back(
+        connection,
+        group.project_id,
+        {Resource.SECURITY_GROUPS: 1, Resource.SECURITY_GROUP_RULES: own},
+    )
 
 
-async def remove_all(connection: AsyncConnection, vpc_id: UUID) -> None:
-    """Delete the groups of a VPC that has no vNICs."""
+async def remove_all(connection: AsyncConnection, vpc_id: UUID) -> int:
+    """Delete the groups of a VPC that has no vNICs; how many rules they had."""
+    inside = select(security_groups.c.id).where(security_groups.c.vpc_id == vpc_id)
+    table = security_group_rules
+    had = delete(table).where(table.c.security_group_id.in_(inside))
+    removed = (await connection.execute(had)).rowcount
     await connection.execute(delete(security_groups).where(security_groups.c.vpc_id == vpc_id))
+    return removed
 
 
 async def rules(connection: AsyncConnection, group_ids: Sequence[UUID]) -> dict[UUID, list[Record]]:
@@ -157,6 +171,7 @@ async def add_rule(
     if rule.remote_group is not None:
         told = await identities.assign_members(connection, group.vpc_id, rule.remote_group)
     await _changed(connection, group_id, told)
+    await quotas.spend(connection, group.project_id, {Resource.SECURITY_GROUP_RULES: 1})
     return added
 
 
@@ -170,11 +185,12 @@ async def remove_rule(
     connection: AsyncConnection, group_id: UUID, project_id: UUID | None, rule_id: UUID
 ) -> None:
     """Delete a rule and tell the hosts of the group's members."""
-    await locked(connection, group_id, project_id, ANYTHING)
+    group = await locked(connection, group_id, project_id, ANYTHING)
     await rule(connection, group_id, rule_id)
     table = security_group_rules
     await connection.execute(delete(table).where(table.c.id == rule_id))
     await _changed(connection, group_id)
+    await quotas.give_back(connection, group.project_id, {Resource.SECURITY_GROUP_RULES: 1})
 
 
 async def change_vnic_groups(

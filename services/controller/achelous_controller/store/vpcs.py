@@ -1,8 +1,9 @@
 """VPCs and their subnets."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import Column, func, insert, select
@@ -13,13 +14,16 @@ from achelous_controller.domain.ids import new_id
 from achelous_controller.domain.networks import Address, Network, assignable
 from achelous_controller.domain.precondition import Precondition
 from achelous_controller.domain.quotas import Resource
-from achelous_controller.domain.rules import DEFAULT_GROUP
+from achelous_controller.domain.rules import DEFAULT_GROUP, FIRST_RULES
 from achelous_controller.store import objects, quotas, security_groups
 from achelous_controller.store.database import Record, fetch_one
-from achelous_controller.store.outbox import lock_vpc
+from achelous_controller.store.outbox import hosts_changed, lock_vpc
 from achelous_controller.store.schema import VNI, subnets, vnics, vpcs
 from achelous_controller.store.schema import security_groups as groups
 from achelous_controller.store.users import must_be_unused
+
+_TOLD: Final = frozenset({"dns_servers", "dhcp_lease_s"})
+"""Columns of a subnet that are in the documents of hosts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +42,8 @@ class NewSubnet:
 async def create(connection: AsyncConnection, project_id: UUID, name: str) -> Record:
     """A VPC with a VNI that was never used before, and its default security group."""
     vpc_id = new_id()
-    await quotas.spend(connection, project_id, {Resource.VPCS: 1})
+    spent = {Resource.VPCS: 1, Resource.SECURITY_GROUP_RULES: len(FIRST_RULES)}
+    await quotas.spend(connection, project_id, spent)
     row = await fetch_one(
         connection,
         insert(vpcs)
@@ -59,9 +64,10 @@ async def remove(
     )
     others = (groups.c.vpc_id == vpc_id, groups.c.name != DEFAULT_GROUP)
     await must_be_unused(connection, "the VPC", "security group", groups, groups.c.name, *others)
-    await security_groups.remove_all(connection, vpc_id)
+    rules = await security_groups.remove_all(connection, vpc_id)
     await objects.remove(connection, vpcs, vpc_id)
-    await quotas.give_back(connection, vpc.project_id, {Resource.VPCS: 1})
+    returned = {Resource.VPCS: 1, Resource.SECURITY_GROUP_RULES: rules}
+    await quotas.give_back(connection, vpc.project_id, returned)
 
 
 async def create_subnet(connection: AsyncConnection, vpc: Record, wanted: NewSubnet) -> Record:
@@ -106,6 +112,25 @@ async def _must_not_overlap(
             str(network),
             f"{network} overlaps subnet {other.name} ({other.id}), {other.network}",
         )
+
+
+async def change_subnet(
+    connection: AsyncConnection,
+    subnet_id: UUID,
+    project_id: UUID | None,
+    match: Precondition,
+    values: Mapping[str, object],
+) -> Record:
+    """Write values into a subnet; hosts are told of those that their guests are told."""
+    found = await objects.one(connection, subnets, subnet_id, project_id)
+    await lock_vpc(connection, found.vpc_id)
+    await objects.locked(connection, subnets, subnet_id, project_id, match)
+    row = await objects.change(connection, subnets, subnet_id, values)
+    if _TOLD & values.keys():
+        inside = select(vnics.c.host_id).distinct()
+        inside = inside.where(vnics.c.subnet_id == subnet_id, ~vnics.c.withdrawn)
+        await hosts_changed(connection, (await connection.execute(inside)).scalars())
+    return row
 
 
 async def remove_subnet(

@@ -27,6 +27,7 @@ class Quotas(Body):
     vpcs: Limit = DEFAULTS[Resource.VPCS]
     subnets: Limit = DEFAULTS[Resource.SUBNETS]
     security_groups: Limit = DEFAULTS[Resource.SECURITY_GROUPS]
+    security_group_rules: Limit = DEFAULTS[Resource.SECURITY_GROUP_RULES]
     instances: Limit = DEFAULTS[Resource.INSTANCES]
     vnics: Limit = DEFAULTS[Resource.VNICS]
 
@@ -37,6 +38,7 @@ class QuotasChange(Body):
     vpcs: Limit | None = None
     subnets: Limit | None = None
     security_groups: Limit | None = None
+    security_group_rules: Limit | None = None
     instances: Limit | None = None
     vnics: Limit | None = None
 
@@ -80,8 +82,8 @@ class Usage(View):
     """What a project has, beside what it may have."""
 
     model_config = example({
-                    "used": {"vpcs": 1, "subnets": 2, "security_groups": 1, "instances": 8,
-                             "vnics": 8},
+                    "used": {"vpcs": 1, "subnets": 2, "security_groups": 1,
+                             "security_group_rules": 6, "instances": 8, "vnics": 8},
                     "quotas": _EXAMPLE_QUOTAS,
                 })  # fmt: skip
 

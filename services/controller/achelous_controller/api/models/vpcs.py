@@ -27,6 +27,16 @@ _LEASES_S = (60, 7 * 86_400)
 MAX_DNS_SERVERS = 4
 
 
+Resolvers = Annotated[
+    list[AnyAddress],
+    Field(max_length=MAX_DNS_SERVERS, description="Resolvers that its guests are told"),
+]
+Lease = Annotated[
+    int,
+    Field(ge=_LEASES_S[0], le=_LEASES_S[1], description="Of addresses given by DHCP, seconds"),
+]
+
+
 def _subnet(network: IPv4Network) -> IPv4Network:
     if network.prefixlen < _MIN_PREFIX:
         raise ValueError(f"{network} is too wide: a subnet is a /{_MIN_PREFIX} at most")
@@ -94,20 +104,18 @@ class SubnetCreate(Body):
     gateway_ip6: Address6 | None = Field(
         None, description="Of its IPv6 router: the first address of cidr6 unless one is given"
     )
-    dns_servers: list[AnyAddress] = Field(
-        [], max_length=MAX_DNS_SERVERS, description="Resolvers that its guests are told"
-    )
-    dhcp_lease_s: int = Field(
-        3600, ge=_LEASES_S[0], le=_LEASES_S[1], description="Of addresses given by DHCP, seconds"
-    )
+    dns_servers: Resolvers = Field([])
+    dhcp_lease_s: Lease = 3600
 
 
 class SubnetUpdate(Body):
     """What changes; the rest stays."""
 
-    model_config = example({"name": "frontend"})
+    model_config = example({"name": "frontend", "dns_servers": ["10.0.1.1"]})
 
     name: Name | None = None
+    dns_servers: Resolvers | None = None
+    dhcp_lease_s: Lease | None = None
 
 
 class Subnet(Timed):
