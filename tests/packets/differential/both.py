@@ -1,8 +1,7 @@
 """One host twice: the programs with their maps, and the model; every table change said to both."""
 
-import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -57,7 +56,6 @@ class Both:
     real: Datapath
     model: Host
     now: float = 0.0
-    started: float = field(default_factory=time.monotonic)
 
     @classmethod
     def of(cls, loaded: BpfObject, situation: Situation) -> "Both":

@@ -1,6 +1,7 @@
 """A situation and its steps, played to both sides."""
 
 from collections import Counter
+from typing import Final
 
 from packets.differential import steps
 from packets.differential.both import Both
@@ -10,11 +11,22 @@ from packets.differential.traffic import Traffic
 
 from achelous_shared.bpf import BpfObject
 
+TRIES: Final = 20
+
 
 def play(loaded: BpfObject, situation: Situation, what: list[steps.Step]) -> Counter[str]:
     """How many cases there were ("cases": frames that were compared), and of which kinds.
 
-    Raises AssertionError at the first difference."""
+    Raises AssertionError at the first difference, Stalled if the machine has no second for it."""
+    for _ in range(TRIES):
+        try:
+            return _play_once(loaded, situation, what)
+        except Stalled:
+            continue
+    raise Stalled
+
+
+def _play_once(loaded: BpfObject, situation: Situation, what: list[steps.Step]) -> Counter[str]:
     both = Both.of(loaded, situation)
     traffic = Traffic(situation.talks)
     for route in situation.routes:
@@ -24,9 +36,6 @@ def play(loaded: BpfObject, situation: Situation, what: list[steps.Step]) -> Cou
     for number, step in enumerate(what):
         try:
             met += _take(both, traffic, comparison, step)
-        except Stalled:
-            met["stalled"] += 1
-            return met
         except AssertionError as error:
             error.add_note(f"{situation}\n" + "\n".join(map(str, what[: number + 1])))
             raise
