@@ -17,6 +17,7 @@ import httpx
 
 from achelous_lab import syscalls
 from achelous_lab.api import Api, Object, Rule
+from achelous_lab.netns.cables import Cables
 from achelous_lab.netns.guest import Guest, Nic
 from achelous_lab.netns.network import Network
 from achelous_lab.netns.underlay import UNDERLAY_DEVICE, UNDERLAY_NETWORK, Node
@@ -52,6 +53,8 @@ class Size:
     gateways: int = 2
     controllers: int = 1
     dataplane: bool = True
+    cabling: type[Cables] = Cables
+    """`Wires`: its guests cannot be moved, and their cables cost nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +162,7 @@ class Lab:
 
     async def _start(self, stack: AsyncExitStack) -> None:
         if self.size.dataplane:
-            self.network = await stack.enter_async_context(Network(self.run_dir))
+            self.network = await stack.enter_async_context(Network(self.run_dir, self.size.cabling))
             bpffs = self.run_dir.subdir("bpffs")
             ensure_bpffs(bpffs)
             stack.callback(syscalls.unmount, bpffs)

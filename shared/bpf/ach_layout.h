@@ -54,6 +54,10 @@ struct ach_vswitch_config {
     __u64 session_timeout_ns[ACH_SESSION_STATES];
     __u32 session_limit; /* of a vNIC that has none of its own: see ach_port */
     __u32 session_ring;  /* entries of the map of that name */
+    /* Of the own underlay address, 96..128: VTEPs of its network are neighbours and need no look at
+     * the routes. 0: not known. */
+    __u32 underlay_prefix_len;
+    __u32 reserved;
 };
 
 enum ach_port_flags {

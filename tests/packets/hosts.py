@@ -16,7 +16,7 @@ from packets.gateway_path import GatewayPath
 from achelous_lab.netns.guest import Guest, Nic
 from achelous_lab.netns.links import UNDERLAY_MTU
 from achelous_lab.netns.network import Network
-from achelous_lab.netns.underlay import UNDERLAY_DEVICE, Node
+from achelous_lab.netns.underlay import UNDERLAY_DEVICE, UNDERLAY_NETWORK, Node
 from achelous_shared.bpf import BpfObject, NetNs, attach_tcx
 
 _SIZES: Final = SMALL | {"sessions": 4096, "session_ring": 4096}
@@ -103,6 +103,7 @@ class Hosts:
             vtep=int(IPv4Address(vtep)),
             underlay_ifindex=attached.attach("from_underlay", UNDERLAY_DEVICE),
             underlay_mtu=UNDERLAY_MTU,
+            underlay_prefix_len=96 + UNDERLAY_NETWORK.prefixlen,
         )
         for peer, kind in peers.items():
             datapath.vtep(peer, kind)

@@ -80,6 +80,17 @@ async def test_packets_are_relayed_until_the_route_is_known_and_then_go_direct(p
     assert pair.drops() == {}
 
 
+@pytest.mark.parametrize("prefix_len", [0, 96 + 32], ids=["not known", "of nobody else"])
+async def test_a_vtep_that_is_no_neighbour_is_found_by_the_routes(
+    pair: Pair, prefix_len: int
+) -> None:
+    pair.learn()
+    for host in (pair.left, pair.right):
+        host.datapath.configure(underlay_prefix_len=prefix_len)
+    assert (await pair.a.ping(pair.b, count=5)).received == 5
+    assert pair.relayed() == 0
+
+
 @pytest.mark.parametrize("known", [True, False], ids=["direct", "relayed"])
 async def test_tcp_and_udp_pass_at_speed(pair: Pair, known: bool) -> None:
     """GSO frames of 64 KB survive encapsulation and relaying: without them TCP has a tenth."""

@@ -30,7 +30,7 @@ _PORTS_AT: Final = ETHERNET + 20
 
 
 def program_costs() -> dict[str, Any]:
-    """`ns`, `session_bytes` and `verifier` of datapath.json."""
+    """`ns`, `session_bytes`, `verifier` and `code_bytes` of datapath.json."""
     sizes = SMALL | {"sessions": 1 << 20, "session_ring": 1 << 20}
     with BpfObject.open(object_path("vswitch"), pin_dir=None, max_entries=sizes) as vswitch:
         sessions = vswitch.maps["sessions"]
@@ -38,11 +38,14 @@ def program_costs() -> dict[str, Any]:
             "ns": _nanoseconds(vswitch),
             "session_bytes": sessions.key_dtype.itemsize + sessions.value_dtype.itemsize,
             "verifier": {name: one.verified_insns for name, one in vswitch.programs.items()},
+            "code_bytes": {name: one.code_bytes for name, one in vswitch.programs.items()},
         }
     with BpfObject.open(
         object_path("gateway"), pin_dir=None, max_entries={"routes": 1024}
     ) as gateway:
-        result["verifier"] |= {n: one.verified_insns for n, one in gateway.programs.items()}
+        for name, one in gateway.programs.items():
+            result["verifier"][name] = one.verified_insns
+            result["code_bytes"][name] = one.code_bytes
     return result
 
 

@@ -30,6 +30,7 @@ class Cables:
 
     async def __aenter__(self) -> Self:
         self._namespace = await Namespace.create(self._namespace.name)
+        await self._namespace.call(links.pass_bridged_by_netfilter)
         return self
 
     async def __aexit__(
@@ -132,6 +133,51 @@ class Cable:
 
         await self._namespace.netlink(remove)
         self._ports.clear()
+
+
+class Wires(Cables):
+    """Cables that cannot be moved and cost nothing: a veth pair each, as a hypervisor makes it."""
+
+    async def new(self, guest: Namespace, device: str) -> "Wire":
+        """A wire whose one end is `device` in the guest's namespace; it leads nowhere yet."""
+        self._made += 1
+        wire = Wire(self._namespace, f"w{self._made}", guest, device)
+        await self._namespace.netlink(wire.make)
+        return wire
+
+
+class Wire(Cable):
+    """See `Wires`: it is plugged in once."""
+
+    def make(self, netlink: IPRoute) -> None:
+        """Both ends; runs inside the cables' namespace, which keeps one until it is plugged in."""
+        with self._guest.opened() as fd:
+            peer = {"ifname": self._device, "net_ns_fd": fd, "mtu": GUEST_MTU}
+            netlink.link("add", ifname=self._name, kind="veth", mtu=GUEST_MTU, peer=peer)
+
+    async def prepare(self, host: Namespace, device: str) -> None:
+        """Not possible: raises ValueError."""
+        raise ValueError(f"wire {self._name} cannot move to {device} of {host.name}: take a Cable")
+
+    async def plug(self, host: Namespace, device: str) -> None:
+        """Make the other end `device` on the host."""
+
+        def send_over(netlink: IPRoute) -> None:
+            with host.opened() as fd:
+                index = links.index_of(netlink, self._name)
+                netlink.link("set", index=index, net_ns_fd=fd, ifname=device)
+
+        await self._namespace.netlink(send_over)
+        await host.netlink(lambda n: n.link("set", index=links.index_of(n, device), state="up"))
+        await wait_until(
+            lambda: host.netlink(lambda n: links.is_up(n, device)),
+            f"the carrier of {device} on {host.name}",
+            timeout=5,
+        )
+
+    async def remove(self) -> None:
+        """Remove both ends."""
+        await self._guest.netlink(lambda n: links.remove_link(n, self._device))
 
 
 def announce_by_arp(device: str, ip: IPv4Address) -> None:

@@ -188,16 +188,6 @@ class Guest:
             )
         return IperfResult.parse(done.stdout)
 
-    async def connections(self, server: "Guest", seconds: float = 1.0, port: int = 7007) -> float:
-        """Connections a second, one after the other: connect, a byte each way, close."""
-        listener = server.process(
-            "connections", [*_python("connections"), "serve", str(port)], says="listening"
-        )
-        async with listener:
-            ask = [*_python("connections"), "ask", str(server.ip), str(port), f"{seconds:g}"]
-            done = await run(ask, netns=self.name, timeout=seconds + 10)
-        return int(done.stdout) / seconds
-
     def process(self, name: str, argv: list[str], says: str = "") -> Process:
         """A process in the guest, not started yet; ready when it has written `says`."""
         self._started += 1

@@ -46,6 +46,14 @@ def add_bridge(netlink: IPRoute, name: str, mtu: int) -> int:
     return index
 
 
+def pass_bridged_by_netfilter() -> None:
+    """Bridges of this namespace are switches and cables: no firewall looks at what passes them."""
+    for family in ("ip", "ip6", "arp"):
+        setting = Path(f"/proc/sys/net/bridge/bridge-nf-call-{family}tables")
+        with contextlib.suppress(FileNotFoundError):  # a kernel without bridge netfilter
+            setting.write_text("0")
+
+
 def add_port(
     netlink: IPRoute, port: str, *, bridge: int, far: Namespace, far_name: str, mtu: int
 ) -> None:

@@ -13,11 +13,11 @@ from achelous_lab.rundir import RunDir
 class Network:
     """Namespaces named `<prefix>-...` after the run directory's prefix; all gone at the end."""
 
-    def __init__(self, run_dir: RunDir) -> None:
+    def __init__(self, run_dir: RunDir, cabling: type[Cables] = Cables) -> None:
         self._run_dir = run_dir
         self._stack = AsyncExitStack()
         self.underlay = Underlay(run_dir.prefix)
-        self.cables = Cables(run_dir.prefix)
+        self.cables = cabling(run_dir.prefix)
         self.guests: list[Guest] = []
 
     async def guest(self, name: str) -> Guest:

@@ -4,6 +4,8 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from types import TracebackType
 from typing import Final, Self
 
+from pyroute2 import IPRoute
+
 from achelous_lab.netns import links
 from achelous_lab.netns.links import PortState
 from achelous_lab.netns.namespace import Namespace
@@ -48,6 +50,7 @@ class Underlay:
 
     async def __aenter__(self) -> Self:
         self._switch = await Namespace.create(self._switch.name)
+        await self._switch.call(links.pass_bridged_by_netfilter)
         await self._switch.netlink(lambda n: links.add_bridge(n, _BRIDGE, links.UNDERLAY_MTU))
         return self
 
@@ -78,8 +81,7 @@ class Underlay:
                 mtu=links.UNDERLAY_MTU,
             )
         )
-        address = IPv4Interface((ip, UNDERLAY_NETWORK.prefixlen))
-        await namespace.netlink(lambda n: links.configure(n, UNDERLAY_DEVICE, address=address))
+        await _configure(namespace, ip)
         await wait_until(
             lambda: self._switch.netlink(lambda n: links.is_up(n, name)),
             f"the carrier of {namespace.name}",
@@ -87,9 +89,40 @@ class Underlay:
         )
         return node
 
+    async def join(self, one: Node, other: Node) -> None:
+        """Take two machines from the switch and join them by one veth pair: they reach each other
+        at the cost of a wire, and nobody else."""
+        gone = [name for name, node in self._nodes.items() if node in (one, other)]
+
+        def unplug(netlink: IPRoute) -> None:
+            for name in gone:
+                links.remove_link(netlink, name)
+
+        def lay(netlink: IPRoute) -> None:
+            with other.namespace.opened() as fd:
+                peer = {"ifname": UNDERLAY_DEVICE, "net_ns_fd": fd, "mtu": links.UNDERLAY_MTU}
+                netlink.link(
+                    "add", ifname=UNDERLAY_DEVICE, kind="veth", mtu=links.UNDERLAY_MTU, peer=peer
+                )
+
+        await self._switch.netlink(unplug)
+        await one.namespace.netlink(lay)
+        for node in (one, other):
+            await _configure(node.namespace, node.ip)
+        await wait_until(
+            lambda: one.namespace.netlink(lambda n: links.is_up(n, UNDERLAY_DEVICE)),
+            f"the carrier of {one.name}",
+            timeout=5,
+        )
+
     async def remove(self, node: Node) -> None:
         """Take a machine away for good."""
         name = next(name for name, known in self._nodes.items() if known is node)
         del self._nodes[name]
         await self._switch.netlink(lambda n: links.remove_link(n, name))
         node.namespace.remove()
+
+
+async def _configure(namespace: Namespace, ip: IPv4Address) -> None:
+    address = IPv4Interface((ip, UNDERLAY_NETWORK.prefixlen))
+    await namespace.netlink(lambda n: links.configure(n, UNDERLAY_DEVICE, address=address))

@@ -9,7 +9,7 @@ from typing import Final
 
 from achelous_lab.api import Rule
 from achelous_lab.netns.connection import ConnectionTester, Proto
-from achelous_lab.tour.stage import Stage, kernel_pair
+from achelous_lab.tour.stage import Stage, kernel_nodes, kernel_pair
 from achelous_lab.waiting import wait_until
 
 _ROUNDS: Final = 3
@@ -65,7 +65,8 @@ async def reach(stage: Stage) -> Shown:
 async def speed(stage: Stage) -> Shown:
     """iperf3 in turn with the same over the kernel's own bridge and VXLAN."""
     async with AsyncExitStack() as stack:
-        client, server = await kernel_pair(stage.lab.network, stack)
+        network = stage.lab.network
+        client, server = await kernel_pair(network, await kernel_nodes(network), stack)
         ours, kernels = [], []
         for _ in range(_ROUNDS):
             mine = await stage["red1"].iperf3(stage["red2"], _IPERF_S)

@@ -1,5 +1,6 @@
 """Where the tour takes place: two tenants with the same addresses, eight guests on three hosts."""
 
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from ipaddress import IPv4Interface
@@ -9,7 +10,7 @@ from achelous_lab.api import Object, Rule
 from achelous_lab.netns.guest import Guest, Nic
 from achelous_lab.netns.kernel_vxlan import KernelVxlan
 from achelous_lab.netns.network import Network
-from achelous_lab.netns.underlay import UNDERLAY_NETWORK
+from achelous_lab.netns.underlay import UNDERLAY_NETWORK, Node
 from achelous_lab.platform import Instance, Lab, Tenant
 
 CIDR: Final = "10.0.0.0/24"
@@ -82,13 +83,17 @@ async def _project(lab: Lab, name: str) -> Project:
     return Project(tenant, vpc, subnet, await tenant.security_group(vpc, "open", Rule()))
 
 
-async def kernel_pair(network: Network, stack: AsyncExitStack) -> tuple[Guest, Guest]:
-    """Two guests joined by the kernel's bridge and VXLAN, on nodes of their own."""
+async def kernel_nodes(network: Network) -> list[Node]:
+    """Two machines for `kernel_pair`."""
+    first = UNDERLAY_NETWORK.network_address + 0x0301
+    return [await network.underlay.node(f"k{n + 1}", first + n) for n in (0, 1)]
+
+
+async def kernel_pair(
+    network: Network, nodes: Sequence[Node], stack: AsyncExitStack
+) -> tuple[Guest, Guest]:
+    """Two guests joined by the kernel's bridge and VXLAN, each on one of two nodes."""
     guests = []
-    nodes = [
-        await network.underlay.node(f"k{n}", UNDERLAY_NETWORK.network_address + 0x0300 + n)
-        for n in (1, 2)
-    ]
     for number, (node, other) in enumerate(zip(nodes, reversed(nodes), strict=True), start=1):
         segment = KernelVxlan(node, vni=99)
         await segment.create()

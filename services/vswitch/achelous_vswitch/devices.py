@@ -5,7 +5,6 @@ import errno
 import logging
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -22,11 +21,13 @@ _ASK_AGAIN_S: Final = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Underlay:
-    """The device that carries VXLAN. ``vtep``: its IPv4 address, 4 bytes."""
+    """The device that carries VXLAN. ``vtep``: its IPv4 address, 4 bytes; ``prefix_len``: of its
+    network, 0 to 32."""
 
     ifindex: int
     mtu: int
     vtep: bytes
+    prefix_len: int = 32
 
 
 class HostDevices(Protocol):
@@ -54,7 +55,7 @@ class Devices:
         self._netns = netns
         self._underlay_device = underlay_device
         self._links: dict[int, Link] = {}
-        self._addresses: dict[int, list[bytes]] = {}
+        self._addresses: dict[int, dict[bytes, int]] = {}
         self._sequence = 0
         self._changed: Callable[[], None] = lambda: None
         self.known = asyncio.Event()
@@ -70,7 +71,9 @@ class Devices:
         """The underlay, once its device is there and has an address."""
         link = self.links.get(self._underlay_device)
         addresses = self._addresses.get(link.ifindex) if link else None
-        return Underlay(link.ifindex, link.mtu, addresses[0]) if link and addresses else None
+        if link is None or not addresses:
+            return None
+        return Underlay(link.ifindex, link.mtu, *next(iter(addresses.items())))
 
     async def run(self, on_change: Callable[[], None]) -> None:
         """Follow the namespace until cancelled; ``on_change`` is called after every change."""
@@ -118,13 +121,10 @@ class Devices:
             case netlink.LinkGone(ifindex):
                 self._links.pop(ifindex, None)
                 self._addresses.pop(ifindex, None)
-            case netlink.AddressSeen(ifindex, address):
-                known = self._addresses.setdefault(ifindex, [])
-                if address not in known:
-                    known.append(address)
+            case netlink.AddressSeen(ifindex, address, prefix_len):
+                self._addresses.setdefault(ifindex, {})[address] = prefix_len
             case netlink.AddressGone(ifindex, address):
-                with suppress(KeyError, ValueError):
-                    self._addresses[ifindex].remove(address)
+                self._addresses.get(ifindex, {}).pop(address, None)
             case netlink.AnswerDone(sequence) if sequence == self._sequence:
                 rtnetlink.send(netlink.ask_for_addresses(self._sequence + 1))
             case netlink.AnswerDone(sequence) if sequence == self._sequence + 1:

@@ -59,10 +59,11 @@ class LinkGone:
 
 @dataclass(frozen=True, slots=True)
 class AddressSeen:
-    """An IPv4 address (4 bytes) of a link."""
+    """An IPv4 address (4 bytes) of a link, and the length of its network's prefix, 0 to 32."""
 
     ifindex: int
     address: bytes
+    prefix_len: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +127,13 @@ def _event(kind: int, sequence: int, body: bytes) -> Event | None:
                 return LinkGone(ifindex)
             return _link(ifindex, dict(_attributes(body[_LINK.size :])))
         case _Kind.NEWADDR | _Kind.DELADDR:
-            family, _, _, _, ifindex = _ADDRESS.unpack_from(body)
+            family, prefix_len, _, _, ifindex = _ADDRESS.unpack_from(body)
             local = dict(_attributes(body[_ADDRESS.size :])).get(_IFA_LOCAL)
             if family != _AF_INET or local is None:
                 return None
-            return (AddressSeen if kind == _Kind.NEWADDR else AddressGone)(ifindex, local)
+            if kind == _Kind.DELADDR:
+                return AddressGone(ifindex, local)
+            return AddressSeen(ifindex, local, prefix_len)
         case _Kind.DONE:
             return AnswerDone(sequence)
         case _Kind.ERROR:

@@ -10,6 +10,7 @@ async def bind(dataplane: Dataplane, underlay: Underlay, settings: VswitchSettin
     """Use this device as the underlay; raises OSError if it is gone again."""
     config = dataplane.config[0]
     config["underlay_mtu"] = underlay.mtu
+    config["underlay_prefix_len"] = 96 + underlay.prefix_len
     config["learn_interval_ns"] = int(settings.learn_interval_s * 1e9)
     config["learn_per_window"] = settings.learn_per_window
     config["samples_per_window"] = settings.samples_per_window

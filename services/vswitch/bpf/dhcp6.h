@@ -11,7 +11,6 @@
 #define DHCP6_DUID     10               /* of the server, by link-layer address */
 #define DHCP6_SERVER   (4 + DHCP6_DUID) /* its option, the first that the agent prepared */
 #define DHCP6_DUID_MAX 130
-#define DHCP6_OTHERS   4 /* IAs beside the first IA_NA that are answered */
 
 enum dhcp6_type {
     DHCP6_SOLICIT = 1,
@@ -54,12 +53,6 @@ struct dhcp6_ia {
     __be32 preferred, valid;
 } __attribute__((packed));
 
-/* An IA that gets nothing: an IA_NA or an IA_PD, whose fields are the same. */
-struct dhcp6_other {
-    __be32 id;
-    __u32 code;
-};
-
 struct dhcp6_empty_ia {
     struct dhcp6_head head;
     __be32 id, t1, t2;
@@ -74,8 +67,7 @@ struct dhcp6_walk {
     __u32 inside;                /* the end of the IA_NA whose options are read, 0 if none is */
     __u32 client_at, client_len; /* of the whole option */
     __be32 ia;
-    __u32 others_seen;
-    struct dhcp6_other others[DHCP6_OTHERS];
+    struct scratch *scratch; /* IAs that get nothing are noted there */
     __u8 server[DHCP6_DUID];
     __u8 addresses; /* as many were named, not counting beyond 255 */
     bool has_server, other_server, has_ia, foreign, rapid;
@@ -100,15 +92,15 @@ static __always_inline void dhcp6_note_address(struct dhcp6_walk *walk, __u32 va
 
 static __always_inline void dhcp6_note_other(struct dhcp6_walk *walk, __u32 code, __u32 value,
                                              __u32 len) {
-    __u32 place = walk->others_seen;
+    __u32 place = walk->scratch->others_seen;
     if (len < 12)
         walk->bad = true;
     if (len < 12 || place >= DHCP6_OTHERS)
         return;
-    struct dhcp6_other *other = &walk->others[place];
+    struct dhcp6_other *other = &walk->scratch->others[place];
     other->code = code;
     walk->bad |= !!bpf_skb_load_bytes(walk->skb, value, &other->id, sizeof(other->id));
-    walk->others_seen = place + 1;
+    walk->scratch->others_seen = place + 1;
 }
 
 static long dhcp6_option(__u32 index, struct dhcp6_walk *walk) {
@@ -204,7 +196,7 @@ static __always_inline int dhcp6_decide(int type, const struct dhcp6_walk *walk,
             return -ACH_DROP_BAD_DHCP;
         return ours ? DHCP6_REPLY : 0;
     case DHCP6_INFORMATION:
-        if (walk->has_ia || walk->others_seen)
+        if (walk->has_ia || walk->scratch->others_seen)
             return -ACH_DROP_BAD_DHCP;
         return walk->has_server && !ours ? 0 : DHCP6_REPLY;
     default:
@@ -237,13 +229,14 @@ static __always_inline __u16 dhcp6_refusal(int asked, __u32 code) {
 static __always_inline void dhcp6_append_others(struct reply *reply, int asked,
                                                 const struct dhcp6_walk *walk) {
     for (__u32 i = 0; i < DHCP6_OTHERS; i++) {
-        if (i >= walk->others_seen)
+        if (i >= walk->scratch->others_seen)
             break;
         struct dhcp6_empty_ia ia = {
-            .head = {bpf_htons(walk->others[i].code), bpf_htons(sizeof(ia) - sizeof(ia.head))},
-            .id = walk->others[i].id,
+            .head = {bpf_htons(walk->scratch->others[i].code),
+                     bpf_htons(sizeof(ia) - sizeof(ia.head))},
+            .id = walk->scratch->others[i].id,
             .status_head = {bpf_htons(DHCP6_STATUS), bpf_htons(2)},
-            .status = bpf_htons(dhcp6_refusal(asked, walk->others[i].code)),
+            .status = bpf_htons(dhcp6_refusal(asked, walk->scratch->others[i].code)),
         };
         append(reply, &ia, sizeof(ia));
     }
@@ -277,7 +270,9 @@ static __always_inline void dhcp6_append_answer(struct reply *reply, int asked,
 static __always_inline int dhcp6_answer(struct reply *reply) {
     struct ipv6hdr ip;
     __u8 head[4]; /* type, transaction */
-    struct dhcp6_walk walk = {.skb = reply->skb, .mine = reply->port->ip6};
+    struct dhcp6_walk walk = {
+        .skb = reply->skb, .mine = reply->port->ip6, .scratch = reply->scratch};
+    reply->scratch->others_seen = 0;
     int asked = dhcp6_read(reply, &ip, head, &walk);
     if (asked < 0)
         return asked;

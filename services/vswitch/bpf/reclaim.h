@@ -13,9 +13,8 @@
 struct reclaim {
     __u64 now;
     const struct ach_vswitch_config *config;
-    __u32 owner;  /* take only from this vNIC; 0: from anyone */
-    __u32 kind;   /* of its sessions: ACH_SESSION_ARRIVED or 0 */
-    __u32 stride; /* from the last key that was looked at to the next */
+    __u32 owner; /* take only from this vNIC; 0: from anyone */
+    __u32 kind;  /* of its sessions: ACH_SESSION_ARRIVED or 0 */
     bool found;
 };
 
@@ -73,9 +72,10 @@ static __always_inline __u64 hand_of(struct ach_session_hands *hands, __u32 ring
 static long reclaim_step(__u32 index, struct reclaim *reclaim) {
     __u32 only = 0, ring = reclaim->config->session_ring;
     struct ach_session_hands *hands = bpf_map_lookup_elem(&session_hands, &only);
-    if (!hands || !ring)
+    struct packet_scratch *kept = packet_scratch();
+    if (!hands || !ring || !kept)
         return 1;
-    __u64 hand = hand_of(hands, ring), ahead = reclaim->stride - 1;
+    __u64 hand = hand_of(hands, ring), ahead = kept->stride - 1;
     if (hand + ahead >= hands->head)
         ahead = 0;
     __u32 at = (hand + ahead) % ring;
@@ -84,10 +84,10 @@ static long reclaim_step(__u32 index, struct reclaim *reclaim) {
     struct ach_session *session = key ? bpf_map_lookup_elem(&sessions, key) : NULL;
     if (!session) {
         hands->hand = hand + ahead + 1;
-        reclaim->stride *= 2;
+        kept->stride *= 2;
         return 0;
     }
-    reclaim->stride = 1;
+    kept->stride = 1;
     if (ahead)
         return 0;
     hands->hand = hand + 1;
@@ -100,8 +100,11 @@ static long reclaim_step(__u32 index, struct reclaim *reclaim) {
 
 /* Removes one session that may go, of those that come next in the ring. */
 static __noinline bool session_reclaim(struct reclaim *reclaim) {
+    struct packet_scratch *kept = packet_scratch();
     reclaim->found = false;
-    reclaim->stride = 1;
+    if (!kept)
+        return false;
+    kept->stride = 1;
     bpf_loop(RECLAIM_TRIES, reclaim_step, reclaim, 0);
     return reclaim->found;
 }

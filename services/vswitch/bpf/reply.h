@@ -16,10 +16,19 @@
 /* Have what was checked be the register that is used: the compiler likes to compute it twice. */
 #define HOLD(var) asm volatile("" : "+r"(var))
 
-/* What does not fit the stack. */
+#define DHCP6_OTHERS 4 /* IAs beside the first IA_NA that are answered */
+/* An IA that gets nothing: an IA_NA or an IA_PD, whose fields are the same. */
+struct dhcp6_other {
+    __be32 id;
+    __u32 code;
+};
+
+/* What does not fit the stack, or would have the verifier walk a loop for each of its values. */
 struct scratch {
     __u32 words[REPLY_WORDS];
     __u8 client[256]; /* the option by which the client names itself */
+    __u32 others_seen;
+    struct dhcp6_other others[DHCP6_OTHERS];
 };
 
 struct {

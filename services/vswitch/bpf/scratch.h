@@ -13,6 +13,8 @@ struct packet_scratch {
     struct fragment_ports ports;
     __u8 quoted[2][16]; /* addresses of the packet that an ICMP error quotes: from, to */
     struct acl_query query;
+    __u32 stride; /* of reclaim_step: from the last key to the next; here, for the verifier would
+                     walk a loop for each value that it knows */
 };
 
 struct {

@@ -63,19 +63,23 @@ class TestResult:
 
 @dataclass(frozen=True, slots=True)
 class BpfProgram:
-    """A program of a loaded object. The object owns `fd`; `name` is the object's, whole."""
+    """A program of a loaded object. The object owns `fd`; `name` is the object's, whole.
+
+    `code_bytes`: of the machine code that runs, 0 if the kernel does not tell.
+    """
 
     name: str
     fd: int
     id: int
     type: int
     verified_insns: int
+    code_bytes: int
 
     @classmethod
     def of_fd(cls, name: str, fd: int) -> "BpfProgram":
         """The program behind `fd`, with what the kernel knows of it."""
         info = prog_info(fd)
-        return cls(name, fd, info.id, info.type, info.verified_insns)
+        return cls(name, fd, info.id, info.type, info.verified_insns, info.jited_prog_len)
 
     def test_run(
         self,

@@ -67,6 +67,7 @@ def test_programs_know_what_the_kernel_made_of_them(loaded: BpfObject) -> None:
     assert count.name == "count"
     assert count.id > 0
     assert count.verified_insns > 10
+    assert count.code_bytes > 10
 
 
 def test_globals_are_a_record(loaded: BpfObject) -> None:

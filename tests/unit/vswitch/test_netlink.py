@@ -42,7 +42,7 @@ def test_what_a_bridge_says_of_a_link_is_not_about_the_link() -> None:
 def test_several_messages_in_one_datagram() -> None:
     address = message(20, struct.pack("=BBBBI", 2, 24, 0, 0, 5) + attribute(2, b"\x0a\0\0\1"))
     data = link(kind=17) + address + message(3, b"\0" * 4, 8) + message(2, b"\0" * 4, 9)
-    expected = [LinkGone(5), AddressSeen(5, b"\x0a\0\0\1"), AnswerDone(8), AnswerRefused(9)]
+    expected = [LinkGone(5), AddressSeen(5, b"\x0a\0\0\1", 24), AnswerDone(8), AnswerRefused(9)]
     assert list(netlink.parse(data)) == expected
 
 
