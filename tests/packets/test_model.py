@@ -49,8 +49,11 @@ MET: Final = {
 
 @pytest.fixture(scope="module")
 def small(objects: Path) -> Iterator[BpfObject]:
-    """The vSwitch with a table of few sessions, and room for the routes that a sequence learns."""
-    sizes = SMALL | {"sessions": ROOM, "session_ring": ROOM, "fc": 256, "fc_index": 256}
+    """The vSwitch with a table of few sessions, and much room where it may forget what it likes."""
+    sizes = SMALL | {
+        "sessions": ROOM, "session_ring": ROOM, "fc": 256, "fc_index": 256,
+        "relayed": 8192, "fragments": 8192,
+    }  # fmt: skip
     with BpfObject.open(objects / "vswitch.bpf.o", pin_dir=None, max_entries=sizes) as loaded:
         yield loaded
 

@@ -1,7 +1,8 @@
 """One host twice: the programs with their maps, and the model; every table change said to both."""
 
+import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -36,6 +37,7 @@ TIMEOUTS: Final = {
     "OTHER": 75.0,
 }
 """In seconds, as every wait is a multiple of ten: what passes meanwhile never decides."""
+HELD_WITHIN: Final = 0.2
 PAUSE: Final = 15.0
 INTERVAL: Final = 5.0
 ENDLESS: Final = 1 << 31
@@ -56,6 +58,8 @@ class Both:
     real: Datapath
     model: Host
     now: float = 0.0
+    held: float = field(default_factory=time.monotonic)
+    """The real time that stands for `now`."""
 
     @classmethod
     def of(cls, loaded: BpfObject, situation: Situation) -> "Both":
@@ -115,11 +119,23 @@ class Both:
     def wait(self, seconds: float) -> None:
         """Time passes on both sides."""
         self.now += seconds
+        self._age(seconds)
+
+    def hold_time(self) -> None:
+        """Real time that has passed meanwhile is taken back, once it is worth it."""
+        passed = time.monotonic() - self.held
+        if passed > HELD_WITHIN:
+            self._age(-passed)
+            self.held += passed
+
+    def _age(self, seconds: float) -> None:
+        """Everything that the maps remember happened that much earlier."""
         self.real.age_sessions(seconds, created=True)
         keys, values = self.real.table("relayed").lookup_batch_all()
         for name in ("first_ns", "last_ns", "told_ns"):
             happened = values[name] != 0
             aged = values[name].astype(np.int64) - int(seconds * SECOND)
+            aged = np.minimum(aged, time.monotonic_ns())  # nothing is yet to happen
             values[name] = np.where(happened, aged, 0).astype(np.uint64)
         self.real.table("relayed").update_batch(keys, values)
 

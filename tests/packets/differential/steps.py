@@ -198,8 +198,9 @@ extended: Final = st.builds(
     Say, index, st.booleans(), flags, st.just(8), hops, st.just(0), st.just(0), chains
 )
 pieces: Final = st.builds(
-    Piece, index, st.booleans(), st.sampled_from((1, 2)), st.sampled_from((0, 0, 0, 8, 24, 400)),
-    st.sampled_from((8, 24, 24, 400)), st.sampled_from((True, True, False)), hops,
+    Piece, index, st.booleans(), st.sampled_from((1, 2)),
+    st.sampled_from((0, 0, 0, 8, 16, 24, 400)), st.sampled_from((8, 24, 24, 400)),
+    st.sampled_from((True, True, False)), hops,
 )  # fmt: skip
 complaints: Final = st.builds(
     Complain, index, st.booleans(), st.sampled_from(("receiver",) * 6 + ("sender", "third")),
