@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from model.quoting import Quote
-from model.reading import ECHO, Drop, Packet, Ports
+from model.reading import ECHO, REQUESTS, Drop, Packet, Ports
 from model.rules import Question, Ruling, decide
 from model.sessions import Here, Key, Session, Table, begins, key_of
 from model.wire import ICMP, ICMPV6, TCP, UDP, Address
@@ -37,7 +37,7 @@ class Flow:
         key, side = key_of(packet.vni, source, packet.to, ports)
         session = table.find(key, packet.tcp_flags, now)
         fresh = session is None
-        made = session or Session(side, owner.slot, arrived)
+        made = session or Session(side, owner.slot, arrived, now)
         return cls(world, table, packet, ports, source, key, side, made, fresh, fresh, now)
 
     @property
@@ -96,8 +96,9 @@ class Flow:
             return ports.dport if self.is_initiator else ports.sport
         if ports.protocol not in (ICMP, ICMPV6):
             return 0
-        kind = ports.icmp[0] if self.is_initiator else counterpart(ports)
-        return kind << 8 | ports.icmp[1]
+        if self.is_initiator:
+            return ports.icmp[0] << 8 | ports.icmp[1]
+        return counterpart(ports) << 8
 
     def commit(self, size: int) -> None:
         """The session has seen the packet; an ICMP error changes nothing in it."""
@@ -118,7 +119,9 @@ class Flow:
 def counterpart(ports: Ports) -> int:
     """The ICMP type of what is answered by this one."""
     kind, echo = ports.icmp[0], ECHO[ports.protocol]
-    return echo[1 - echo.index(kind)] if kind in echo else kind
+    if kind in echo:
+        return echo[1 - echo.index(kind)]
+    return REQUESTS.get((ports.protocol, kind), kind)
 
 
 def answer_to(quoted: Ports) -> Ports:

@@ -24,6 +24,14 @@ FOLLOWED: Final = 6
 """Extension headers of one packet."""
 ECHO: Final = {ICMP: (8, 0), ICMPV6: (128, 129)}
 """Request and reply."""
+REQUESTS: Final = {
+    (ICMP, 14): 13,
+    (ICMP, 16): 15,
+    (ICMP, 18): 17,
+    (ICMP, 43): 42,
+    (ICMPV6, 161): 160,
+}
+"""What other replies answer (RFC 792, 950, 8335)."""
 ICMP_ERRORS: Final = (3, 4, 5, 11, 12)
 DISCOVERY: Final = range(133, 138)
 """ICMPv6 types of neighbour discovery (RFC 4861)."""
@@ -225,11 +233,23 @@ def _udp(packet: Packet, data: bytes) -> int:
     return 8
 
 
+def _other_icmp(protocol: int, kind: int, code: int) -> Ports:
+    """What a message says stands for its ports: type and code, and their complement on the other
+    side. A reply is known by its request, of code 0."""
+    request = REQUESTS.get((protocol, kind))
+    asked = kind << 8 | code if request is None else request << 8
+    ports = Ports(protocol, asked, 0xFFFF - asked, (kind, code))
+    return ports if request is None else ports._replace(sport=ports.dport, dport=ports.sport)
+
+
 def _icmp(packet: Packet, data: bytes) -> int:
     need(data, 8)
-    kind, echo = data[0], data[0] in ECHO[packet.protocol]
-    ident = number(data, 4) if echo else 0
-    packet.ports = Ports(packet.protocol, ident, ident, (kind, data[1]))
+    kind = data[0]
+    if kind in ECHO[packet.protocol]:
+        ident = number(data, 4)
+        packet.ports = Ports(packet.protocol, ident, ident, (kind, data[1]))
+    else:
+        packet.ports = _other_icmp(packet.protocol, kind, data[1])
     packet.is_error = kind in ICMP_ERRORS if packet.protocol == ICMP else kind < 128
     if packet.protocol == ICMPV6 and kind in DISCOVERY:
         raise Drop("BAD_ND")

@@ -14,6 +14,10 @@ HANDSHAKE: Final = 1.0
 """Seconds that a half-open session is left alone."""
 
 
+EXCHANGE: Final = 2.0
+"""Seconds within which UDP that was no more than an exchange was over."""
+
+
 class Key(NamedTuple):
     """Both directions of a flow; its sides in the order of (address, port)."""
 
@@ -49,6 +53,7 @@ class Session:
     initiator: int
     owner: int
     arrived: bool
+    created: float
     last_seen: float = 0.0
     replied: bool = False
     established: bool = False
@@ -84,6 +89,11 @@ class Session:
 
     def idle(self, protocol: int, now: float, settings: Settings) -> bool:
         return now - self.last_seen > settings.timeouts[self.state(protocol)]
+
+    def was_exchange(self, protocol: int, now: float) -> bool:
+        """A question and its answer by UDP, and nothing since."""
+        brief = self.last_seen - self.created < EXCHANGE
+        return self.state(protocol) == "UDP_REPLIED" and brief and now - self.last_seen > HANDSHAKE
 
     def saw(self, side: int, protocol: int, tcp_flags: int, size: int, now: float) -> None:
         """A packet of that side passed."""
@@ -169,5 +179,7 @@ class Table:
         if who is not None and who != (session.owner, session.arrived):
             return False
         if session.half_open(protocol) and now - session.last_seen > HANDSHAKE:
+            return True
+        if who is not None and session.was_exchange(protocol, now):
             return True
         return session.state(protocol) == "CLOSED" or session.idle(protocol, now, self.settings)

@@ -130,7 +130,7 @@ class Both:
 
     def _age(self, seconds: float) -> None:
         """Everything that the maps remember happened that much earlier."""
-        self.real.age_sessions(seconds)
+        self.real.age_sessions(seconds, created=True)
         keys, values = self.real.table("relayed").lookup_batch_all()
         for name in ("first_ns", "last_ns", "told_ns"):
             happened = values[name] != 0

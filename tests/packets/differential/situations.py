@@ -14,6 +14,8 @@ T = TypeVar("T")
 WEB: Final = 17
 DB: Final = 4711
 IDENTITIES: Final = (0, 0, 0, WEB, DB, 0xFFFF)
+TIMESTAMP: Final = 13
+"""As the second port of ICMP: the talk is of timestamps, not of echoes."""
 PORTS: Final = (53, 80, 1000, 2000)
 ANYTHING: Final = (Rule(ip_network("0.0.0.0/0")), Rule(ip_network("::/0")))
 NETWORKS: Final = (
@@ -127,7 +129,7 @@ def talks(draw: st.DrawFn) -> Talk:
     protocol = draw(st.sampled_from((TCP, TCP, TCP, UDP, UDP, ping, GRE)))
     sport, dport = draw(st.sampled_from(PORTS)), draw(st.sampled_from(PORTS))
     if protocol == ping:
-        dport = sport
+        dport = draw(st.sampled_from((sport, sport, TIMESTAMP))) if version == 4 else sport
     if protocol == GRE:
         sport = dport = 0
     return Talk(version, first, second, protocol, sport, dport)

@@ -9,7 +9,7 @@ from model.sessions import ACK, SYN
 from model.world import ROUTER_MAC
 from packets.differential import local, odd
 from packets.differential.people import OWN_VTEP, PEER_VTEP, THIRD, Person
-from packets.differential.situations import Talk
+from packets.differential.situations import TIMESTAMP, Talk
 from packets.differential.steps import (
     Bend,
     Break,
@@ -185,6 +185,8 @@ def transport(talk: Talk, *, back: bool, flags: int, data: bytes, shift: int = 0
             return wire.udp(*ends, sport, dport, data)
         case wire.ICMP | wire.ICMPV6:
             kinds = (8, 0) if talk.version == 4 else (128, 129)
+            if talk.dport == TIMESTAMP:
+                kinds = (TIMESTAMP, TIMESTAMP + 1)
             return wire.icmp(*ends, kinds[back], 0, pack("!HH", sport, 1) + data)
         case _:
             return data
