@@ -8,14 +8,14 @@
 
 #include "ach_drop.h"
 
-#define ACH_VXLAN_PORT    4789
-#define ACH_PROBE_PORT    4798       /* UDP: is the gateway alive, are its tables fresh */
-#define ACH_PROBE_MAGIC   0x41434850 /* "ACHP" */
-#define ACH_ENCAP_LEN     50         /* outer IPv4 20, UDP 8, VXLAN 8, inner Ethernet 14 */
-#define ACH_MAX_RULES     512        /* of one direction of one vNIC */
-#define ACH_SAMPLE_BYTES  128        /* of a dropped frame: its headers */
-#define ACH_GATEWAY_SLOTS 1024       /* rendezvous table: (vni, destination) hashes to a slot */
-#define ACH_GATEWAY_SHARDS 64        /* VNIs modulo this: each shard has such a table */
+#define ACH_VXLAN_PORT     4789
+#define ACH_PROBE_PORT     4798       /* UDP: is the gateway alive, are its tables fresh */
+#define ACH_PROBE_MAGIC    0x41434850 /* "ACHP" */
+#define ACH_ENCAP_LEN      50         /* outer IPv4 20, UDP 8, VXLAN 8, inner Ethernet 14 */
+#define ACH_MAX_RULES      512        /* of one direction of one vNIC */
+#define ACH_SAMPLE_BYTES   128        /* of a dropped frame: its headers */
+#define ACH_GATEWAY_SLOTS  1024       /* rendezvous table: (vni, destination) hashes to a slot */
+#define ACH_GATEWAY_SHARDS 64         /* VNIs modulo this: each shard has such a table */
 
 struct ach_vni_ip {
     __u32 vni;

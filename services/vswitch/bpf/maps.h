@@ -130,7 +130,7 @@ struct {
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
     __uint(map_flags, BPF_F_MMAPABLE);
-    __uint(max_entries, ACH_GATEWAY_SHARDS * ACH_GATEWAY_SLOTS);
+    __uint(max_entries, ACH_GATEWAY_SHARDS *ACH_GATEWAY_SLOTS);
     __type(key, __u32);
     __type(value, __be32);
 } gateways SEC(".maps");
