@@ -10,6 +10,8 @@ from model.wire import Address
 ROUTER_MAC: Final = bytes.fromhex("0eace1000001")
 ROUTER_LINK_LOCAL: Final = IPv6Address("fe80::cac:e1ff:fe00:1")
 NOBODY: Final = IPv6Address("::")
+SHARDS, SLOTS = 64, 1024
+"""Of VPCs, by VNI; of each, rendezvous slots for its gateways."""
 
 
 @dataclass(slots=True, eq=False)
@@ -93,7 +95,7 @@ class World:
     routes: dict[tuple[int, Address], Route] = field(default_factory=dict)
     vteps: set[IPv4Address] = field(default_factory=set)
     gateways: list[IPv4Address | None] = field(default_factory=list)
-    """By rendezvous slot."""
+    """By shard, then rendezvous slot."""
 
     def local(self, vni: int, address: Address) -> VNic | None:
         """The vNIC here that has the address."""
@@ -104,7 +106,7 @@ class World:
 
     def gateway_for(self, vni: int, to: Address) -> IPv4Address | None:
         """The one that relays to the address."""
-        return self.gateways[rendezvous(vni, to) % len(self.gateways)]
+        return self.gateways[(vni % SHARDS) * SLOTS + rendezvous(vni, to) % SLOTS]
 
 
 def sixteen(address: Address) -> bytes:

@@ -90,7 +90,9 @@ class Both:
         for vtep in world.vteps:
             self.real.vtep(str(vtep), 2 if vtep in GATEWAYS else 1)
         slots = self.real.table("gateways").mmap()
-        world.gateways = [GATEWAYS[at % 2] if situation.gateways else None for at in range(1024)]
+        world.gateways = [
+            GATEWAYS[at % 7 % 2] if situation.gateways else None for at in range(len(slots))
+        ]
         slots[:] = [int(vtep) if vtep else 0 for vtep in world.gateways]
 
     def _bind(self, person: Person, nic: Nic) -> None:
