@@ -4,7 +4,6 @@ import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,8 +32,8 @@ VTEP: Final = np.dtype([("vtep", ">u4")])
 """An underlay address."""
 
 _PART: Final = 65_536
-_DIRECT: Final = 256
-"""Changes that are written at once: a thread's turn would take longer."""
+_AT_ONCE: Final = 1024
+"""Changes written before others get their turn: about 0.6 ms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +56,7 @@ class Relay(Protocol):
         """All routes that it holds, in parts: `KEY` and `VALUE`."""
 
     async def apply(self, changes: Changes) -> None:
-        """Hold these changes too, after those before, at the latest when `settled` returns."""
-
-    async def settled(self) -> None:
-        """Return when it holds all changes that it was given. Raises what failed."""
+        """Hold these changes too, in slices between which others get their turn."""
 
     def admit(self, hosts: Records, gateways: Sequence[GatewayAddress]) -> None:
         """Relay for these ``hosts`` (`VTEP`), as the one of the ``gateways`` that has our id."""
@@ -87,9 +83,6 @@ class NoRelay:
     async def apply(self, changes: Changes) -> None:
         """See Relay."""
 
-    async def settled(self) -> None:
-        """See Relay."""
-
     def admit(self, hosts: Records, gateways: Sequence[GatewayAddress]) -> None:
         """See Relay."""
 
@@ -108,11 +101,8 @@ class NoRelay:
 class BpfRelay:
     """The program `relay` on the underlay device, and its maps. Use `BpfRelay.open`."""
 
-    def __init__(self, loaded: BpfObject, writer: Executor, gateway_id: UUID, ifindex: int) -> None:
-        """``writer``: of one thread, to outlive no longer than ``loaded``."""
+    def __init__(self, loaded: BpfObject, gateway_id: UUID, ifindex: int) -> None:
         self._gateway_id = gateway_id
-        self._writer = writer
-        self._writing: asyncio.Future[None] | None = None
         self._routes = loaded.maps["routes"]
         self._vteps = loaded.maps["vteps"]
         self._counters = loaded.maps["counters"]
@@ -141,16 +131,13 @@ class BpfRelay:
         netns = NetNs(settings.netns)
         device = settings.underlay_device
         try:
-            with (
-                BpfObject.open(
-                    object_path("gateway"),
-                    pin_dir=settings.bpffs / "maps",
-                    max_entries={"routes": settings.route_capacity},
-                ) as loaded,
-                ThreadPoolExecutor(1, "relay") as writer,
-            ):
+            with BpfObject.open(
+                object_path("gateway"),
+                pin_dir=settings.bpffs / "maps",
+                max_entries={"routes": settings.route_capacity},
+            ) as loaded:
                 ifindex = await netns.run(lambda: _ifindex(device, settings.netns))
-                relay = cls(loaded, writer, settings.gateway_id, ifindex)
+                relay = cls(loaded, settings.gateway_id, ifindex)
                 relay.push(settings)
                 program, pin = loaded.programs["relay"], settings.bpffs / "links" / device
                 link = await netns.run(lambda: attach_tcx(program, ifindex, pin=pin))
@@ -171,28 +158,18 @@ class BpfRelay:
                 return
 
     async def apply(self, changes: Changes) -> None:
-        """See Relay. Many are written by a thread, beside what the caller does next."""
-        await self.settled()
-        if len(changes) <= _DIRECT:
-            self._write(changes)
-        else:
-            loop = asyncio.get_running_loop()
-            self._writing = loop.run_in_executor(self._writer, self._write, changes)
-
-    async def settled(self) -> None:
         """See Relay."""
-        if self._writing is not None:
-            writing, self._writing = self._writing, None
-            await writing
-
-    def _write(self, changes: Changes) -> None:
-        if len(changes.removed):
-            self._routes.delete_batch(_convert(changes.removed, self._routes.key_dtype))
-        if len(changes.keys):
+        for at in range(0, len(changes.removed), _AT_ONCE):
+            removed = changes.removed[at : at + _AT_ONCE]
+            self._routes.delete_batch(_convert(removed, self._routes.key_dtype))
+            await asyncio.sleep(0)
+        for at in range(0, len(changes.keys), _AT_ONCE):
+            part = slice(at, at + _AT_ONCE)
             self._routes.update_batch(
-                _convert(changes.keys, self._routes.key_dtype),
-                _convert(changes.values, self._routes.value_dtype),
+                _convert(changes.keys[part], self._routes.key_dtype),
+                _convert(changes.values[part], self._routes.value_dtype),
             )
+            await asyncio.sleep(0)
 
     def admit(self, hosts: Records, gateways: Sequence[GatewayAddress]) -> None:
         """See Relay."""

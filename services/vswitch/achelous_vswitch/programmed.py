@@ -85,9 +85,6 @@ class ProgrammedSlots:
             part = slice(at, at + self._batch)
             await self._write(changes.rows[part], changes.keys[part], changes.values[part])
 
-    async def settled(self) -> None:
-        """See Sink: what is applied is there."""
-
     async def _write(self, rows: Rows, keys: Records, values: Records) -> None:
         slots = await self._pool.take(len(rows))
         entries = np.zeros(len(rows), self._entries.dtype)

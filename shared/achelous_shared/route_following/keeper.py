@@ -38,10 +38,10 @@ from achelous_shared.rsp_hash import destination_hashes
 
 log = logging.getLogger(__name__)
 
-_SLICE: Final = 256
-"""Entries of a delta changed before RSP gets its turn: about 0.4 ms with the data plane."""
+_SLICE: Final = 512
+"""Entries of a delta changed before RSP gets its turn: about 0.25 ms."""
 _MERGED: Final = 2048
-"""Entries of a snapshot, likewise: about 3 ms, for it is rare, and at the start nobody asks yet."""
+"""Entries of a snapshot, likewise: 0.4 ms of a first one, 1 ms of another."""
 
 
 class Forgotten(Exception):
@@ -173,7 +173,6 @@ class Keeper:
                 vpc.unsaid.append(destination_hashes(vpc.vni, entries["ip"]))
                 await self._apply(vpc.vni, entries)
                 revision = due[-1].revision
-            await self._sink.settled()
             self._end_at(vpc, revision)
             vpc.buffered.clear()
             vpc.state = State.FOLLOWING
@@ -193,7 +192,6 @@ class Keeper:
         async with self._writer:
             vpc = self.vpcs.pop(vni, Vpc(vni))
             await self._remove(vpc, self.table.rows_except(vni, np.zeros(0, np.int64)))
-            await self._sink.settled()
             self._journal.forget(vni)
 
     def _must_be_held(self, vpc: Vpc) -> None:
@@ -252,7 +250,6 @@ class Keeper:
                 await asyncio.sleep(0)
         finally:
             await self._sink.apply(Changes.join(made))
-            await self._sink.settled()
 
     async def _remove(self, vpc: Vpc, rows: Rows) -> None:
         for part in _slices(rows, _SLICE):

@@ -10,10 +10,7 @@ class Sink(Protocol):
     """The data plane, which holds the same routes as the table."""
 
     async def apply(self, changes: Changes) -> None:
-        """Hold these changes too, after those before, at the latest when `settled` returns."""
-
-    async def settled(self) -> None:
-        """Return when it holds all changes that it was given. Raises what failed."""
+        """Hold these changes too, in slices between which others get their turn."""
 
 
 class Journal(Protocol):
