@@ -180,6 +180,8 @@ class Outbound:
         if vtep is None:
             raise Drop("NO_GATEWAY")
         flow.commit(len(self.frame))
+        if self.segment:  # a test run's GSO frame has no type, which the kernel refuses
+            return dropped(Drop("ENCAP_FAILED"))
         self._sent("direct" if route else "relayed")
         if route:
             route.used = True
