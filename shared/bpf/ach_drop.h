@@ -41,7 +41,8 @@
     X(LINK_LOCAL, "link-local IPv6 traffic other than with the router")                            \
     X(BAD_ND, "a malformed neighbour discovery message or one that a guest may not send")          \
     X(FOR_ROUTER, "for the router itself, which only answers ping")                                \
-    X(UNRELATED_ICMP, "an ICMP error that quotes no packet of a session of its receiver")
+    X(UNRELATED_ICMP, "an ICMP error that quotes no packet of a session of its receiver")          \
+    X(LOST_CONGESTION, "marked as congested on the underlay, for ends that know no marks")
 
 enum ach_drop {
 #define ACH_DROP_ENUM(name, text) ACH_DROP_##name,

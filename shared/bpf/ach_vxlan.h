@@ -159,6 +159,10 @@ static __always_inline int ach_encap(struct __sk_buff *skb, const struct ach_tun
     return 0;
 }
 
+static __always_inline bool ach_is_congested(__u8 tos) {
+    return (tos & ACH_ECN_CE) == ACH_ECN_CE;
+}
+
 /* Removes the outer headers of a frame that ach_parse_underlay accepted, whose inner frame is of
  * that EtherType. A congestion mark that the underlay set is handed on to the guest (RFC 6040). */
 static __always_inline int ach_decap(struct __sk_buff *skb, __u16 type, __u8 outer_tos) {
@@ -171,7 +175,7 @@ static __always_inline int ach_decap(struct __sk_buff *skb, __u16 type, __u8 out
     if ((void *)(eth + 1) > (void *)(long)skb->data_end)
         return -ACH_DROP_ENCAP_FAILED;
     eth->h_proto = bpf_htons(type);
-    if ((outer_tos & ACH_ECN_CE) == ACH_ECN_CE)
+    if (ach_is_congested(outer_tos))
         bpf_skb_ecn_set_ce(skb);
     return 0;
 }

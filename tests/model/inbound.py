@@ -69,6 +69,8 @@ def _arrive(host: Host, frame: bytes, outer: bytes, now: float, charged: list[in
     charged.append(vnic.slot)
     if inner[:6] != vnic.mac:
         raise Drop("FOREIGN_MAC")
+    if outer[1] & 3 == CONGESTED and not packet.traffic_class & 3:
+        raise Drop("LOST_CONGESTION")
     if world.local(vni, packet.source) is not None:
         raise Drop("SPOOFED_IP")
     read_rest(packet, host.firsts)

@@ -1,6 +1,6 @@
 """What a host answers on a guest's link: ARP (RFC 826, 5227) and IPv6's (RFC 4861, 4862, 3810)."""
 
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from struct import pack
 from typing import Final
 
@@ -11,6 +11,7 @@ from model.world import NOBODY, ROUTER_LINK_LOCAL, ROUTER_MAC, VNic
 
 LINK_LOCAL_ROUTER: Final = IPv4Address("169.254.1.1")
 ALL_NODES: Final = IPv6Address("ff02::1")
+SOLICITED_NODE: Final = IPv6Network("ff02::1:ff00:0/104")
 RS, NS, NA = 133, 135, 136
 REQUEST, REPLY = 1, 2
 MLD_REPORTS: Final = (131, 132, 143)
@@ -100,7 +101,7 @@ def _check_solicitation(
     """RFC 4861, section 7.1.1, but for the checksum."""
     length = number(data, 4)
     bad = data[7] != 255 or data[41] or length < 24 or target.is_multicast
-    if bad or (source == NOBODY and not to.is_multicast):
+    if bad or (source == NOBODY and to not in SOLICITED_NODE):
         raise Drop("BAD_ND")
     if length == 24:
         return

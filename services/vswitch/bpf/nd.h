@@ -53,13 +53,20 @@ static __always_inline bool nd_is_ours(const __u8 *target, const struct ach_port
            (!ach_is_reserved6(port->ip6) && ach_in_prefix(target, port->ip6, port->prefix_len6));
 }
 
+/* ff02::1:ff00:0/104: those who may have an address that ends alike. */
+static __always_inline bool nd_is_solicited_node(const struct in6_addr *to) {
+    const __be32 *word = to->in6_u.u6_addr32;
+    return word[0] == bpf_htonl(0xff020000) && !word[1] && word[2] == bpf_htonl(1) &&
+           to->in6_u.u6_addr8[12] == 0xff;
+}
+
 /* RFC 4861, section 7.1.1. The sum is not looked at: nothing of the message is passed on. */
 static __always_inline int nd_check(const struct nd_message *asked, void *end, bool nobody,
                                     const struct ach_port *port) {
     __u32 length = bpf_ntohs(asked->ip.payload_len);
     if (asked->ip.hop_limit != ND_HOP_LIMIT || asked->code ||
         length + sizeof(asked->ip) < ND_BARE || ach_is_multicast6(asked->target) ||
-        (nobody && !ach_is_multicast6((const __u8 *)&asked->ip.daddr)))
+        (nobody && !nd_is_solicited_node(&asked->ip.daddr)))
         return -ACH_DROP_BAD_ND;
     if (length + sizeof(asked->ip) == ND_BARE)
         return 0;

@@ -312,6 +312,8 @@ static __always_inline int underlay_frame(struct __sk_buff *skb, __u32 *slot) {
     *slot = *endpoint;
     if (!ach_same_mac(inner->h_dest, port->mac))
         return -ACH_DROP_FOREIGN_MAC;
+    if (ach_is_congested(ip->tos) && !(kept->packet.tos & ACH_ECN_CE))
+        return -ACH_DROP_LOST_CONGESTION; /* only a loss can tell its ends (RFC 6040, 4.2) */
     return arrived_packet(skb, &at, kept, *endpoint, port, config, ip->tos, identity);
 }
 

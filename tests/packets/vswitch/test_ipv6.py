@@ -101,7 +101,7 @@ def test_what_arrives_is_delivered_bare(
     assert outcome.frame == delivered(sent, ME)
 
 
-@pytest.mark.parametrize(("outer", "inner", "seen"), [(3, 2, 3), (3, 0, 0), (2, 2, 2)])
+@pytest.mark.parametrize(("outer", "inner", "seen"), [(3, 2, 3), (3, 1, 3), (2, 2, 2)])
 def test_a_congestion_mark_is_handed_on(
     datapath: Datapath, me: Port, outer: int, inner: int, seen: int
 ) -> None:

@@ -146,6 +146,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "an option of length 0": (asks(ME, PEER, ICMPv6NDOptSrcLLAddr(len=0)), "BAD_ND"),
     "from nobody with a MAC": (asks(NOBODY, PEER, with_mac()), "BAD_ND"),
     "from nobody to one": (asks(NOBODY, PEER, to=PEER), "BAD_ND"),
+    "from nobody to all": (asks(NOBODY, PEER, to=ALL_NODES), "BAD_ND"),
     "another's MAC": (asks(ME, PEER, with_mac("02:00:00:00:00:66")), "SPOOFED_MAC"),
     "another's source": (asks(Guest(PEER, ME.mac), ROUTER_IP), "SPOOFED_IP"),
     "another's announcement": (frame(ME, ALL_NODES, ICMPv6ND_NA(tgt=PEER), hlim=255), "SPOOFED_IP"),
