@@ -146,12 +146,14 @@ class Tenant:
         await asyncio.gather(*(one(instance) for instance in created))
 
     async def fill(self, vpc: Vpc, places: Sequence[Place], count: int) -> list[Created]:
-        """``count`` more instances that stay; returns those of the last call."""
+        """``count`` more instances that stay, a call's on the same few hosts, as a scheduler that
+        fills hosts would have it; returns those of the last call."""
         last: list[Created] = []
         for at in range(0, count, MAX_BATCH):
             number = min(MAX_BATCH, count - at)
+            first, end = at * len(places) // count, -(-(at + number) * len(places) // count)
             begun = time.perf_counter()
-            last = await self.create_many(vpc, places, number, f"{vpc.filled}")
+            last = await self.create_many(vpc, places[first:end], number, f"{vpc.filled}")
             vpc.load_s += time.perf_counter() - begun
             vpc.filled += number
         return last
