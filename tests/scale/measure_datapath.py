@@ -5,10 +5,10 @@ import asyncio
 import statistics
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +20,7 @@ from scale.program_costs import program_costs
 from achelous_lab.netns import links
 from achelous_lab.netns.cables import Wires
 from achelous_lab.netns.guest import Guest, Nic
+from achelous_lab.netns.underlay import Node
 from achelous_lab.platform import Lab, Size
 from achelous_lab.process import run
 from achelous_lab.tour.stage import kernel_nodes, kernel_pair
@@ -67,11 +68,24 @@ class Ratio(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """Two guests each, joined in three ways."""
+    """Two guests each, joined in three ways. ``nodes``: the machines of the kernel's pair."""
 
     ours: Pair
     kernel: Pair
     direct: Pair
+    nodes: Sequence[Node]
+
+    async def bare(self, one: Measure) -> float:
+        """A figure of the kernel's pair while no firewall looks at what passes its bridges."""
+        await self._set_firewall(links.BridgeFirewall.OFF)
+        try:
+            return await one(*self.kernel)
+        finally:
+            await self._set_firewall(links.BridgeFirewall.ON)
+
+    async def _set_firewall(self, state: links.BridgeFirewall) -> None:
+        for node in self.nodes:
+            await node.namespace.call(partial(links.set_bridge_firewall, state))
 
 
 async def tcp(client: Guest, server: Guest) -> float:
@@ -125,7 +139,7 @@ async def three_paths() -> AsyncIterator[Paths]:
         await learned(lab, a, b)
         kernel = await kernel_pair(lab.network, nodes, stack)
         await kernel[0].ping(kernel[1], count=1)
-        yield Paths((a.guest, b.guest), kernel, await direct_pair(lab))
+        yield Paths((a.guest, b.guest), kernel, await direct_pair(lab), nodes)
 
 
 async def direct_pair(lab: Lab) -> Pair:
@@ -143,7 +157,7 @@ async def direct_pair(lab: Lab) -> Pair:
 async def measure(rounds: int) -> dict[str, dict[str, Ratio]]:
     """Every figure on every path in turn, `rounds` times."""
     samples: dict[str, dict[str, list[float]]] = {
-        name: {"ours": [], "kernel": [], "direct": []} for name in MEASURES
+        name: {"ours": [], "kernel": [], "bare": [], "direct": []} for name in MEASURES
     }
     async with three_paths() as paths:
         pairs = {"ours": paths.ours, "kernel": paths.kernel, "direct": paths.direct}
@@ -151,14 +165,22 @@ async def measure(rounds: int) -> dict[str, dict[str, Ratio]]:
             for name, one in MEASURES.items():
                 for path, pair in pairs.items():
                     samples[name][path].append(await one(*pair))
+                samples[name]["bare"].append(await paths.bare(one))
                 last = {path: values[-1] for path, values in samples[name].items()}
                 say(f"round {number + 1} of {rounds}: {name} {last}")
-    kernel = {name: Ratio.of(of["ours"], of["kernel"]) for name, of in samples.items()}
+    kernel, bare = (
+        {name: Ratio.of(of["ours"], of[path]) for name, of in samples.items()}
+        for path in ("kernel", "bare")
+    )
     direct = {
         name: Ratio.of(samples[name]["ours"], samples[name]["direct"])
         for name in TARGETS["ratio_vs_direct_veth"]
     }
-    return {"ratio_vs_kernel_vxlan": kernel, "ratio_vs_direct_veth": direct}
+    return {
+        "ratio_vs_kernel_vxlan": kernel,
+        "ratio_vs_kernel_vxlan_without_bridge_firewall": bare,
+        "ratio_vs_direct_veth": direct,
+    }
 
 
 def judged(result: dict[str, Any], before: dict[str, Any]) -> list[str]:
@@ -175,6 +197,8 @@ def judged(result: dict[str, Any], before: dict[str, Any]) -> list[str]:
                 f"{'met   ' if met else 'MISSED'} {group}.{name} {figure:.2f}"
                 f" ({bound} {target}{was})"
             )
+    for name, ratio in result["ratio_vs_kernel_vxlan_without_bridge_firewall"].items():
+        lines.append(f"       {name} beside a kernel bridge without firewall: {ratio.median:.2f}")
     for group in ("verifier", "code_bytes", "ns"):
         for name, figure in result[group].items():
             earlier = before.get(group, {}).get(name)

@@ -7,6 +7,7 @@ it is plugged in. One of the hosts' ports is on; moving the cable switches which
 
 import socket
 import struct
+from functools import partial
 from ipaddress import IPv4Address
 from types import TracebackType
 from typing import Final, Self
@@ -30,7 +31,7 @@ class Cables:
 
     async def __aenter__(self) -> Self:
         self._namespace = await Namespace.create(self._namespace.name)
-        await self._namespace.call(links.pass_bridged_by_netfilter)
+        await self._namespace.call(partial(links.set_bridge_firewall, links.BridgeFirewall.OFF))
         return self
 
     async def __aexit__(

@@ -5,7 +5,7 @@ Everything here runs inside `Namespace.netlink`, in the thread that has entered 
 
 import contextlib
 import errno
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from pathlib import Path
 from socket import AF_INET6
@@ -46,12 +46,19 @@ def add_bridge(netlink: IPRoute, name: str, mtu: int) -> int:
     return index
 
 
-def pass_bridged_by_netfilter() -> None:
-    """Bridges of this namespace are switches and cables: no firewall looks at what passes them."""
+class BridgeFirewall(StrEnum):
+    """Whether the namespace's firewall looks at what passes its bridges."""
+
+    OFF = "0"
+    ON = "1"
+
+
+def set_bridge_firewall(state: BridgeFirewall) -> None:
+    """Of this namespace; without effect on a kernel without bridge netfilter."""
     for family in ("ip", "ip6", "arp"):
         setting = Path(f"/proc/sys/net/bridge/bridge-nf-call-{family}tables")
-        with contextlib.suppress(FileNotFoundError):  # a kernel without bridge netfilter
-            setting.write_text("0")
+        with contextlib.suppress(FileNotFoundError):
+            setting.write_text(state)
 
 
 def add_port(

@@ -1,5 +1,6 @@
 """The underlay: machines, each a namespace, on one switch."""
 
+from functools import partial
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from types import TracebackType
 from typing import Final, Self
@@ -50,7 +51,7 @@ class Underlay:
 
     async def __aenter__(self) -> Self:
         self._switch = await Namespace.create(self._switch.name)
-        await self._switch.call(links.pass_bridged_by_netfilter)
+        await self._switch.call(partial(links.set_bridge_firewall, links.BridgeFirewall.OFF))
         await self._switch.netlink(lambda n: links.add_bridge(n, _BRIDGE, links.UNDERLAY_MTU))
         return self
 
