@@ -1,6 +1,7 @@
 """The REST API at a high rate: HTTP/1.1 on connections that stay open, little work per request."""
 
 import asyncio
+import itertools
 import ssl
 import time
 from collections.abc import Callable, Sequence
@@ -58,6 +59,9 @@ class _Connection:
 class Http:
     """One token's view of the controllers at ``urls()``; the next is tried when one is gone.
 
+    Connections go to them in turn, as by a load balancer, and the first to the last of them: the
+    controller that started first tends to lead, and has the data plane to program.
+
     A request is repeated until it is answered: POSTs carry an idempotency key, and a DELETE of what
     is gone already says so.
     """
@@ -67,6 +71,7 @@ class Http:
         self._token = token
         self._idle: list[_Connection] = []
         self._room = asyncio.Semaphore(connections)
+        self._turn = itertools.count(-1)
 
     async def __aenter__(self) -> Self:
         return self
@@ -131,8 +136,9 @@ class Http:
 
     async def _connect(self) -> _Connection:
         failed: OSError = ApiGone("no controller listens")
-        for url in self._urls():
-            parts = urlsplit(url)
+        urls, turn = self._urls(), next(self._turn)
+        for at in range(turn, turn + len(urls)):
+            parts = urlsplit(urls[at % len(urls)])
             secure = parts.scheme == "https"
             with suppress(ssl.SSLError):
                 try:

@@ -75,6 +75,8 @@ class Gauges(Collector):
         yield _counter("tx_bytes", "Bytes of guests", int(totals["tx_bytes"]))
         yield _counter("rx_bytes", "Bytes to guests", int(totals["rx_bytes"]))
         yield _counter("slow_path", "Packets that no session spoke for", int(totals["slow_path"]))
+        lost = int(totals["samples_lost"])
+        yield _counter("samples_lost", "Dropped packets that could not be sampled", lost)
         drops = CounterMetricFamily(
             "achelous_vswitch_drops", "Packets dropped, by reason", labels=["reason"]
         )
