@@ -6,7 +6,7 @@
 
 #include "tcp.h"
 
-#define RECLAIM_TRIES 16
+#define RECLAIM_TRIES 32 /* enough to pass by a ring of 65,536 keys of sessions long gone */
 #define HANDSHAKE_NS  1000000000ULL /* so long a half-open session is left alone */
 #define EXCHANGE_NS   2000000000LL  /* UDP that was over so soon after its beginning is no stream */
 
@@ -16,6 +16,7 @@ struct reclaim {
     __u32 owner; /* take only from this vNIC; 0: from anyone */
     __u32 kind;  /* of its sessions: ACH_SESSION_ARRIVED or 0 */
     bool found;
+    bool narrowing;
 };
 
 static __always_inline void session_count_closed(__u32 owner, __u32 flags) {
@@ -67,8 +68,8 @@ static __always_inline __u64 hand_of(struct ach_session_hands *hands, __u32 ring
     return oldest;
 }
 
-/* Most keys before the first living session are of sessions long gone: over them it gallops, and
- * goes on step by step from the last of them once it has found one that is there. */
+/* Most keys before the first living session are of sessions long gone: over them it gallops, in
+ * strides that double, until it has gone too far; then strides halve, down to the next key. */
 static long reclaim_step(__u32 index, struct reclaim *reclaim) {
     __u32 only = 0, ring = reclaim->config->session_ring;
     struct ach_session_hands *hands = bpf_map_lookup_elem(&session_hands, &only);
@@ -76,19 +77,19 @@ static long reclaim_step(__u32 index, struct reclaim *reclaim) {
     if (!hands || !ring || !kept)
         return 1;
     __u64 hand = hand_of(hands, ring), ahead = kept->stride - 1;
-    if (hand + ahead >= hands->head)
-        ahead = 0;
+    bool beyond = hand + ahead >= hands->head;
     __u32 at = (hand + ahead) % ring;
     /* No copy: the stack is short of room. A key that another CPU writes over names no session. */
-    const struct ach_session_key *key = bpf_map_lookup_elem(&session_ring, &at);
+    const struct ach_session_key *key = beyond ? NULL : bpf_map_lookup_elem(&session_ring, &at);
     struct ach_session *session = key ? bpf_map_lookup_elem(&sessions, key) : NULL;
-    if (!session) {
+    if (!session && !beyond)
         hands->hand = hand + ahead + 1;
+    reclaim->narrowing = ahead && (reclaim->narrowing || session || beyond);
+    if (reclaim->narrowing)
+        kept->stride /= 2;
+    else if (!session)
         kept->stride *= 2;
-        return 0;
-    }
-    kept->stride = 1;
-    if (ahead)
+    if (!session || ahead)
         return 0;
     hands->hand = hand + 1;
     if (!may_go(reclaim, key->proto, session) || !session_remove(key, session))
@@ -101,7 +102,7 @@ static long reclaim_step(__u32 index, struct reclaim *reclaim) {
 /* Removes one session that may go, of those that come next in the ring. */
 static __noinline bool session_reclaim(struct reclaim *reclaim) {
     struct packet_scratch *kept = packet_scratch();
-    reclaim->found = false;
+    reclaim->found = reclaim->narrowing = false;
     if (!kept)
         return false;
     kept->stride = 1;
