@@ -69,7 +69,8 @@ static __always_inline __u64 hand_of(struct ach_session_hands *hands, __u32 ring
 }
 
 /* Most keys before the first living session are of sessions long gone: over them it gallops, in
- * strides that double, until it has gone too far; then strides halve, down to the next key. */
+ * strides that double, until it meets a session. One that may go it takes there and then; else
+ * strides halve, down to the next key. */
 static long reclaim_step(__u32 index, struct reclaim *reclaim) {
     __u32 only = 0, ring = reclaim->config->session_ring;
     struct ach_session_hands *hands = bpf_map_lookup_elem(&session_hands, &only);
@@ -89,9 +90,10 @@ static long reclaim_step(__u32 index, struct reclaim *reclaim) {
         kept->stride /= 2;
     else if (!session)
         kept->stride *= 2;
-    if (!session || ahead)
+    if (!session)
         return 0;
-    hands->hand = hand + 1;
+    if (!ahead)
+        hands->hand = hand + 1;
     if (!may_go(reclaim, key->proto, session) || !session_remove(key, session))
         return 0;
     __sync_fetch_and_add(&hands->reclaimed, 1);
