@@ -57,6 +57,8 @@ class Gateways:
     def __init__(self, shares: Array, vteps: Table) -> None:
         """The packet path's `gateways` and `vteps`."""
         self._shares = shares.reshape(GATEWAY_SHARDS, -1)
+        if not self._shares[1:].any():
+            self._shares[1:] = self._shares[0]  # it ran before there were shards: one for all
         self._vteps = vteps
         self._gateways: dict[UUID, Gateway] = {}
         self._groups: npt.NDArray[np.uint8] = np.zeros(GATEWAY_SHARDS, np.uint8)

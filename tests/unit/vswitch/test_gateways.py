@@ -122,6 +122,16 @@ def test_a_new_agent_keeps_the_shares_that_it_finds(
     assert (dataplane.gateways == before).all()
 
 
+def test_shares_from_before_there_were_shards_are_those_of_all(
+    gateways: Gateways, dataplane: Dataplane
+) -> None:
+    dataplane.gateways[1024:] = 0
+    Gateways(dataplane.gateways, dataplane.vteps)
+    shares = dataplane.gateways.reshape(-1, 1024)
+    assert (shares == shares[0]).all()
+    assert set(shares[0].tolist()) == {FIRST, SECOND}
+
+
 def test_the_vpcs_of_a_shard_are_served_by_its_gateways_alone(
     gateways: Gateways, dataplane: Dataplane
 ) -> None:
