@@ -1,7 +1,6 @@
 """The REST API at a high rate: HTTP/1.1 on connections that stay open, little work per request."""
 
 import asyncio
-import itertools
 import ssl
 import time
 from collections.abc import Callable, Sequence
@@ -59,9 +58,6 @@ class _Connection:
 class Http:
     """One token's view of the controllers at ``urls()``; the next is tried when one is gone.
 
-    Connections go to them in turn, as by a load balancer, and the first to the last of them: the
-    controller that started first tends to lead, and has the data plane to program.
-
     A request is repeated until it is answered: POSTs carry an idempotency key, and a DELETE of what
     is gone already says so.
     """
@@ -71,7 +67,6 @@ class Http:
         self._token = token
         self._idle: list[_Connection] = []
         self._room = asyncio.Semaphore(connections)
-        self._turn = itertools.count(-1)
 
     async def __aenter__(self) -> Self:
         return self
@@ -136,9 +131,8 @@ class Http:
 
     async def _connect(self) -> _Connection:
         failed: OSError = ApiGone("no controller listens")
-        urls, turn = self._urls(), next(self._turn)
-        for at in range(turn, turn + len(urls)):
-            parts = urlsplit(urls[at % len(urls)])
+        for url in self._urls():
+            parts = urlsplit(url)
             secure = parts.scheme == "https"
             with suppress(ssl.SSLError):
                 try:
