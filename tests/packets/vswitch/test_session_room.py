@@ -166,22 +166,6 @@ def test_what_may_go_is_found_behind_many_keys_of_sessions_long_gone(hosts: Data
     assert {ask(hosts, a, 100 + number).dropped for number in range(8)} == {None}
 
 
-def test_most_of_what_may_go_is_found_among_keys_of_sessions_gone(hosts: Datapath) -> None:
-    """Ports come again: of old keys, some name a session that is there and some do not."""
-    a, _ = hosts.ports
-    sessions, room = hosts.table("sessions"), SIZE // 2
-    for number in range(room):
-        ask(hosts, a, number)
-    hosts.configure(session_limit=room)
-    for number, key in enumerate(sessions.lookup_batch_all()[0]):
-        if number % 2:
-            sessions.delete(key)
-    hosts.table("session_counts").mmap()["closed"][a.slot] += room // 2
-    hosts.age_sessions(1.5, created=True)
-    answers = [ask(hosts, a, 1000 + number).dropped for number in range(room)]
-    assert answers.count(None) >= room * 3 // 4
-
-
 def test_at_its_limit_a_stream_of_udp_stays(hosts: Datapath) -> None:
     a, _ = hosts.ports
     hosts.configure(session_limit=1)
