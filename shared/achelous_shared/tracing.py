@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from ipaddress import IPv4Address
 from typing import Any, Final
 
@@ -11,7 +11,14 @@ import numpy as np
 from achelous_shared.bpf import Kind, NetNs, Run, Step, TracedPath
 from achelous_shared.bpf.traced import MAX_FRAME, MIN_FRAME
 from achelous_shared.frames import summary
-from achelous_shared.messages import TraceReply, TraceStep
+from achelous_shared.messages import (
+    BadMessage,
+    TraceReply,
+    TraceRequest,
+    TraceStep,
+    decode,
+    encode,
+)
 from achelous_shared.routes import ip_of, mac_of
 
 KEPT_S: Final = 30.0
@@ -115,9 +122,15 @@ class Tracer:
             self._loaded = None
 
 
-def refusal(error: Exception) -> TraceReply:
-    """The reply where a frame cannot be traced."""
-    return TraceReply(error=error.strerror if isinstance(error, OSError) else str(error.args[0]))
+async def answer(data: bytes, trace: Callable[[TraceRequest], Awaitable[TraceReply]]) -> bytes:
+    """The reply to a request, by ``trace``; garbage, and what cannot be traced, gets one that says
+    so."""
+    try:
+        reply = await trace(decode(data, TraceRequest))
+    except (BadMessage, ValueError, LookupError, OSError) as error:
+        said = error.strerror if isinstance(error, OSError) else str(error.args[0])
+        reply = TraceReply(error=said)
+    return encode(reply)
 
 
 def reply_of(traced: TracedPath, run: Run, steps: tuple[TraceStep, ...]) -> TraceReply:

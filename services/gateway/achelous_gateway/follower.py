@@ -12,13 +12,14 @@ from achelous_gateway.relay import VTEP, Relay
 from achelous_gateway.standing import Standing
 from achelous_gateway.stats import Stats
 from achelous_shared import messages, subjects
-from achelous_shared.bus import Bus, BusError
+from achelous_shared.bus import Bus
 from achelous_shared.messages import (
     BadMessage,
     FleetDocument,
     GatewayAddress,
 )
 from achelous_shared.names import GATEWAY_SHARDS, VNI_MAX
+from achelous_shared.route_following.comparing import COMPARE_S, compare_forever
 from achelous_shared.route_following.deltas import read_delta
 from achelous_shared.route_following.keeper import Keeper
 from achelous_shared.route_following.plan import State, compare
@@ -27,11 +28,7 @@ from achelous_shared.routes import MalformedTable, Routes, unpack
 
 log = logging.getLogger(__name__)
 
-_COMPARE_S: Final = 30.0
-_RETRY_S: Final = 0.5
 _PAGE: Final = 16_384
-_SETTLE_S: Final = 1.0
-"""For deltas that are on their way while revisions are compared."""
 
 
 class Follower:
@@ -68,7 +65,7 @@ class Follower:
             group.create_task(
                 self._bus.follow(subjects.HOSTS_STREAM, subjects.FLEET, self._on_fleet, last=True)
             )
-            group.create_task(self._compare_forever())
+            group.create_task(compare_forever(self._compare, self._standing.compare))
 
     async def _on_routes(self, data: bytes) -> None:
         try:
@@ -106,26 +103,10 @@ class Follower:
         self._stats.bad_messages += 1
         log.warning("%s refused: %s", what, error)
 
-    async def _compare_forever(self) -> None:
-        while True:
-            self._standing.compare.clear()
-            pause = _COMPARE_S
-            try:
-                await self._compare()
-                self._standing.compared()
-            except (BusError, BadMessage, MalformedTable, NotInStep) as error:
-                log.warning("comparing all revisions, to be tried again: %s", error)
-                pause = _RETRY_S
-            try:
-                async with asyncio.timeout(pause):
-                    await self._standing.compare.wait()
-            except TimeoutError:
-                pass
-
     async def _compare(self) -> None:
         """Compare all revisions; returns when what differed has been read."""
         try:
-            async with asyncio.timeout(_COMPARE_S):
+            async with asyncio.timeout(COMPARE_S):
                 await self._listed.wait()
         except TimeoutError:
             raise NotInStep(f"the fleet document lists no gateway {self._gateway_id}") from None
@@ -138,16 +119,13 @@ class Follower:
             await self._keeper.forget(vni)
         for vni in found.ask:
             self._keeper.ask(vni)
-        if found.behind:
-            await asyncio.sleep(_SETTLE_S)
-        for vni, revision in found.behind.items():
-            if (vpc := vpcs.get(vni)) is not None and vpc.revision < revision:
-                self._keeper.ask(vni)
+        await self._keeper.ask_behind(found.behind)
         try:
-            async with asyncio.timeout(_COMPARE_S):
+            async with asyncio.timeout(COMPARE_S):
                 await self._keeper.wanted.join()
         except TimeoutError:
             raise NotInStep("some VPCs have not been read yet") from None
+        self._standing.compared()
 
     async def _listing(self) -> Routes:
         """`routes.REVISION` of all VPCs of the controller in this gateway's shards."""

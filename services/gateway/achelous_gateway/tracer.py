@@ -4,8 +4,8 @@ import time
 from typing import Final
 
 from achelous_gateway.relay import Relay
-from achelous_shared.messages import BadMessage, TraceReply, TraceRequest, decode, encode
-from achelous_shared.tracing import refusal, reply_of, view
+from achelous_shared.messages import TraceReply, TraceRequest
+from achelous_shared.tracing import answer, reply_of, view
 
 _PROGRAM: Final = "relay"
 
@@ -17,12 +17,8 @@ class TraceDesk:
         self._relay = relay
 
     async def answer(self, data: bytes) -> bytes:
-        """The reply to a request; garbage gets one that says so."""
-        try:
-            reply = await self._trace(decode(data, TraceRequest))
-        except (BadMessage, ValueError, LookupError, OSError) as error:
-            reply = refusal(error)
-        return encode(reply)
+        """See `tracing.answer`."""
+        return await answer(data, self._trace)
 
     async def _trace(self, request: TraceRequest) -> TraceReply:
         relay = self._relay

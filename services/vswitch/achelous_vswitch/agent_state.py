@@ -1,5 +1,6 @@
 """The parts of a running agent, as those who only look at it see them."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -8,6 +9,7 @@ from achelous_vswitch.classifier import Rules
 from achelous_vswitch.dataplane import Array, Dataplane
 from achelous_vswitch.fc import ForwardingCache
 from achelous_vswitch.gateways import Gateways
+from achelous_vswitch.plan import BoundPort
 from achelous_vswitch.preprogrammed import Preprogrammed
 from achelous_vswitch.sessions import SessionCollector
 
@@ -32,6 +34,16 @@ class AgentState:
             for number, count in enumerate(drops.tolist())
             if count
         }
+
+    def vnics(self) -> Iterator[tuple[BoundPort, UUID]]:
+        """The ports that run now, each with its vNIC."""
+        applier = self.applier
+        if applier.desired is None or applier.ports is None:
+            return
+        wanted = applier.desired.ports
+        for device, port in applier.ports.bound.items():
+            if device in wanted:
+                yield port, wanted[device].vnic_id
 
     def rule_sets(self) -> dict[int, Rules]:
         """The rule sets that ports run now, by id."""

@@ -121,22 +121,11 @@ class DropWatch:
         """The ids (n, 16) of the vNICs in the slots of ``samples``, if they still are."""
         ports = self._state.dataplane.ports
         table = np.zeros((len(ports), 16), np.uint8)
-        for slot, vnic_id in self._vnics().items():
-            table[slot] = np.frombuffer(vnic_id.bytes, np.uint8)
+        for port, vnic_id in self._state.vnics():
+            table[port.slot] = np.frombuffer(vnic_id.bytes, np.uint8)
         slots = samples["slot"]
         same = ports["generation"][slots] == samples["generation"]
         return np.where(same[:, None], table[slots], np.uint8(0))
-
-    def _vnics(self) -> dict[int, UUID]:
-        applier = self._state.applier
-        if applier.desired is None or applier.ports is None:
-            return {}
-        wanted = applier.desired.ports
-        return {
-            port.slot: wanted[device].vnic_id
-            for device, port in applier.ports.bound.items()
-            if device in wanted
-        }
 
     def _view(self, number: int, sets: Mapping[int, Rules]) -> DropView:
         sample, owner = self.samples[number]
@@ -161,7 +150,7 @@ class DropWatch:
         if vnic_id is None or ports is None:
             return self._state.host_drops()
         totals = ports.totals()
-        slots = [slot for slot, owner in self._vnics().items() if owner == vnic_id]
+        slots = [port.slot for port, owner in self._state.vnics() if owner == vnic_id]
         return self._state.drops_by_reason(totals["drops"][slots].sum(axis=0))
 
     def _lost(self) -> int:

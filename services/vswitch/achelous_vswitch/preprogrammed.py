@@ -13,12 +13,13 @@ from typing import Final
 import numpy as np
 
 from achelous_shared import subjects
-from achelous_shared.bus import Bus, BusError
+from achelous_shared.bus import Bus
 from achelous_shared.messages import BadMessage
+from achelous_shared.route_following.comparing import compare_forever
 from achelous_shared.route_following.deltas import read_delta
 from achelous_shared.route_following.keeper import Keeper
 from achelous_shared.route_following.plan import Delta, State, compare
-from achelous_shared.route_following.revisions import NotInStep, read_revisions
+from achelous_shared.route_following.revisions import read_revisions
 from achelous_shared.route_following.seams import NoJournal
 from achelous_shared.route_following.snapshots import Snapshots
 from achelous_shared.route_following.stats import FollowStats
@@ -31,10 +32,6 @@ from achelous_vswitch.settings import VswitchSettings
 
 log = logging.getLogger(__name__)
 
-_COMPARE_S: Final = 30.0
-_RETRY_S: Final = 0.5
-_SETTLE_S: Final = 1.0
-"""For deltas that are on their way while revisions are compared."""
 _QUEUED: Final = 64
 """Deltas that wait to be applied; the bus holds those behind them."""
 
@@ -89,7 +86,7 @@ class Preprogrammed:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._snapshots.run())
             tasks.create_task(self._apply())
-            tasks.create_task(self._compare_forever())
+            tasks.create_task(compare_forever(self._compare, self._due))
             await self._follow_wanted(tasks)
 
     async def _follow_wanted(self, tasks: asyncio.TaskGroup) -> None:
@@ -142,22 +139,6 @@ class Preprogrammed:
             if delta.vni in self._wanted:
                 await self._keeper.take(delta)
 
-    async def _compare_forever(self) -> None:
-        while True:
-            self._due.clear()
-            pause = _COMPARE_S
-            try:
-                await self._compare()
-                self._ask_lacking()
-            except (BusError, BadMessage, MalformedTable, NotInStep) as error:
-                log.warning("comparing revisions, to be tried again: %s", error)
-                pause = _RETRY_S
-            try:
-                async with asyncio.timeout(pause):
-                    await self._due.wait()
-            except TimeoutError:
-                pass
-
     async def _compare(self) -> None:
         vpcs = self._keeper.vpcs
         following = {
@@ -169,13 +150,7 @@ class Preprogrammed:
         listed = np.concatenate([np.zeros(0, REVISION), *(page for page, _ in pages)])
         found = compare(following, frozenset(), listed[np.isin(listed["vni"], list(following))])
         for vni in found.ask:
-            self._ask_if_held(vni)
-        if found.behind:
-            await asyncio.sleep(_SETTLE_S)
-        for vni, revision in found.behind.items():
-            if vni in vpcs and vpcs[vni].revision < revision:
-                self._ask_if_held(vni)
-
-    def _ask_if_held(self, vni: int) -> None:
-        if vni in self._keeper.vpcs:
-            self._keeper.ask(vni)
+            if vni in vpcs:
+                self._keeper.ask(vni)
+        await self._keeper.ask_behind(found.behind)
+        self._ask_lacking()

@@ -10,16 +10,9 @@ import msgspec
 import numpy as np
 
 from achelous_shared.bpf import Copies, Kind, Run, Step, TracedPath, dtype_of
-from achelous_shared.messages import (
-    BadMessage,
-    TraceReply,
-    TraceRequest,
-    TraceStep,
-    decode,
-    encode,
-)
+from achelous_shared.messages import TraceReply, TraceRequest, TraceStep
 from achelous_shared.routes import ip_of
-from achelous_shared.tracing import device_of, refusal, reply_of, view
+from achelous_shared.tracing import answer, device_of, reply_of, view
 from achelous_vswitch.agent_state import AgentState
 from achelous_vswitch.classifier import ICMP, ICMPV6, TCP, UDP, Rule
 from achelous_vswitch.rule_book import rule_ids
@@ -65,12 +58,8 @@ class TraceDesk:
         self._state = state
 
     async def answer(self, data: bytes) -> bytes:
-        """The reply to a request; garbage gets one that says so."""
-        try:
-            reply = await self._trace(decode(data, TraceRequest))
-        except (BadMessage, ValueError, LookupError, OSError) as error:
-            reply = refusal(error)
-        return encode(reply)
+        """See `tracing.answer`."""
+        return await answer(data, self._trace)
 
     async def _trace(self, request: TraceRequest) -> TraceReply:
         tracer = self._state.dataplane.tracer
@@ -90,22 +79,10 @@ class TraceDesk:
             if underlay is None:
                 raise LookupError("this host has no underlay device with an address yet")
             return _Entry(_FROM_UNDERLAY, underlay.ifindex)
-        for ifindex, bound in self._vnics().items():
+        for port, bound in self._state.vnics():
             if bound == vnic_id:
-                return _Entry(_FROM_GUEST, ifindex)
+                return _Entry(_FROM_GUEST, port.link.ifindex)
         raise LookupError(f"vNIC {vnic_id} does not run on this host, or waits for its device")
-
-    def _vnics(self) -> dict[int, UUID]:
-        """vNICs by the ifindex of their devices."""
-        applier = self._state.applier
-        if applier.desired is None or applier.ports is None:
-            return {}
-        wanted = applier.desired.ports
-        return {
-            port.link.ifindex: wanted[device].vnic_id
-            for device, port in applier.ports.bound.items()
-            if device in wanted
-        }
 
     def _room(self) -> int:
         """Sessions that the table still has room for."""
@@ -114,7 +91,10 @@ class TraceDesk:
         return max(0, self._state.dataplane.max_sessions - int(opened - closed))
 
     def _receiver(self, run: Run, verdict: str) -> UUID | None:
-        return self._vnics().get(device_of(run)) if verdict == "delivered" else None
+        if verdict != "delivered":
+            return None
+        device = device_of(run)
+        return next((one for port, one in self._state.vnics() if port.link.ifindex == device), None)
 
     def _view(self, traced: TracedPath, step: Step, now_ns: int) -> TraceStep:
         if step.kind is Kind.RULE:

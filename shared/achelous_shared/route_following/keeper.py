@@ -7,7 +7,7 @@ after the other: a writer holds the lock for all slices of a delta or of a snaps
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, TypeVar
 
 import numpy as np
@@ -42,6 +42,8 @@ _SLICE: Final = 512
 """Entries of a delta changed before RSP gets its turn: about 0.25 ms."""
 _MERGED: Final = 2048
 """Entries of a snapshot, likewise: 0.4 ms of a first one, 1 ms of another."""
+_SETTLE_S: Final = 1.0
+"""For deltas that are on their way while revisions are compared."""
 
 
 class Forgotten(Exception):
@@ -103,6 +105,15 @@ class Keeper:
         vpc = self.introduce(vni)
         if vpc.state is State.FOLLOWING:
             self._ask(vpc)
+
+    async def ask_behind(self, behind: Mapping[int, int]) -> None:
+        """Have those VPCs read whole that do not come to these revisions by the deltas that are on
+        their way; what is not held any more is left alone."""
+        if behind:
+            await asyncio.sleep(_SETTLE_S)
+        for vni, revision in behind.items():
+            if vni in self.vpcs and self.vpcs[vni].revision < revision:
+                self.ask(vni)
 
     async def take(self, delta: Delta) -> None:
         """Do what the delta asks for in the state that its VPC is in."""
