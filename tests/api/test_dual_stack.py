@@ -7,8 +7,8 @@ from uuid import UUID
 import pytest
 from api.client import Api, Json, fresh, instance, only_error
 from api.conftest import Controller
+from api.documents import read_whole
 
-from achelous_controller.programming.documents import read_host_documents
 from achelous_controller.programming.outbox import read_routes
 from achelous_controller.programming.route_pages import read_page
 from achelous_shared.messages import Port
@@ -245,7 +245,7 @@ async def test_pages_hold_both_families_in_order(
 
 
 async def port_of(controller: Controller, host: Json, made: Json) -> Port:
-    (document,) = await read_host_documents(controller.engine, [UUID(host["id"])])
+    (document,) = await read_whole(controller.engine, [UUID(host["id"])])
     return next(port for port in document.ports if str(port.instance_id) == made["id"])
 
 
@@ -272,11 +272,11 @@ async def test_a_new_name_reaches_the_host(
     controller: Controller, operator: Api, host: Json, subnet: Json
 ) -> None:
     made = await operator.instance(subnet, host_id=host["id"])
-    (before,) = await read_host_documents(controller.engine, [UUID(host["id"])])
+    (before,) = await read_whole(controller.engine, [UUID(host["id"])])
 
     await operator.patch(f"/instances/{made['id']}", {"name": "renamed"})
 
-    (after,) = await read_host_documents(controller.engine, [UUID(host["id"])])
+    (after,) = await read_whole(controller.engine, [UUID(host["id"])])
     assert after.revision == before.revision + 1
     assert (await port_of(controller, host, made)).hostname == "renamed"
 
@@ -286,7 +286,7 @@ async def test_rules_for_all_of_ipv6_are_none_for_ipv4(
 ) -> None:
     await operator.instance(subnet, host_id=host["id"])
 
-    (document,) = await read_host_documents(controller.engine, [UUID(host["id"])])
+    (document,) = await read_whole(controller.engine, [UUID(host["id"])])
 
     (rules,) = document.security_groups.values()
     remotes = {(f"{ip_of(rule.remote)}/{rule.remote_len}", rule.v6_only) for rule in rules}

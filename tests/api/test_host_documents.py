@@ -6,9 +6,9 @@ from uuid import UUID
 import pytest
 from api.client import Api, Json, instance
 from api.conftest import Controller
+from api.documents import read_whole
 from sqlalchemy import delete, select
 
-from achelous_controller.programming.documents import read_host_documents
 from achelous_controller.programming.held_ports import HeldPorts
 from achelous_controller.programming.host_documents import Fresh, read_fresh
 from achelous_controller.store.schema import outbox
@@ -25,7 +25,7 @@ class Publisher:
         """Host -> its vNICs; fails if a document is not the one that is read whole."""
         found = await read_fresh(self._engine, self._hosts, self._held)
         for fresh in found:
-            [whole] = await read_host_documents(self._engine, [fresh.document.host_id])
+            [whole] = await read_whole(self._engine, [fresh.document.host_id])
             assert in_order(decode(encode(fresh.document), HostDocument)) == in_order(whole)
         await self.forget(found)
         return {one.document.host_id: vnics(one) for one in found}

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from api.client import Api, Json, fresh, only_error, problem_of
 from api.conftest import Controller
+from api.documents import read_whole
 from sqlalchemy import select
 
 from achelous_controller.domain.identities import HIGHEST, next_free
-from achelous_controller.programming.documents import read_host_documents
 from achelous_controller.programming.route_pages import read_page
 from achelous_controller.store.schema import vnics
 from achelous_shared.messages import HostDocument
@@ -68,7 +68,7 @@ class Net:
         return number
 
     async def document(self, host: int) -> HostDocument:
-        found = await read_host_documents(self.controller.engine, [self.hosts[host]["id"]])
+        found = await read_whole(self.controller.engine, [self.hosts[host]["id"]])
         return found[0]
 
     async def members(self, host: int) -> dict[int, set[str]]:

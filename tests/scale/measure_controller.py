@@ -21,7 +21,7 @@ from scale import http_load
 from scale.controller_world import ControllerWorld, controller_world
 from scale.http_load import Outcome, Request
 from scale.simulated_fleet import play
-from scale.world import cpu_seconds, family_cpu_seconds, rss_mib
+from scale.world import cpu_seconds, family_cpu_seconds, rss_mib, say
 
 from achelous_shared import messages, subjects
 from achelous_shared.bus import Bus
@@ -32,11 +32,6 @@ BATCH: Final = 20_000
 CONNECTIONS: Final = 256
 
 Result = dict[str, Any]
-
-
-def say(text: str) -> None:
-    """Progress, on standard error."""
-    sys.stderr.write(f"{time.strftime('%H:%M:%S')} {text}\n")
 
 
 class Measuring:

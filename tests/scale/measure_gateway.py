@@ -29,6 +29,7 @@ from scale.world import (
     cpu_seconds,
     maps_mib,
     rss_mib,
+    say,
     world,
 )
 
@@ -46,11 +47,6 @@ DELTA: Final = 20_000
 _KEYS: Final = 600_000
 
 Result = dict[str, Any]
-
-
-def say(text: str) -> None:
-    """Progress, on standard error."""
-    sys.stderr.write(f"{time.strftime('%H:%M:%S')} {text}\n")
 
 
 class Cpu:

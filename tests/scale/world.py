@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import os
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -177,6 +178,11 @@ async def _fill(dsn: str, routes: int) -> None:
                 await connection.execute(text(sql))
     finally:
         await engine.dispose()
+
+
+def say(text: str) -> None:
+    """Progress, on standard error."""
+    sys.stderr.write(f"{time.strftime('%H:%M:%S')} {text}\n")
 
 
 def cpu_seconds(pid: int) -> float:

@@ -1,11 +1,13 @@
 """A host's document holds its ports and what they refer to, and survives the bus."""
 
+from collections.abc import Collection, Mapping, Sequence
 from uuid import UUID
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from achelous_controller.programming.documents import host_document
+from achelous_controller.programming.held_ports import HeldPorts
+from achelous_controller.programming.host_documents import document
 from achelous_shared.messages import HostDocument, Port, SecurityRule, decode, encode
 
 GROUPS = [UUID(int=n) for n in range(1, 5)]
@@ -35,6 +37,16 @@ ports = st.builds(
 )
 
 
+def made_of(
+    of_host: list[Port],
+    known: Mapping[UUID, Sequence[SecurityRule]],
+    preprogrammed: Collection[int] = (),
+) -> HostDocument:
+    """As the host reads it."""
+    now = HeldPorts().update(HOST, 9, None, of_host)
+    return decode(encode(document(HOST, now, known, (), frozenset(preprogrammed))), HostDocument)
+
+
 @given(
     st.lists(ports, max_size=5),
     st.dictionaries(st.sampled_from(GROUPS), st.lists(rules, max_size=3)),
@@ -42,7 +54,7 @@ ports = st.builds(
 def test_it_has_the_groups_of_its_own_ports_and_round_trips(
     of_host: list[Port], known: dict[UUID, list[SecurityRule]]
 ) -> None:
-    made = host_document(HOST, 9, of_host, known)
+    made = made_of(of_host, known)
     named = {group for port in of_host for group in port.security_groups}
     assert made.ports == tuple(of_host)
     assert made.security_groups == {group: tuple(known.get(group, ())) for group in named}
@@ -54,7 +66,7 @@ def test_it_names_those_of_its_vpcs_that_are_preprogrammed(
     of_host: list[Port], others: set[int]
 ) -> None:
     mine = {port.vni for port in of_host[::2]}
-    made = host_document(HOST, 9, of_host, {}, preprogrammed=mine | others)
+    made = made_of(of_host, {}, preprogrammed=mine | others)
     assert set(made.preprogrammed) == (mine | others) & {port.vni for port in of_host}
     assert list(made.preprogrammed) == sorted(made.preprogrammed)
 
@@ -63,5 +75,5 @@ def test_it_names_those_of_its_vpcs_that_are_preprogrammed(
 def test_the_same_ports_make_the_same_bytes(of_host: list[Port]) -> None:
     known: dict[UUID, list[SecurityRule]] = {group: [] for group in GROUPS}
     backwards = dict(reversed(known.items()))
-    made = encode(host_document(HOST, 9, of_host, known))
-    assert made == encode(host_document(HOST, 9, of_host, backwards))
+    made = encode(made_of(of_host, known))
+    assert made == encode(made_of(of_host, backwards))

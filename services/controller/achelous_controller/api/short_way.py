@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from achelous_controller.api.creation import KEY_PATTERN, MAX_KEY, request_hash
 from achelous_controller.api.instance_writes import InstanceWrites
+from achelous_controller.api.models.common import MAX_NAME, NAME_PATTERN
 from achelous_controller.domain import networks
 from achelous_controller.domain.instances import (
     MAX_BATCH,
@@ -33,6 +34,11 @@ from achelous_controller.domain.rules import MAX_GROUPS
 from achelous_controller.store.idempotency import Claim
 
 
+def _whole(pattern: str) -> str:
+    """A pattern of pydantic for Python's own engine, whose $ matches before a newline, too."""
+    return pattern.removesuffix("$") + r"\Z"
+
+
 class _VnicCreate(msgspec.Struct, forbid_unknown_fields=True):
     subnet_id: UUID
     ip: str | None = None
@@ -41,9 +47,7 @@ class _VnicCreate(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _InstanceCreate(msgspec.Struct, forbid_unknown_fields=True):
-    name: Annotated[
-        str, Meta(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z")
-    ]
+    name: Annotated[str, Meta(min_length=1, max_length=MAX_NAME, pattern=_whole(NAME_PATTERN))]
     vnics: Annotated[list[_VnicCreate], Meta(min_length=1, max_length=MAX_VNICS)]
     kind: Kind = Kind.VM
     project_id: UUID | None = None
@@ -60,7 +64,7 @@ class _OtherWay(Exception):
 
 _one: Final = msgspec.json.Decoder(_InstanceCreate)
 _many: Final = msgspec.json.Decoder(_BatchCreate)
-_key: Final = re.compile(KEY_PATTERN.removesuffix("$"))
+_key: Final = re.compile(_whole(KEY_PATTERN))
 
 _ONE: Final = "/v1/instances"
 _MANY: Final = "/v1/instances:batch"

@@ -1,7 +1,7 @@
 """The documents of hosts and of the fleet, each made from one snapshot of the database."""
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Container, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -19,10 +19,6 @@ from achelous_shared.messages import (
     Port,
     SecurityRule,
 )
-
-_HOSTS: Final = text("""
-    SELECT id, revision FROM hosts WHERE id = ANY(CAST(:hosts AS uuid[])) ORDER BY id
-""")
 
 _PORTS: Final = f"""
     SELECT v.host_id AS owner, v.subnet_id AS subnet, v.id AS vnic_id, v.instance_id, v.vni,
@@ -95,23 +91,6 @@ OF_HOSTS: Final = PortQueries(text(_PORTS.format(which=_ALL)), text(_LINKS.forma
 NAMED: Final = PortQueries(text(_PORTS.format(which=_SOME)), text(_LINKS.format(which=_SOME)))
 
 
-async def read_host_documents(engine: AsyncEngine, hosts: Sequence[UUID]) -> list[HostDocument]:
-    """The documents of these hosts as the database stands now; none for a host that is gone."""
-    async with snapshot(engine) as connection:
-        revisions = (await connection.execute(_HOSTS, {"hosts": hosts})).all()
-        ports = await read_ports(connection, OF_HOSTS, hosts)
-        named = {
-            group for some in ports.values() for port in some for group in port.security_groups
-        }
-        rules, identities = await read_rules(connection, named)
-        vnis = {port.vni for some in ports.values() for port in some}
-        preprogrammed = await read_preprogrammed(connection, vnis)
-    return [
-        host_document(host, revision, ports[host], rules, identities, preprogrammed)
-        for host, revision in revisions
-    ]
-
-
 async def read_ports(
     connection: AsyncConnection, queries: PortQueries, ids: Sequence[UUID]
 ) -> dict[UUID, list[Port]]:
@@ -171,23 +150,6 @@ async def read_preprogrammed(connection: AsyncConnection, vnis: Collection[int])
     return frozenset(found.scalars())
 
 
-def host_document(
-    host_id: UUID,
-    revision: int,
-    ports: Iterable[Port],
-    rules: Mapping[UUID, Sequence[SecurityRule]],
-    identities: Iterable[Identity] = (),
-    preprogrammed: Container[int] = (),
-) -> HostDocument:
-    """A host's document: its ports, the security groups that they name, without rules too, the
-    identities of who is in a group that one of these rules names, and which of its VPCs are among
-    the ``preprogrammed``."""
-    ports = tuple(ports)
-    groups = {group for port in ports for group in port.security_groups}
-    ahead = {port.vni for port in ports if port.vni in preprogrammed}
-    return document_of(host_id, revision, ports, groups, rules, identities, ahead)
-
-
 def document_of(
     host_id: UUID,
     revision: int,
@@ -197,8 +159,9 @@ def document_of(
     identities: Iterable[Identity],
     preprogrammed: Iterable[int],
 ) -> HostDocument:
-    """Like `host_document`, of ports that name these groups and are in these ``preprogrammed``
-    VPCs."""
+    """A host's document: its ports, the security ``groups`` that they name, without rules too, the
+    identities of who is in a group that one of these rules names, and those of its VPCs that are
+    ``preprogrammed``."""
     found = {group: tuple(rules.get(group, ())) for group in sorted(groups)}
     named = {rule.remote_group for some in found.values() for rule in some}
     members: dict[int, dict[int, tuple[UUID, ...]]] = defaultdict(dict)

@@ -64,20 +64,21 @@ async def read_fresh(engine: AsyncEngine, hosts: Sequence[UUID], held: HeldPorts
         preprogrammed = await read_preprogrammed(connection, vnis)
     return [
         Fresh(
-            _document(host, now, rules, identities, preprogrammed),
+            document(host, now, rules, identities, preprogrammed),
             tuple(row.id for row in changes[host]),
         )
         for host, now in current.items()
     ]
 
 
-def _document(
+def document(
     host: UUID,
     now: Held,
     rules: Mapping[UUID, Sequence[SecurityRule]],
     identities: Sequence[Identity],
     preprogrammed: frozenset[int],
 ) -> HostDocument:
+    """The document of a host with these ports: `document_of`, its ports encoded already."""
     ports = cast(tuple[Port, ...], now.encoded())  # what encodes it takes either
     ahead = preprogrammed & now.vnis.keys()
     return document_of(host, now.revision, ports, now.groups, rules, identities, ahead)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from datetime import datetime
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Final, Generic, TypeVar
 from uuid import UUID
 
 from pydantic import (
@@ -20,9 +20,12 @@ from achelous_controller.domain import networks
 EXAMPLE_ID = "01981f2e-7c1a-7d52-9a3e-5f0c1b7d9e42"
 EXAMPLE_TIME = "2025-07-18T09:30:00.123456Z"
 
+MAX_NAME: Final = 63
+NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+
 Name = Annotated[
     str,
-    StringConstraints(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$"),
+    StringConstraints(min_length=1, max_length=MAX_NAME, pattern=NAME_PATTERN),
     Field(description="Letters, digits, dots, hyphens and underscores; begins with the former two"),
 ]
 
