@@ -1,11 +1,12 @@
-"""A tenant's network; the logs of a failed test's services go to build/test-logs/<test>/."""
+"""What a gateway hears, a tenant's network; a failed test's logs go to build/test-logs/<test>/."""
 
 import re
 import shutil
-from collections.abc import Generator
+from collections.abc import AsyncIterator, Generator
 from pathlib import Path
 
 import pytest
+from gateway_world import FakeController, controller_in
 from platform_world import Net
 
 from achelous_lab.platform import Lab
@@ -13,6 +14,13 @@ from achelous_lab.rundir import RunDir
 
 LOGS = Path(__file__).parents[2] / "build/test-logs"
 _TAIL_LINES = 15
+
+
+@pytest.fixture
+async def controller(run_dir: RunDir) -> AsyncIterator[FakeController]:
+    """What a gateway hears and asks, played by the test."""
+    async with controller_in(run_dir) as controller:
+        yield controller
 
 
 @pytest.fixture

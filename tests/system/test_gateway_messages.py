@@ -8,24 +8,16 @@ from gateway_world import (
     FakeController,
     GatewayUnderTest,
     assert_equal,
-    controller_in,
     following,
     gateway_of,
 )
 
 from achelous_lab.fault_proxy import Fate, FaultProxy, Rates
-from achelous_lab.rundir import RunDir
 from achelous_lab.waiting import wait_until
 from achelous_shared.bus_roles import Role
 
 VPCS = (7, 8, 9)
 CHANGES = 1500
-
-
-@pytest.fixture
-async def controller(run_dir: RunDir) -> AsyncIterator[FakeController]:
-    async with controller_in(run_dir) as controller:
-        yield controller
 
 
 @pytest.fixture

@@ -8,24 +8,16 @@ from gateway_world import (
     FakeController,
     GatewayUnderTest,
     assert_equal,
-    controller_in,
     following,
     gateway_of,
 )
 
-from achelous_lab.rundir import RunDir
 from achelous_lab.waiting import wait_until
 from achelous_shared import messages, rsp, subjects
 from achelous_shared.messages import RouteDelta, SnapshotReply, SnapshotRequest
 from achelous_shared.routes import REVISION, unpack
 
 VPC, OTHER = 7, 8
-
-
-@pytest.fixture
-async def controller(run_dir: RunDir) -> AsyncIterator[FakeController]:
-    async with controller_in(run_dir) as controller:
-        yield controller
 
 
 @pytest.fixture
