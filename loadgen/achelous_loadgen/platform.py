@@ -39,6 +39,8 @@ class Platform:
     http: Http
     nats: Callable[[Role], str]
     gateways: list[UUID]
+    controllers: Callable[[], list[str]]
+    """URLs of those that run."""
     lab: Lab | None = None
     own: list[OwnGateway] = field(default_factory=list)
     proxies: AsyncExitStack = field(default_factory=AsyncExitStack)
@@ -69,7 +71,7 @@ async def own_platform(gateways: int = 2, controllers: int = 2) -> AsyncIterator
                     for gateway in own:
                         await gateway.process.start(timeout=60)
                     ids = [gateway.id for gateway in own]
-                    yield Platform(http, lab.nats_url, ids, lab, own, proxies)
+                    yield Platform(http, lab.nats_url, ids, lambda: _urls(lab), lab, own, proxies)
                 finally:
                     for gateway in own:
                         await gateway.process.stop()
@@ -86,7 +88,7 @@ async def attached(attach: Attach) -> AsyncIterator[Platform]:
         gateways = [UUID(gateway["id"]) for gateway in page["items"]]
         if not gateways:
             raise ValueError(f"{attach.url} has no gateway: nothing could be programmed")
-        yield Platform(http, lambda _: attach.nats_url, gateways)
+        yield Platform(http, lambda _: attach.nats_url, gateways, lambda: [attach.url])
 
 
 async def _check_bus(url: str) -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
+from socket import inet_aton
 from typing import Any, Final
 
 import msgspec
@@ -15,9 +16,11 @@ from achelous_lab.api import ApiRefused, Object
 from achelous_loadgen.http import Http
 from achelous_loadgen.sim.host import Place
 from achelous_loadgen.watch import Targets
-from achelous_shared.routes import ip_bytes, mac_bytes
+from achelous_shared.routes import mac_bytes
 
 MAX_BATCH: Final = 20_000
+_MAPPED: Final = b"\0" * 10 + b"\xff\xff"
+"""Before an IPv4 address in a key."""
 _QUOTA: Final = 10_000_000
 _AT_ONCE: Final = 128
 _GONE_S: Final = 0.02
@@ -66,8 +69,8 @@ class Vpc:
 
     def targets(self, created: Sequence[Created], vteps: Sequence[IPv4Address | None]) -> Targets:
         """Where each of them shall be found; None: nowhere."""
-        keys = b"".join(ip_bytes(one.vnics[0].ip) for one in created)
-        macs = b"".join(mac_bytes(one.vnics[0].mac) for one in created)
+        keys = b"".join([_MAPPED + inet_aton(one.vnics[0].ip) for one in created])
+        macs = b"".join([mac_bytes(one.vnics[0].mac) for one in created])
         return Targets(
             self.vni,
             np.frombuffer(keys, np.uint8).reshape(-1, 16),

@@ -9,6 +9,7 @@ from ipaddress import IPv4Address
 from typing import Any, Final
 from uuid import UUID
 
+from achelous_loadgen.balancing import choose, keep_off_the_leader
 from achelous_loadgen.gateways import GatewayClient, Reports, stand_in_for_probes
 from achelous_loadgen.http import Http
 from achelous_loadgen.options import Options
@@ -137,6 +138,7 @@ async def world(options: Options, **settings: Any) -> AsyncIterator[World]:
         platform = await stack.enter_async_context(opening)
         buses = {role: await stack.enter_async_context(_bus(platform, role)) for role in Role}
         bus = buses[Role.OBSERVER]
+        await choose(platform.http, platform.controllers())
         netns = NetNs(None)
         stack.callback(netns.close)
         reports = Reports(bus)
@@ -144,7 +146,7 @@ async def world(options: Options, **settings: Any) -> AsyncIterator[World]:
             GatewayClient(buses[Role.VSWITCH], buses[Role.CONTROLLER], gateway_id)
             for gateway_id in platform.gateways
         ]
-        watch, parked = Watch(clients, reports), ParkedHosts(bus)
+        watch, parked = Watch(clients, reports, bus), ParkedHosts(bus)
         tenant = await make_tenant(platform.http)
         usage = Usage(platform.pids)
         made = World(platform, buses, reports, clients, watch, parked, tenant, usage, stack, netns)
@@ -156,6 +158,7 @@ async def world(options: Options, **settings: Any) -> AsyncIterator[World]:
                 for work in (
                     reports.run(), watch.run(), parked.run(), usage.run(),
                     stand_in_for_probes(reports, views),
+                    keep_off_the_leader(platform.http, platform.controllers),
                 )
             ]  # fmt: skip
             try:

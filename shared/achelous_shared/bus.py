@@ -23,7 +23,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StreamConfig
 
 from achelous_shared import messages, nats_wire, subjects
 from achelous_shared.nats_wire import WireError
-from achelous_shared.responder import BatchAnswer, respond
+from achelous_shared.responder import BatchAnswer, Reaction, react, replies
 
 log = logging.getLogger(__name__)
 
@@ -196,14 +196,18 @@ class Bus:
         requests that have come, an empty payload in place of one that is longer; one that raises
         fails the service.
         """
+        await self.react(subject, replies(answer), max_payload=max_payload)
+
+    async def react(self, subject: str, reaction: Reaction, *, max_payload: int) -> None:
+        """Publish what ``reaction`` makes of messages, at a high rate likewise, until cancelled."""
         while True:
             server = self._client.connected_url
             if server is not None:
                 address = (server.hostname, server.port)
                 try:
-                    await respond(address, self._login, subject, answer, max_payload=max_payload)
+                    await react(address, self._login, subject, reaction, max_payload=max_payload)
                 except (OSError, TimeoutError, WireError) as error:
-                    log.warning("bus: answering on %s again: %r", subject, error)
+                    log.warning("bus: listening on %s again: %r", subject, error)
             await asyncio.sleep(_RETRY_S[2])
 
     async def ensure_stream(self, config: StreamConfig) -> datetime:

@@ -1,4 +1,4 @@
-"""Answers requests in batches on a connection of its own: for RSP, where the rate is what counts.
+"""Takes messages in batches on a connection of its own: for RSP, where the rate is what counts.
 
 Whatever one read of the socket brought is answered by one call and one write. Its own connection,
 so that bulk on the bus's other one (snapshots, deltas) does not stand before it. Queues are TCP's:
@@ -7,7 +7,7 @@ while the server does not take the replies, no requests are read.
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, cast
 
 from achelous_shared import nats_wire
@@ -22,20 +22,21 @@ _WRITE_BUFFER: Final = 4 * 1024 * 1024
 BatchAnswer = Callable[[Sequence[bytes]], Sequence[bytes]]
 """Takes the payloads of requests, returns those of their replies in the same order."""
 
+Reaction = Callable[[Received], Iterable[tuple[bytes, bytes]]]
+"""Takes messages, returns what is published upon them: (subject, payload) of each."""
+
 
 class Refused(ConnectionError):
     """The server does not let us in, or says that it ends the connection."""
 
 
 class Responder(asyncio.Protocol):
-    """One connection that answers on one subject. Use `respond`."""
+    """One connection that listens on one subject. Use `react`."""
 
-    def __init__(
-        self, login: bytes, subject: str, answer: BatchAnswer, *, max_payload: int
-    ) -> None:
+    def __init__(self, login: bytes, subject: str, react: Reaction, *, max_payload: int) -> None:
         self._login = login
         self._subject = subject
-        self._answer = answer
+        self._react = react
         self._splitter = Splitter(max_payload)
         self._transport: asyncio.Transport
         self._heard = True
@@ -84,9 +85,7 @@ class Responder(asyncio.Protocol):
         for line in received.lines:
             self._control(line)
         if received.payloads:
-            replies = self._answer(received.payloads)
-            wanted = zip(received.replies_to, replies, strict=True)
-            self._transport.write(nats_wire.publish([pair for pair in wanted if pair[0]]))
+            self._transport.write(nats_wire.publish(self._react(received)))
 
     def _control(self, line: bytes) -> None:
         word = line[:5].rstrip().upper()
@@ -102,17 +101,27 @@ class Responder(asyncio.Protocol):
             log.warning("responder on %s: %s", self._subject, text)
 
 
-async def respond(
-    server: tuple[str, int], login: bytes, subject: str, answer: BatchAnswer, *, max_payload: int
+def replies(answer: BatchAnswer) -> Reaction:
+    """The reaction of a service: replies to those messages that want one."""
+
+    def react(received: Received) -> list[tuple[bytes, bytes]]:
+        answers = zip(received.replies_to, answer(received.payloads), strict=True)
+        return [pair for pair in answers if pair[0]]
+
+    return react
+
+
+async def react(
+    server: tuple[str, int], login: bytes, subject: str, reaction: Reaction, *, max_payload: int
 ) -> None:
-    """Connect, and answer on ``subject`` until the connection ends or we are cancelled.
+    """Connect, and react to ``subject`` until the connection ends or we are cancelled.
 
     ``server``: host and port; ``login``: as of `nats_wire.connect`. Raises OSError or TimeoutError
-    with what ended it, `nats_wire.WireError`, and what ``answer`` raised.
+    with what ended it, `nats_wire.WireError`, and what ``reaction`` raised.
     """
     async with asyncio.timeout(_CONNECT_S):
         _, responder = await asyncio.get_running_loop().create_connection(
-            lambda: Responder(login, subject, answer, max_payload=max_payload),
+            lambda: Responder(login, subject, reaction, max_payload=max_payload),
             *server,
         )
     try:

@@ -15,7 +15,7 @@ from achelous_lab.waiting import wait_until
 from achelous_shared import nats_wire, subjects
 from achelous_shared.bus import Bus, BusError
 from achelous_shared.bus_roles import Role
-from achelous_shared.responder import Refused, respond
+from achelous_shared.responder import Refused, react, replies
 
 
 @pytest.fixture
@@ -235,12 +235,12 @@ class TestBatches:
     async def test_a_role_answers_on_its_own_subjects_only(self, server: NatsServer) -> None:
         url = server.url(Role.VSWITCH)
         with pytest.raises(Refused, match="Permissions Violation for Subscription"):
-            await respond(*logged_in(url), self.SUBJECT, echo_all, max_payload=100)
+            await react(*logged_in(url), self.SUBJECT, replies(echo_all), max_payload=100)
 
     async def test_a_wrong_password_is_refused(self, server: NatsServer) -> None:
         url = server.url(Role.GATEWAY).replace("gateway:", "gateway:not-")
         with pytest.raises(Refused, match="Authorization Violation"):
-            await respond(*logged_in(url), self.SUBJECT, echo_all, max_payload=100)
+            await react(*logged_in(url), self.SUBJECT, replies(echo_all), max_payload=100)
 
 
 def logged_in(url: str) -> tuple[tuple[str, int], bytes]:

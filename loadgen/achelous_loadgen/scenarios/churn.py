@@ -28,9 +28,11 @@ _GONE_S: Final = 60.0
 _IN_FLIGHT: Final = 2_000
 _HELD: Final = 400
 """Instances that are alive before the first is deleted again."""
-_FRESH_EVERY: Final = 20
-"""Of so many creations one is on a simulated host and learned by another, to see how late that acts
-on its end. The others are on parked hosts: agents would take the CPUs from what is measured."""
+_FRESH_EVERY: Final = 40
+_FRESH_HOSTS: Final = 4
+"""Of so many changes one is a creation on one of a few simulated hosts that another of them learns,
+to see how late it acts on the end. The others are on parked hosts: agents would take the CPUs from
+what is measured."""
 _MOVE_EVERY: Final = 20
 
 
@@ -98,10 +100,11 @@ class Churning:
             self._room.release()
 
     async def _create(self, number: int, due: float) -> None:
-        hosts = self._world.hosts
+        hosts = self._world.hosts[:_FRESH_HOSTS]
         if number % _FRESH_EVERY or len(hosts) < 2:
-            created = await self._create_on(self._place(number), number, due)
-            self.outcome.alive.append(_Alive(created, self._place(number), None))
+            place = self._place(number)
+            created = await self._create_on(place, number, due)
+            self.outcome.alive.append(_Alive(created, place, None))
             return
         turn = number // _FRESH_EVERY
         place, holder = hosts[turn % len(hosts)].place, (turn + 1) % len(hosts)

@@ -15,7 +15,8 @@ import msgspec
 from achelous_loadgen.sim.host import Place
 from achelous_shared import subjects
 from achelous_shared.bus import Bus, BusError
-from achelous_shared.messages import HostApplied
+from achelous_shared.messages import HostApplied, encode
+from achelous_shared.nats_wire import Received
 
 _EVERY_S: Final = 2.0
 _REPEAT_S: Final = 60.0
@@ -38,6 +39,7 @@ class ParkedHosts:
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
         self._revisions: dict[UUID, int] = {}
+        self._subjects: dict[UUID, bytes] = {}
         self._told_at: dict[UUID, float] = {}
         """When a document last came, of those that repeat their report still."""
         self._decoder = msgspec.msgpack.Decoder(_Head)
@@ -45,34 +47,53 @@ class ParkedHosts:
     def add(self, places: Sequence[Place]) -> None:
         """Speak for these hosts too."""
         self._revisions |= {place.id: 0 for place in places}
+        self._subjects |= {place.id: subjects.host_applied(place.id).encode() for place in places}
 
     async def run(self) -> None:
         """Until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._bus.listen(subjects.ALL_HOSTS, self._on_document))
+            tasks.create_task(
+                self._bus.react(
+                    subjects.ALL_HOSTS, self._on_documents, max_payload=self._bus.max_payload
+                )
+            )
             tasks.create_task(self._bus.listen(subjects.REPORT, self._on_command))
             tasks.create_task(self._repeat())
 
-    async def _on_document(self, data: bytes) -> None:
-        head = self._decoder.decode(data)
-        if self._revisions.get(head.host_id, head.revision + 1) <= head.revision:
-            self._revisions[head.host_id] = head.revision
-            self._told_at[head.host_id] = time.monotonic()
-            await self._report(head.host_id)
+    def _on_documents(self, received: Received) -> list[tuple[bytes, bytes]]:
+        """The reports upon documents."""
+        told = [self._told(document) for document in received.payloads]
+        return [self._report(host_id) for host_id in told if host_id is not None]
+
+    def _told(self, document: bytes) -> UUID | None:
+        """Whose document this is, if it is news to one of these hosts."""
+        head = self._decoder.decode(document)
+        if self._revisions.get(head.host_id, head.revision + 1) > head.revision:
+            return None
+        self._revisions[head.host_id] = head.revision
+        self._told_at[head.host_id] = time.monotonic()
+        return head.host_id
 
     async def _on_command(self, _: bytes) -> None:
-        for host_id in list(self._revisions):
-            await self._report(host_id)
+        await self._publish(list(self._revisions))
 
     async def _repeat(self) -> None:
         while True:
             await asyncio.sleep(_EVERY_S)
             begun = time.monotonic() - _REPEAT_S
             self._told_at = {host: at for host, at in self._told_at.items() if at > begun}
-            for host_id in list(self._told_at):
-                await self._report(host_id)
+            await self._publish(list(self._told_at))
 
-    async def _report(self, host_id: UUID) -> None:
+    async def _publish(self, hosts: Sequence[UUID]) -> None:
+        for host_id in hosts:
+            subject, report = self._report(host_id)
+            try:
+                await self._bus.publish_bytes(subject.decode(), report)
+            except BusError:
+                return  # the next ones say it
+
+    def _report(self, host_id: UUID) -> tuple[bytes, bytes]:
+        """Its subject and what is said there."""
         report = HostApplied(
             host_id=host_id,
             revision=self._revisions[host_id],
@@ -81,7 +102,4 @@ class ParkedHosts:
             failed={},
             at=time.time(),
         )
-        try:
-            await self._bus.publish(subjects.host_applied(host_id), report)
-        except BusError:
-            return  # the next one says it
+        return self._subjects[host_id], encode(report)
