@@ -77,6 +77,15 @@ class Net:
         if self.vpc["programming_model"] == "alm":  # else ACTIVE has said so
             await learned(self.lab, a, b)
 
+    async def move(self, instance: Instance, host: int) -> Instance:
+        """Move it to a host, by number, where a guest of the same addresses starts; ACTIVE."""
+        to = {"host_id": str(self.lab.hosts[host].id)}
+        placed = await self.lab.api.patch(f"/instances/{instance.id}", to)
+        await self.lab.unplug(instance)
+        moved = await self.lab.plug_in(placed)
+        await self.lab.api.wait_active(str(instance.id))
+        return moved
+
     async def remove(self, instance: Instance) -> None:
         """Delete it, wait until it is gone, and take its guest away."""
         await self.lab.api.delete(f"/instances/{instance.id}")

@@ -148,9 +148,8 @@ def _update(session: Session, resource: Resource, values: Mapping[str, Any]) -> 
     if not body:
         flags = ", ".join(field.flag for field in resource.update)
         raise usage(f"nothing to update: give {flags}")
-    version = values["if_version"]
     path = session.object_path(resource, values)
-    reply = session.api.patch(path, body, None if version is None else f'"{version}"')
+    reply = session.api.patch(path, body, etag(values["if_version"]))
     show(resource, reply, as_json=values["json"])
 
 
@@ -158,6 +157,11 @@ def _delete(session: Session, resource: Resource, values: Mapping[str, Any]) -> 
     session.api.delete(session.object_path(resource, values))
     if not values["json"]:
         sys.stderr.write(f"{resource.title} {plain(values['reference'])} deleted\n")
+
+
+def etag(version: int | None) -> str | None:
+    """The If-Match of an `IfMatch` option."""
+    return None if version is None else f'"{version}"'
 
 
 def show(resource: Resource, reply: Reply, *, as_json: bool) -> None:

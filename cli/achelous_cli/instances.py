@@ -1,4 +1,4 @@
-"""What instances have beside the commands of every resource: vNICs, batches, waiting."""
+"""What instances have beside the commands of every resource: vNICs, batches, moves, waiting."""
 
 import json
 import sys
@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal
 
 import typer
 
-from achelous_cli.commands import Json, example_text, show
+from achelous_cli.commands import IfMatch, Json, etag, example_text, show
 from achelous_cli.failures import usage
 from achelous_cli.instance_specs import batch_of, parse_nic, with_ids
 from achelous_cli.output import plain, print_json, print_table
@@ -22,11 +22,12 @@ Timeout = Annotated[float, typer.Option("--timeout", min=0, help="Of --wait, in 
 
 
 def add_commands(group: typer.Typer) -> None:
-    """create, create-batch and delete, in ``group``."""
+    """create, create-batch, move and delete, in ``group``."""
     nic = "--nic subnet=prod/web,ip=10.0.1.7,group=web --nic subnet=prod/db"
     for name, command, example in (
         ("create", _create, f"instance create web-1 --kind vm {nic} --wait"),
         ("create-batch", _create_batch, "instance create-batch instances.json"),
+        ("move", _move, "instance move web-1 h2 --wait"),
         ("delete", _delete, "instance delete web-1 --wait"),
     ):
         group.command(name, epilog=example_text(example))(command)
@@ -106,6 +107,27 @@ def _content(file: str) -> Any:
         raise usage(f"{plain(file)} can not be read: {error.strerror}") from error
     except ValueError as error:  # no JSON, or no UTF-8
         raise usage(f"{plain(file)} is no JSON: {error}") from error
+
+
+def _move(
+    context: typer.Context,
+    reference: Annotated[
+        str, typer.Argument(metavar="INSTANCE", help="Its id or name, or PROJECT/NAME.")
+    ],
+    host: Annotated[str, typer.Argument(metavar="HOST", help="The new host's id or name.")],
+    wait: Annotated[bool, typer.Option("--wait", help="Until it is ACTIVE there.")] = False,
+    timeout: Timeout = 60.0,
+    if_version: IfMatch = None,
+    as_json: Json = False,
+) -> None:
+    """Give an instance another host, where it starts anew (operators only)."""
+    session = session_of(context)
+    path = f"{_INSTANCES}/{session.resolve('instance', reference)}"
+    body = {"host_id": session.resolve("host", host)}
+    reply = session.api.patch(path, body, etag(if_version))
+    if wait:
+        reply = until_active(session, reply.document, timeout)
+    show(_RESOURCE, reply, as_json=as_json)
 
 
 def _delete(

@@ -93,6 +93,9 @@ class Api:
     async def get(self, path: str, **query: Any) -> Object:
         return await self.call("GET", path, params=query)
 
+    async def patch(self, path: str, body: Object) -> Object:
+        return await self.call("PATCH", path, body)
+
     async def delete(self, path: str) -> Object:
         return await self.call("DELETE", path)
 

@@ -1,7 +1,8 @@
 """Plays the hypervisor of the lab's hosts: a guest for each instance that is placed on them.
 
 It asks the REST API what there is, as an operator, and makes that so: a guest's devices appear on
-its host, and go when the instance is gone. What it fails at it says, and tries again.
+its host, and go when the instance is gone; one that was moved starts anew on its new host. What it
+fails at it says, and tries again.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ from typing import Final
 import httpx
 
 from achelous_lab.api import Api, ApiRefused, Object
-from achelous_lab.platform import Lab
+from achelous_lab.platform import Instance, Lab
 
 log = logging.getLogger(__name__)
 
@@ -36,9 +37,13 @@ class Hypervisor:
             await asyncio.sleep(_PERIOD_S)
 
     async def _make_it_so(self, wanted: dict[str, Object]) -> None:
-        running = {str(instance.id): instance for instance in self._lab.instances}
-        for instance_id in running.keys() - wanted.keys():
-            await self._lab.unplug(running[instance_id])
+        running: dict[str, Instance] = {}
+        for instance in list(self._lab.instances):
+            there = wanted.get(str(instance.id))
+            if there is None or there["host_id"] != str(instance.host.id):
+                await self._lab.unplug(instance)
+            else:
+                running[str(instance.id)] = instance
         for instance_id in wanted.keys() - running.keys():
             created = wanted[instance_id]
             if created["host_id"] in self._hosts and created["state"] != "DELETING":

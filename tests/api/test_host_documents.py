@@ -21,6 +21,10 @@ class Publisher:
     def __init__(self, controller: Controller, hosts: list[UUID]) -> None:
         self._engine, self._hosts, self._held = controller.engine, hosts, HeldPorts()
 
+    def also(self, host: UUID) -> None:
+        """Read another host's as well, of which nothing is held."""
+        self._hosts.append(host)
+
     async def publish(self) -> dict[UUID, list[UUID]]:
         """Host -> its vNICs; fails if a document is not the one that is read whole."""
         found = await read_fresh(self._engine, self._hosts, self._held)
@@ -107,3 +111,28 @@ async def test_a_change_that_somebody_else_published_is_noticed(
     await operator.instance(subnet, host_id=str(host))
 
     assert len((await mine.publish())[host]) == 3
+
+
+async def test_a_moved_vnic_leaves_one_document_and_comes_into_the_other(
+    controller: Controller, operator: Api, subnet: Json
+) -> None:
+    here, there = [(await operator.host())["id"] for _ in range(2)]
+    both = Publisher(controller, [UUID(here), UUID(there)])
+    made = [await operator.instance(subnet, host_id=here) for _ in range(3)]
+    stays = await operator.instance(subnet, host_id=there)
+    await both.publish()
+
+    await operator.patch(f"/instances/{made[0]['id']}", {"host_id": there})
+    assert await both.publish() == {
+        UUID(here): sorted(map(vnic_of, made[1:])),
+        UUID(there): sorted(map(vnic_of, (made[0], stays))),
+    }
+
+    # back while one host's document is held and the other's has to be read whole
+    half = Publisher(controller, [UUID(there)])
+    await half.publish()
+    half.also(UUID(here))
+    await operator.patch(f"/instances/{made[0]['id']}", {"host_id": here})
+    assert await half.publish() == {
+        UUID(here): sorted(map(vnic_of, made)), UUID(there): [vnic_of(stays)],
+    }  # fmt: skip

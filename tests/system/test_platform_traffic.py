@@ -5,12 +5,22 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
-from platform_world import Net, in_both_models, known, learned, metric, port_of, relayed, vswitch
+from platform_world import (
+    Net,
+    in_both_models,
+    known,
+    learned,
+    metric,
+    port_of,
+    relayed,
+    vswitch,
+    wait_for_equal_tables,
+)
 
 from achelous_lab.api import Rule
 from achelous_lab.hypervisor import Hypervisor
 from achelous_lab.netns.connection import ConnectionTester, Proto
-from achelous_lab.platform import Lab, Machine, Size, vnic_body
+from achelous_lab.platform import Instance, Lab, Machine, Size, vnic_body
 from achelous_lab.process import Process
 from achelous_lab.waiting import wait_until
 
@@ -19,7 +29,7 @@ pytestmark = pytest.mark.kernel
 
 @pytest.fixture(scope="module")
 async def lab() -> AsyncIterator[Lab]:
-    async with Lab(Size(hosts=2, gateways=2)) as lab:
+    async with Lab(Size(hosts=3, gateways=2)) as lab:
         yield lab
 
 
@@ -122,6 +132,45 @@ async def test_an_address_that_moves_to_a_new_instance_is_reached_there(net: Net
 
 
 @in_both_models
+async def test_an_instance_that_is_moved_is_reached_on_its_new_host(net: Net) -> None:
+    a, b, neighbour = await net.run(0, 1, 1)
+    for other in (a, neighbour):
+        assert (await other.guest.ping(b.guest, count=3)).lost == 0
+    await net.acquainted(a, b)
+
+    b = await net.move(b, 2)
+
+    for other in (a, neighbour):
+
+        async def answers(other: Instance = other) -> bool:
+            return (await other.guest.ping(b.guest, count=1, wait=0.2)).received == 1
+
+        await wait_until(answers, "the moved instance to answer", timeout=5)
+        assert (await b.guest.ping(other.guest, count=3)).lost == 0
+    await net.acquainted(a, b)
+    await net.acquainted(neighbour, b)
+    if net.vpc["programming_model"] == "alm":
+        entry = await known(net.lab, a.host, b)
+        assert entry is not None
+        assert entry["vtep"] == str(net.lab.hosts[2].node.ip)
+    await wait_for_equal_tables(net.lab)
+
+
+async def test_the_followed_route_of_a_moved_instance_needs_no_packet(net: Net) -> None:
+    a, b = await net.run(0, 1)
+    assert (await a.guest.ping(b.guest, count=3)).lost == 0
+    await learned(net.lab, a, b)
+
+    b = await net.move(b, 2)
+
+    async def follows() -> bool:
+        entry = await known(net.lab, a.host, b)
+        return entry is not None and entry["vtep"] == str(b.host.node.ip)
+
+    await wait_until(follows, "the entry that held the old next hop to have the new one", timeout=5)
+
+
+@in_both_models
 async def test_all_kinds_and_several_vnics(net: Net) -> None:
     second = await net.tenant.subnet(net.vpc, "10.0.9.0/24")
     (vm,) = await net.run(0, more_vnics=[vnic_body(second, groups=[net.open])])
@@ -150,6 +199,9 @@ async def test_a_hypervisor_runs_what_is_created_through_the_api(lab: Lab, net: 
         vnic = vnic_body(net.subnet, groups=[net.open])
         body = {"name": "auto", "kind": "container", "vnics": [vnic]}
         made = await net.tenant.api.post("/instances", body)
+        before = (await lab.api.wait_active(made["id"]))["host_id"]
+        elsewhere = next(str(host.id) for host in lab.hosts if str(host.id) != before)
+        await lab.api.patch(f"/instances/{made['id']}", {"host_id": elsewhere})
         await lab.api.wait_active(made["id"])
         await lab.api.delete(f"/instances/{made['id']}")
         await lab.api.wait_gone(f"/instances/{made['id']}")

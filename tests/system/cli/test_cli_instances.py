@@ -79,6 +79,27 @@ async def test_an_instance_has_the_vnics_that_were_asked_for(cli: Cli, prod: str
     assert deleted["state"] == "DELETING"
 
 
+async def test_an_instance_is_moved_to_another_host(world: World) -> None:
+    cli = world.cli
+    h2 = await cli.json("host", "create", "h2", "--vtep", "198.18.0.12", "--capacity", "1")
+    made = await cli.json("instance", "create", "mover", "--host", "h1", "--nic", "subnet=web")
+    await cli.json("instance", "create", "stayer", "--host", "h1", "--nic", "subnet=web")
+
+    child = await world.cli.start("instance", "move", "acme/mover", "h2", "--wait", "--json")
+    await _says(child, "is being built")
+    await _becomes(world, "mover", "ACTIVE")
+    code, out, _ = await _ended(child)
+
+    shown = json.loads(out)
+    assert (code, shown["id"], shown["host_id"]) == (0, made["id"], h2["id"])
+    full = await cli("instance", "move", "stayer", "h2", "--json")
+    assert (full.code, full.problem["errors"][0]["field"]) == (1, "host_id")
+    stale = await cli("instance", "move", "mover", "h1", "--if-version", "1")
+    assert (stale.code, "read it again" in stale.err) == (1, True)
+    assert (await cli("instance", "move", "mover", "h9")).code == 3
+    assert h2["id"] in (await cli("instance", "move", "mover", "h2")).out
+
+
 async def test_wait_returns_the_active_instance(world: World) -> None:
     child = await world.cli.start(
         "instance", "create", "soon", "--nic", "subnet=web", "--wait", "--json"

@@ -1,4 +1,4 @@
-"""Creations and deletions of instances; single ones that come together share a transaction."""
+"""Creations, moves and deletions; single ones that come together share a transaction."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,10 +22,12 @@ from achelous_controller.domain.instances import InstanceSpec
 from achelous_controller.domain.precondition import Precondition
 from achelous_controller.domain.principal import Principal
 from achelous_controller.store import idempotency, provisioning
+from achelous_controller.store.changes import Change
 from achelous_controller.store.database import Database
 from achelous_controller.store.gathering import Gatherer, Lanes, together
 from achelous_controller.store.idempotency import Claim, Reply
-from achelous_controller.store.withdrawal import Withdrawal, withdraw
+from achelous_controller.store.moves import Move, move
+from achelous_controller.store.withdrawal import withdraw
 
 _GROUP: Final = 256
 """Changes of one transaction: it holds its VPC for some 50 ms."""
@@ -61,10 +63,13 @@ class InstanceWrites:
         self._creations: Lanes[_Lane, Order, Response] = Lanes(
             lambda lane: Gatherer(partial(self._create, lane.caller), _GROUP)
         )
-        self._deletions: Lanes[UUID | None, Withdrawal, domain.Instance] = Lanes(
+        self._deletions: Lanes[UUID | None, Change, domain.Instance] = Lanes(
             lambda project_id: Gatherer(
-                partial(self._delete, project_id), _GROUP, apart=lambda each: each.instance_id
+                partial(self._delete, project_id), _GROUP, apart=_instance_of
             )
+        )
+        self._moves: Gatherer[Move, domain.Instance] = Gatherer(
+            self._move, _GROUP, apart=_instance_of
         )
 
     async def create(
@@ -107,9 +112,23 @@ class InstanceWrites:
         self, caller: Principal, instance_id: UUID, match: Precondition, accepted_at: datetime
     ) -> Response:
         """Withdraw an instance; as it is then."""
-        wanted = Withdrawal(instance_id, match, accepted_at)
+        wanted = Change(instance_id, match, accepted_at)
         left = await self._deletions.submit(caller.project_id, wanted)
         return replies.rendered(instance_view(left, show_host=caller.operator), 202)
+
+    async def move(
+        self,
+        caller: Principal,
+        instance_id: UUID,
+        match: Precondition,
+        accepted_at: datetime,
+        host_id: UUID,
+    ) -> Response:
+        """Give an instance another host; as it is then."""
+        if not caller.operator:
+            raise _host_named([FieldError("host_id", str(host_id), "leave it out")])
+        moved = await self._moves.submit(Move(instance_id, match, accepted_at, host_id))
+        return replies.rendered(instance_view(moved, show_host=True))
 
     async def _create(
         self, caller: Principal, orders: Sequence[Order]
@@ -120,14 +139,25 @@ class InstanceWrites:
         return await together(self._database, orders, work)
 
     async def _delete(
-        self, project_id: UUID | None, wanted: Sequence[Withdrawal]
+        self, project_id: UUID | None, wanted: Sequence[Change]
     ) -> list[domain.Instance | BaseException]:
         async def work(
-            connection: AsyncConnection, some: Sequence[Withdrawal]
+            connection: AsyncConnection, some: Sequence[Change]
         ) -> list[domain.Instance]:
             return await withdraw(connection, project_id, some)
 
         return await together(self._database, wanted, work)
+
+    async def _move(self, wanted: Sequence[Move]) -> list[domain.Instance | BaseException]:
+        return await together(self._database, wanted, move)
+
+
+def _instance_of(change: Change) -> UUID:
+    return change.instance_id
+
+
+def _host_named(errors: Sequence[FieldError]) -> Forbidden:
+    return Forbidden("only operators may name a host", errors)
 
 
 def _check_allowed(caller: Principal, specs: Sequence[InstanceSpec]) -> None:
@@ -139,7 +169,7 @@ def _check_allowed(caller: Principal, specs: Sequence[InstanceSpec]) -> None:
         if spec.host_id is not None
     ]
     if errors:
-        raise Forbidden("only operators may name a host", errors)
+        raise _host_named(errors)
 
 
 async def _create(

@@ -80,9 +80,17 @@ async def get_instance(instance_id: UUID, caller: Caller, database: Store) -> Re
 
 @router.patch("/instances/{instance_id}", response_model=Instance)
 async def update_instance(
-    instance_id: UUID, body: InstanceUpdate, caller: Caller, database: Store, match: Match
+    instance_id: UUID,
+    body: InstanceUpdate,
+    caller: Caller,
+    database: Store,
+    writes: Writes,
+    match: Match,
+    accepted_at: AcceptedAt,
 ) -> Response:
-    """Rename an instance."""
+    """Rename an instance, or move it to another host: there it is BUILDING, then ACTIVE again."""
+    if body.host_id is not None:
+        return await writes.move(caller, instance_id, match, accepted_at, body.host_id)
     async with database.write() as connection:
         changed = await instances.rename(
             connection, instance_id, caller.project_id, match, body.name

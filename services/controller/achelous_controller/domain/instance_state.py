@@ -8,7 +8,7 @@ class InstanceState(StrEnum):
     """Stored and shown as its value."""
 
     BUILDING = "BUILDING"
-    """Accepted; not yet run by its host and known to every live gateway."""
+    """New or moved: not yet run by its host and known to every live gateway."""
     ACTIVE = "ACTIVE"
     """Its host runs it and every live gateway has its routes."""
     ERROR = "ERROR"
@@ -18,14 +18,15 @@ class InstanceState(StrEnum):
 
 
 TRANSITIONS: Final[dict[InstanceState, frozenset[InstanceState]]] = {
-    InstanceState.BUILDING: frozenset(
-        {InstanceState.ACTIVE, InstanceState.ERROR, InstanceState.DELETING}
+    InstanceState.BUILDING: frozenset(InstanceState),
+    InstanceState.ACTIVE: frozenset({InstanceState.BUILDING, InstanceState.DELETING}),
+    InstanceState.ERROR: frozenset(
+        {InstanceState.BUILDING, InstanceState.ACTIVE, InstanceState.DELETING}
     ),
-    InstanceState.ACTIVE: frozenset({InstanceState.DELETING}),
-    InstanceState.ERROR: frozenset({InstanceState.ACTIVE, InstanceState.DELETING}),
     InstanceState.DELETING: frozenset(),
 }
-"""What may follow each state. A new instance is BUILDING; a DELETING one ends with its rows."""
+"""What may follow each state. A new instance is BUILDING, as is one that is given another host,
+whatever it was; a DELETING one ends with its rows."""
 
 
 def may_become(state: InstanceState) -> frozenset[InstanceState]:

@@ -12,6 +12,9 @@ import msgspec
 
 from achelous_controller.domain.instance_state import InstanceState
 
+Stage = tuple[InstanceState, UUID, int]
+"""A state, and the host and its revision that it is about."""
+
 
 class PendingVnic(NamedTuple):
     """A vNIC, and the revision of its VPC that every live gateway must have."""
@@ -42,9 +45,9 @@ class Pending(msgspec.Struct, array_like=True, eq=False):
     host_applied_at: float | None = None
 
     @property
-    def stage(self) -> tuple[InstanceState, int]:
+    def stage(self) -> Stage:
         """What tells this change of the instance from its next."""
-        return self.state, self.host_revision
+        return self.state, self.host_id, self.host_revision
 
 
 _encoder: Final = msgspec.msgpack.Encoder(uuid_format="bytes")

@@ -94,5 +94,6 @@ async def _read(
     """The ports that are not held, all of a host or some."""
     whole = [host for host, vnics in missing.items() if vnics is None]
     some = [vnic for vnics in missing.values() for vnic in vnics or ()]
-    found = await read_ports(connection, OF_HOSTS, whole) if whole else {}
-    return found | (await read_ports(connection, NAMED, some) if some else {})
+    found = await read_ports(connection, NAMED, some) if some else {}
+    # later, as a vNIC that one host names may have moved to another, which is read whole
+    return found | (await read_ports(connection, OF_HOSTS, whole) if whole else {})

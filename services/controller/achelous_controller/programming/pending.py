@@ -4,8 +4,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from achelous_controller.domain.instance_state import InstanceState
-from achelous_controller.domain.pending import Pending
+from achelous_controller.domain.pending import Pending, Stage
 
 
 @dataclass(slots=True)
@@ -62,7 +61,7 @@ class PendingSet:
         return [self.by_id[instance] for instance in found if instance in self.by_id]
 
     def difference(
-        self, known: Collection[UUID], stored: Mapping[UUID, tuple[InstanceState, int]]
+        self, known: Collection[UUID], stored: Mapping[UUID, Stage]
     ) -> tuple[list[UUID], list[UUID]]:
         """What the database has and this set does not (to load), and the reverse (to forget).
 

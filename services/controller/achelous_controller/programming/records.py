@@ -11,7 +11,7 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from achelous_controller.domain.instance_state import InstanceState, may_become
-from achelous_controller.domain.pending import Pending, PendingVnic
+from achelous_controller.domain.pending import Pending, PendingVnic, Stage
 
 _PENDING_COLUMNS: Final = """
     i.id, i.state, i.host_id, i.host_revision, i.reason,
@@ -21,13 +21,11 @@ _PENDING_COLUMNS: Final = """
 """
 
 
-async def pending_stages(
-    connection: AsyncConnection,
-) -> dict[UUID, tuple[InstanceState, int]]:
-    """(state, host revision) of every instance that is not ACTIVE."""
-    query = text("SELECT id, state, host_revision FROM instances WHERE state <> 'ACTIVE'")
+async def pending_stages(connection: AsyncConnection) -> dict[UUID, Stage]:
+    """Of every instance that is not ACTIVE."""
+    query = text("SELECT id, state, host_id, host_revision FROM instances WHERE state <> 'ACTIVE'")
     return {
-        row.id: (InstanceState(row.state), row.host_revision)
+        row.id: (InstanceState(row.state), row.host_id, row.host_revision)
         for row in await connection.execute(query)
     }
 
@@ -75,16 +73,17 @@ _ACTIVATE: Final = text("""
     WITH wanted AS (
         SELECT *
         FROM unnest(
-            CAST(:ids AS uuid[]), CAST(:revisions AS bigint[]),
+            CAST(:ids AS uuid[]), CAST(:host_ids AS uuid[]), CAST(:revisions AS bigint[]),
             CAST(:published AS double precision[]),
             CAST(:gateways AS double precision[]), CAST(:hosts AS double precision[])
-        ) AS wanted (id, host_revision, published_at, gateways_at, host_at)
+        ) AS wanted (id, host_id, host_revision, published_at, gateways_at, host_at)
     ), still AS (
         SELECT i.id, coalesce(
                 wanted.published_at, least(wanted.gateways_at, wanted.host_at)
             ) AS published_at, wanted.gateways_at, wanted.host_at
         FROM instances AS i JOIN wanted USING (id)
-        WHERE i.state = ANY(CAST(:from_states AS text[])) AND i.host_revision = wanted.host_revision
+        WHERE i.state = ANY(CAST(:from_states AS text[]))
+            AND (i.host_id, i.host_revision) = (wanted.host_id, wanted.host_revision)
         ORDER BY i.id
         FOR UPDATE OF i
     )
@@ -108,6 +107,7 @@ async def activate(
         _ACTIVATE,
         {
             "ids": [instance.id for instance in instances],
+            "host_ids": [instance.host_id for instance in instances],
             "revisions": [instance.host_revision for instance in instances],
             "published": [instance.published_at for instance in instances],
             "gateways": [instance.gateways_applied_at for instance in instances],
@@ -123,14 +123,16 @@ _OVERDUE: Final = text("""
     WITH wanted AS (
         SELECT *
         FROM unnest(
-            CAST(:ids AS uuid[]), CAST(:states AS text[]), CAST(:revisions AS bigint[]),
+            CAST(:ids AS uuid[]), CAST(:states AS text[]),
+            CAST(:host_ids AS uuid[]), CAST(:revisions AS bigint[]),
             CAST(:reasons AS text[]), CAST(:published AS double precision[]),
             CAST(:gateways AS double precision[]), CAST(:hosts AS double precision[])
-        ) AS wanted (id, state, host_revision, reason, published_at, gateways_at, host_at)
+        ) AS wanted (id, state, host_id, host_revision, reason, published_at, gateways_at, host_at)
     ), still AS (
         SELECT i.id, wanted.reason, wanted.published_at, wanted.gateways_at, wanted.host_at
         FROM instances AS i JOIN wanted USING (id)
-        WHERE i.state = wanted.state AND i.host_revision = wanted.host_revision
+        WHERE (i.state, i.host_id, i.host_revision)
+            = (wanted.state, wanted.host_id, wanted.host_revision)
         ORDER BY i.id
         FOR UPDATE OF i
     )
@@ -152,6 +154,7 @@ async def note_overdue(connection: AsyncConnection, overdue: Sequence[tuple[Pend
         {
             "ids": [instance.id for instance, _ in overdue],
             "states": [instance.state for instance, _ in overdue],
+            "host_ids": [instance.host_id for instance, _ in overdue],
             "revisions": [instance.host_revision for instance, _ in overdue],
             "reasons": [reason for _, reason in overdue],
             "published": [instance.published_at for instance, _ in overdue],

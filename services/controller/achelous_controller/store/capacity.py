@@ -1,6 +1,6 @@
 """Hosts for new instances, their room taken under their locks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -64,6 +64,11 @@ async def reserve(connection: AsyncConnection, specs: Sequence[InstanceSpec]) ->
     return [rooms[host_id] for host_id in chosen]
 
 
+async def lock(connection: AsyncConnection, host_ids: Collection[UUID]) -> dict[UUID, Room]:
+    """These hosts, locked; those that do not exist are left out."""
+    return await _read(connection, _NAMED, {"ids": list(host_ids)})
+
+
 async def _read(
     connection: AsyncConnection, query: Select[Any], values: Mapping[str, object]
 ) -> dict[UUID, Room]:
@@ -89,12 +94,16 @@ def _assign(specs: Sequence[InstanceSpec], rooms: Mapping[UUID, Room]) -> list[U
         return assign(list(rooms.values()), sizes, [spec.host_id for spec in specs])
     except HostFull as full:
         spec, host = specs[full.index], full.host
-        raise Conflict.field(
-            f"{spec.field}host_id",
-            str(host.host_id),
-            f"the host has no room left for {len(spec.vnics)} vNICs: its capacity is"
-            f" {host.capacity}",
-        ) from None
+        raise full_host(spec.field, host, len(spec.vnics)) from None
+
+
+def full_host(field: str, host: Room, vnics: int) -> Conflict:
+    """Why a host that was named cannot take so many more; ``field``: of the spec that named it."""
+    return Conflict.field(
+        f"{field}host_id",
+        str(host.host_id),
+        f"the host has no room left for {vnics} vNICs: its capacity is {host.capacity}",
+    )
 
 
 def _no_room(spec: InstanceSpec, vnics: int) -> Conflict:

@@ -2,10 +2,10 @@
 
 from datetime import datetime
 from ipaddress import IPv4Address, IPv6Address
-from typing import Annotated
+from typing import Annotated, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from achelous_controller.api.models.common import (
     EXAMPLE_ID,
@@ -127,6 +127,17 @@ class InstanceUpdate(Body):
     model_config = example({"name": "web-1-old"})
 
     name: Name | None = None
+    host_id: UUID | None = Field(
+        None,
+        description="Operators only, and not with a name: the host that it moves to; the one where"
+        " it is changes nothing",
+    )
+
+    @model_validator(mode="after")
+    def _one_thing(self) -> Self:
+        if None not in (self.name, self.host_id):
+            raise ValueError("name and host_id are changed one at a time")
+        return self
 
 
 class VnicUpdate(Body):
