@@ -4,20 +4,30 @@ import asyncio
 import itertools
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Final
 from uuid import UUID
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from achelous_shared import messages, rsp, subjects
 from achelous_shared.bus import Bus, BusError
-from achelous_shared.messages import BadMessage, GatewayApplied, GatewayShow, ShowRequest
+from achelous_shared.messages import BadMessage, GatewayShow, ShowRequest
+from achelous_shared.nats_wire import Received
 from achelous_vswitch.gateways import STALE_HEARTBEAT_MS
 from achelous_vswitch.gateways import Gateways as HostsView
 
 _LOOK_S: Final = 0.1
 _ASK_S: Final = 1.0
+
+
+class _Head(msgspec.Struct):
+    """As much of a gateway's report as is read here, each 5 ms at most."""
+
+    gateway_id: UUID
+    serving: bool
 
 
 class Reports:
@@ -26,6 +36,7 @@ class Reports:
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
         self._heard: dict[UUID, float] = {}
+        self._decoder = msgspec.msgpack.Decoder(_Head)
 
     def live(self, gateway_id: UUID) -> bool:
         """Whether it reported lately that its tables are in step."""
@@ -34,15 +45,17 @@ class Reports:
 
     async def run(self) -> None:
         """Listen until cancelled."""
-        await self._bus.listen(subjects.ALL_GATEWAYS_APPLIED, self._on_report)
+        await self._bus.react(
+            subjects.ALL_GATEWAYS_APPLIED, self._on_reports, max_payload=self._bus.max_payload
+        )
 
-    async def _on_report(self, data: bytes) -> None:
-        try:
-            report = messages.decode(data, GatewayApplied)
-        except BadMessage:
-            return
-        if report.serving:
-            self._heard[report.gateway_id] = time.monotonic()
+    def _on_reports(self, received: Received) -> tuple[()]:
+        for data in received.payloads:
+            with suppress(msgspec.DecodeError):
+                report = self._decoder.decode(data)
+                if report.serving:
+                    self._heard[report.gateway_id] = time.monotonic()
+        return ()
 
 
 async def stand_in_for_probes(reports: Reports, views: Iterable[HostsView]) -> None:
@@ -51,12 +64,16 @@ async def stand_in_for_probes(reports: Reports, views: Iterable[HostsView]) -> N
     A probe's answer has the age of the gateway's heartbeat; here that is the age of its last
     report.
     """
+    known: dict[int, list[tuple[UUID, bool]]] = {}
     while True:
         for view in views:
             for gateway in view:
                 gateway.fresh = reports.live(gateway.gateway_id)
                 gateway.heard = gateway.heard or gateway.fresh
-            view.share_out()
+            now = [(gateway.gateway_id, gateway.fresh) for gateway in view]
+            if known.get(id(view)) != now:
+                view.share_out()
+                known[id(view)] = now
         await asyncio.sleep(_LOOK_S)
 
 

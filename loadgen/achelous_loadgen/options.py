@@ -20,7 +20,7 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     """Simulated hosts where every route is programmed ahead: each holds the whole VPC."""
     ahead_s: float = 120.0
     """For that model. A larger VPC is begun only if it can be filled within."""
-    hosts: int = 16
+    hosts: int = 8
     """Simulated hosts."""
     burst: int = 20_000
     churn_rate: float = 1157.0

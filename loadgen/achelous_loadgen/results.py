@@ -36,8 +36,8 @@ class Burst(msgspec.Struct, frozen=True, kw_only=True):
 class Churn(msgspec.Struct, frozen=True, kw_only=True):
     """``rate_per_s``: reached, beside ``wanted_per_s``. Times from when a change was due.
 
-    ``not_started``: changes for which there was no room; ``moves``: deletions followed by a
-    creation with the same address elsewhere, counted as two changes; their time is of both.
+    ``not_started``: changes for which there was no room; ``moves``: those among them that gave an
+    instance another host.
     """
 
     rate_per_s: float
@@ -47,7 +47,10 @@ class Churn(msgspec.Struct, frozen=True, kw_only=True):
     p99_ms: float
     lost: int
     freshness_p99_ms: float | None
-    """From when all gateways knew of a change to when the last FC that held it had acted."""
+    """From when all gateways knew of a change to when the FC that held the route had acted."""
+    freshness_moved_p99_ms: float | None
+    """That of moves, whose routes change and do not end."""
+    freshness_samples: int
     refused: int
     not_started: int
     moves: int

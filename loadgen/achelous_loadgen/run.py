@@ -1,5 +1,6 @@
 """One run: its scenarios in order, its progress on standard error, its figures in files."""
 
+import gc
 import logging
 import math
 import os
@@ -38,6 +39,9 @@ from achelous_shared.bus import BusError
 
 _BUILT: Final = Path(__file__).parents[2] / "build" / "bpf"
 """The layouts that simulated hosts share with real ones, of this checkout."""
+
+_GC: Final = (50_000, 20, 100)
+"""Hosts and their tables stay: looking through them again and again would be most of its work."""
 
 _SPARE_ROUTES: Final = 10_000
 """Room beside the largest VPC, for the small one and for changes."""
@@ -161,6 +165,7 @@ def main(options: Options) -> int:
     """Run; 0: all came out, 1: something did not. The figures that there are are written."""
     logging.basicConfig(level=logging.ERROR)
     os.environ.setdefault("ACHELOUS_BPF_DIR", str(_BUILT))
+    gc.set_threshold(*_GC)
     console = Console(stderr=True, highlight=False)
     found = results.Results(run=_run_facts(options))
     begun = time.monotonic()

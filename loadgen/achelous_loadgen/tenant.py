@@ -23,7 +23,6 @@ _MAPPED: Final = b"\0" * 10 + b"\xff\xff"
 """Before an IPv4 address in a key."""
 _QUOTA: Final = 10_000_000
 _AT_ONCE: Final = 128
-_GONE_S: Final = 0.02
 _SETTLE_S: Final = 0.2
 
 
@@ -120,23 +119,14 @@ class Tenant:
             (await self.http.call("POST", "/instances:batch", body)).body
         ).instances
 
+    async def move(self, created: Created, place: Place) -> None:
+        """Give one another host."""
+        body = b'{"host_id":"%s"}' % str(place.id).encode()
+        await self.http.call("PATCH", f"/instances/{created.id}", body)
+
     async def delete(self, created: Created) -> None:
         """Ask for one's end; gone already is as good."""
         await self.http.call("DELETE", f"/instances/{created.id}")
-
-    async def until_gone(self, created: Created, timeout: float) -> None:
-        """Until it is no more, and its address free. Raises TimeoutError."""
-        deadline = time.monotonic() + timeout
-        while True:
-            try:
-                await self.http.get(f"/instances/{created.id}")
-            except ApiRefused as refused:
-                if refused.status != 404:
-                    raise
-                return
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"instance {created.id} is not gone after {timeout:g} s")
-            await asyncio.sleep(_GONE_S)
 
     async def delete_many(self, created: Sequence[Created]) -> None:
         """Ask for the end of all."""

@@ -4,6 +4,8 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -39,11 +41,12 @@ class Usage:
     def sample(self) -> None:
         """Look once at all."""
         elapsed = max(time.monotonic() - self._begun, 1e-3)
+        children = _children()
         for name, pid in self._pids().items():
             use = self.services.setdefault(name, Use())
             spent = self._seconds.setdefault(name, {})
             try:
-                family = _family(psutil.Process(pid))
+                family = _family(psutil.Process(pid), children)
                 use.rss_mb = round(sum(_resident(member) for member in family) / 1e6, 1)
                 for member in family:
                     times = member.cpu_times()
@@ -60,11 +63,27 @@ class Usage:
         return {name: sum(spent.values()) for name, spent in self._seconds.items()}
 
 
-def _family(process: psutil.Process) -> list[psutil.Process]:
-    """A service and its children; this process alone, whose children are the services."""
-    if process.pid == os.getpid():
-        return [process]
-    return [process, *process.children(recursive=True)]
+def _family(process: psutil.Process, children: Mapping[int, list[int]]) -> list[psutil.Process]:
+    """A service and its descendants; this process alone, whose children are the services."""
+    family = [process]
+    if process.pid != os.getpid():
+        for member in family:
+            for pid in children.get(member.pid, ()):
+                with suppress(psutil.NoSuchProcess):
+                    family.append(psutil.Process(pid))
+    return family
+
+
+def _children() -> dict[int, list[int]]:
+    """Of each process its children, by one pass over /proc: psutil makes one for each service."""
+    found: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):  # it has just ended
+                stat = (entry / "stat").read_bytes()
+                parent = int(stat[stat.rindex(b")") + 1 :].split(None, 2)[1])
+                found.setdefault(parent, []).append(int(entry.name))
+    return found
 
 
 def _resident(process: psutil.Process) -> int:

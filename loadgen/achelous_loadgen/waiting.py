@@ -24,7 +24,13 @@ async def until(
 
 
 async def until_learned(
-    host: SimulatedHost, vni: int, ip: bytes, vtep: IPv4Address, timeout: float
+    host: SimulatedHost,
+    vni: int,
+    ip: bytes,
+    vtep: IPv4Address,
+    timeout: float,
+    *,
+    look_s: float = _LOOK_S,
 ) -> float:
     """A guest of ``host`` sends until its packets go to ``vtep`` without a gateway; when."""
 
@@ -32,4 +38,5 @@ async def until_learned(
         host.path.send(vni, ip)
         return host.holds(vni, ip, vtep)
 
-    return await until(direct, f"host {host.place.vtep} has not learned {vtep}", timeout)
+    what = f"host {host.place.vtep} has not learned {vtep}"
+    return await until(direct, what, timeout, look_s=look_s)

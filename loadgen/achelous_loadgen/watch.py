@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -14,6 +15,7 @@ from achelous_loadgen.gateways import GatewayClient, Reports
 from achelous_shared import messages, rsp, subjects
 from achelous_shared.bus import Bus
 from achelous_shared.messages import BadMessage, RouteDelta
+from achelous_shared.nats_wire import Received
 from achelous_shared.routes import unpack
 
 _POLL_S: Final = 0.001
@@ -32,8 +34,7 @@ Slots = npt.NDArray[np.intp]
 Tails = npt.NDArray[np.uint64]
 
 
-@dataclass(frozen=True, slots=True)
-class Targets:
+class Targets(msgspec.Struct, frozen=True, eq=False):
     """Destinations of one VPC and the vNICs they shall lead to, or lead to no more.
 
     ``keys`` (n, 16); ``macs`` (n, 6). A MAC is one vNIC's, so an address that was given to another
@@ -183,15 +184,21 @@ class Watch:
     async def run(self) -> None:
         """Ask until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._bus.listen(subjects.ALL_ROUTES, self._on_delta))
+            tasks.create_task(
+                self._bus.react(
+                    subjects.ALL_ROUTES, self._on_deltas, max_payload=self._bus.max_payload
+                )
+            )
             for number in range(len(self._gateways)):
                 tasks.create_task(self._follow(number))
 
-    async def _on_delta(self, data: bytes) -> None:
-        try:
-            delta = messages.decode(data, RouteDelta)
-        except BadMessage:
-            return
+    def _on_deltas(self, received: Received) -> tuple[()]:
+        for data in received.payloads:
+            with suppress(BadMessage):
+                self._on_delta(messages.decode(data, RouteDelta))
+        return ()
+
+    def _on_delta(self, delta: RouteDelta) -> None:
         tails = _tails(unpack(delta.entries)["ip"])
         self._named.add(tails)
         table = self._table

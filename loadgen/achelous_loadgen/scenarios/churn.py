@@ -1,9 +1,6 @@
 """Changes at a steady rate, whatever the platform makes of them: creations, deletions, moves.
 
 The times are from when a change was due, so that a platform that falls behind cannot hide it.
-
-The API has no migration. A move is what routes see of one: an instance is deleted, and another with
-its address is created on another host as soon as the address is free. Its creation is due then.
 """
 
 import asyncio
@@ -12,6 +9,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
 import numpy as np
 
 from achelous_lab.api import ApiRefused
@@ -24,33 +22,42 @@ from achelous_loadgen.world import World
 from achelous_shared.routes import ip_bytes
 
 _WAIT_S: Final = 30.0
-_GONE_S: Final = 60.0
+_TICK_S: Final = 0.002
+"""What is due meanwhile is started together, late by that much at most."""
+_LEARN_S: Final = 0.01
+_FRESH_S: Final = 0.004
+"""How often a host's cache is looked at: freshness is measured to this."""
 _IN_FLIGHT: Final = 2_000
 _HELD: Final = 400
-"""Instances that are alive before the first is deleted again."""
+"""Instances that are alive before the first is deleted or moved."""
+_MOVE_EVERY: Final = 10
+"""Of so many changes one is a move; of the others each second one is a deletion."""
 _FRESH_EVERY: Final = 40
 _FRESH_HOSTS: Final = 4
 """Of so many changes one is a creation on one of a few simulated hosts that another of them learns,
-to see how late it acts on the end. The others are on parked hosts: agents would take the CPUs from
-what is measured."""
-_MOVE_EVERY: Final = 20
+to see how late it acts on a move or the end. The rest is on parked hosts: agents would take the
+CPUs from what is measured."""
 
 
 @dataclass(slots=True)
 class Outcome:
-    """Seconds of each change that took effect, of each move as a whole; what did not."""
+    """Seconds of each change that took effect, of the moves among them; what did not take effect.
+
+    ``fresh``: how long after the last gateway a host acted on a change of what it had learned;
+    ``fresh_moves``: those of moves among them.
+    """
 
     seconds: list[float] = field(default_factory=list)
     moves: list[float] = field(default_factory=list)
     fresh: list[float] = field(default_factory=list)
+    fresh_moves: list[float] = field(default_factory=list)
     started: int = 0
     refused: int = 0
     lost: int = 0
     alive: "deque[_Alive]" = field(default_factory=deque)
 
 
-@dataclass(frozen=True, slots=True)
-class _Alive:
+class _Alive(msgspec.Struct, frozen=True):
     """``holder``: the number of the simulated host that has learned it."""
 
     created: Created
@@ -63,7 +70,9 @@ class Churning:
 
     def __init__(self, world: World, vpc: Vpc, rate: float, places: list[Place]) -> None:
         self._world, self._vpc, self._rate, self._places = world, vpc, rate, places
+        self._simulated = world.hosts[:_FRESH_HOSTS]
         self._room = asyncio.Semaphore(_IN_FLIGHT)
+        self._due: asyncio.Queue[tuple[int, float] | None] = asyncio.Queue()
         self.outcome = Outcome()
 
     async def run(self, seconds: float) -> None:
@@ -71,84 +80,110 @@ class Churning:
 
         With 2,000 under way no other starts; those that were due meanwhile are late.
         """
-        begun = time.perf_counter()
         async with asyncio.TaskGroup() as tasks:
-            for number in range(int(seconds * self._rate)):
-                due = begun + number / self._rate
-                await asyncio.sleep(max(0.0, due - time.perf_counter()))
-                await self._room.acquire()
-                if time.perf_counter() - begun > seconds:
-                    return
-                self.outcome.started += 1
-                tasks.create_task(self._one(number, due))
+            for _ in range(_IN_FLIGHT):  # a task of its own for each change would cost more
+                tasks.create_task(self._work())
+            await self._start(seconds)
+            for _ in range(_IN_FLIGHT):
+                self._due.put_nowait(None)
+
+    async def _start(self, seconds: float) -> None:
+        begun = time.perf_counter()
+        for number in range(int(seconds * self._rate)):
+            due = begun + number / self._rate
+            if (early := due - time.perf_counter()) > 0:
+                await asyncio.sleep(max(early, _TICK_S))
+            await self._room.acquire()
+            if time.perf_counter() - begun > seconds:
+                return
+            self.outcome.started += 1
+            self._due.put_nowait((number, due))
+
+    async def _work(self) -> None:
+        while (job := await self._due.get()) is not None:
+            try:
+                await self._one(*job)
+            except (ApiRefused, ApiGone):
+                self.outcome.refused += 1
+            except TimeoutError:
+                self.outcome.lost += 1
+            finally:
+                self._room.release()
 
     async def _one(self, number: int, due: float) -> None:
-        alive = self.outcome.alive
-        old = alive.popleft() if len(alive) >= min(_HELD, self._rate) and number % 2 else None
-        try:
-            if old is None:
-                await self._create(number, due)
-                return
-            await self._delete(old, due)
-            if number % _MOVE_EVERY == 1:
-                await self._elsewhere(old, number, due)
-        except (ApiRefused, ApiGone):
-            self.outcome.refused += 1
-        except TimeoutError:
-            self.outcome.lost += 1
-        finally:
-            self._room.release()
+        alive, moves = self.outcome.alive, number % _MOVE_EVERY == _MOVE_EVERY - 1
+        creates = not moves and (number - number // _MOVE_EVERY) % 2 == 0
+        if creates or len(alive) < min(_HELD, self._rate):
+            await self._create(number, due)
+        elif moves:
+            await self._move(alive.popleft(), number, due)
+        else:
+            await self._delete(alive.popleft(), due)
 
     async def _create(self, number: int, due: float) -> None:
-        hosts = self._world.hosts[:_FRESH_HOSTS]
-        if number % _FRESH_EVERY or len(hosts) < 2:
-            place = self._place(number)
-            created = await self._create_on(place, number, due)
-            self.outcome.alive.append(_Alive(created, place, None))
-            return
-        turn = number // _FRESH_EVERY
-        place, holder = hosts[turn % len(hosts)].place, (turn + 1) % len(hosts)
-        created = await self._create_on(place, number, due)
-        ip = ip_bytes(created.vnics[0].ip)
-        await waiting.until_learned(hosts[holder], self._vpc.vni, ip, place.vtep, _WAIT_S)
+        holder: int | None = None
+        place = self._place(number)
+        if number % _FRESH_EVERY == 0 and len(self._simulated) > 1:
+            place, holder = self._simulated_place(number // _FRESH_EVERY)
+        created = await self._world.tenant.create(self._vpc, place, f"churn-{number}")
+        await self._in_effect(created, place, due)
+        if holder is not None:
+            ip = ip_bytes(created.vnics[0].ip)
+            host, vni = self._simulated[holder], self._vpc.vni
+            await waiting.until_learned(host, vni, ip, place.vtep, _WAIT_S, look_s=_LEARN_S)
         self.outcome.alive.append(_Alive(created, place, holder))
 
-    async def _create_on(
-        self, place: Place, number: int, due: float, ip: str | None = None
-    ) -> Created:
-        created = await self._world.tenant.create(self._vpc, place, f"churn-{number}", ip)
-        targets = self._vpc.targets([created], [place.vtep])
-        known = await self._world.watch.until_met(targets, _WAIT_S)
-        self.outcome.seconds.append(known - due)
-        return created
+    async def _move(self, old: _Alive, number: int, due: float) -> None:
+        place = self._other_place(old, number)
+        await self._world.tenant.move(old.created, place)
+        known = await self._in_effect(old.created, place, due)
+        self.outcome.moves.append(known - due)
+        if old.holder is not None:
+            self.outcome.fresh_moves.append(await self._let_go(old, old.holder, known))
+        self.outcome.alive.append(_Alive(old.created, place, old.holder))
 
     async def _delete(self, old: _Alive, due: float) -> None:
         await self._world.tenant.delete(old.created)
-        targets = self._vpc.targets([old.created], [None])
+        known = await self._in_effect(old.created, None, due)
+        if old.holder is not None:
+            await self._let_go(old, old.holder, known)
+
+    async def _in_effect(self, created: Created, place: Place | None, due: float) -> float:
+        """When all gateways had the change."""
+        targets = self._vpc.targets([created], [place.vtep if place else None])
         known = await self._world.watch.until_met(targets, _WAIT_S)
         self.outcome.seconds.append(known - due)
-        if old.holder is None:
-            return
-        path, ip = self._world.hosts[old.holder].path, ip_bytes(old.created.vnics[0].ip)
+        return known
+
+    async def _let_go(self, old: _Alive, holder: int, known: float) -> float:
+        """How long after the gateways the host that had learned it sends nothing there any more."""
+        path, ip = self._simulated[holder].path, ip_bytes(old.created.vnics[0].ip)
         gone = await waiting.until(
             lambda: path.vtep_of(self._vpc.vni, ip) != int(old.place.vtep),
             "a host still holds a route",
             _WAIT_S,
+            look_s=_FRESH_S,
         )
-        self.outcome.fresh.append(max(0.0, gone - known))
-
-    async def _elsewhere(self, old: _Alive, number: int, due: float) -> None:
-        await self._world.tenant.until_gone(old.created, _GONE_S)
-        place = self._place(number + 1)
-        if place == old.place:
-            place = self._place(number + 2)
-        free = time.perf_counter()
-        created = await self._create_on(place, number, free, old.created.vnics[0].ip)
-        self.outcome.moves.append(time.perf_counter() - due)
-        self.outcome.alive.append(_Alive(created, place, None))
+        fresh = max(0.0, gone - known)
+        self.outcome.fresh.append(fresh)
+        return fresh
 
     def _place(self, number: int) -> Place:
         return self._places[number % len(self._places)]
+
+    def _simulated_place(self, turn: int) -> tuple[Place, int]:
+        """A simulated host, and the number of another one."""
+        hosts = self._simulated
+        return hosts[turn % len(hosts)].place, (turn + 1) % len(hosts)
+
+    def _other_place(self, old: _Alive, number: int) -> Place:
+        """Where one moves to: of the same kind, and no host that is concerned already."""
+        if old.holder is None:
+            place = self._place(number)
+            return place if place != old.place else self._place(number + 1)
+        held = {old.place.id, self._simulated[old.holder].place.id}
+        free = [host.place for host in self._simulated if host.place.id not in held]
+        return free[0] if free else self._place(number)
 
 
 async def measure(world: World, vpc: Vpc, rate: float, seconds: float) -> Churn:
@@ -170,6 +205,10 @@ async def measure(world: World, vpc: Vpc, rate: float, seconds: float) -> Churn:
         p99_ms=p99,
         lost=outcome.lost,
         freshness_p99_ms=_milliseconds(outcome.fresh, 99)[0] if outcome.fresh else None,
+        freshness_moved_p99_ms=(
+            _milliseconds(outcome.fresh_moves, 99)[0] if outcome.fresh_moves else None
+        ),
+        freshness_samples=len(outcome.fresh),
         refused=outcome.refused,
         not_started=int(seconds * rate) - outcome.started,
         moves=len(outcome.moves),
