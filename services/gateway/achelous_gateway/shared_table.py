@@ -115,9 +115,7 @@ class SharedTable(RouteTable):
 
     def _adopt(self) -> None:
         rows = self._index.adopt()
-        vnis = self._keys[rows, 2]
-        found, counts = np.unique(vnis, return_counts=True)
-        self._count(found.astype(np.int64), counts)
+        self._count_all(self._keys[rows, 2].astype(np.int64))
         self._unused = int(rows.max(initial=0)) + 1
         strays = np.ones(self._unused, np.bool_)
         strays[rows] = False

@@ -259,7 +259,7 @@ class Keeper:
 
     async def _remove(self, vpc: Vpc, rows: Rows) -> None:
         for part in _slices(rows, _SLICE):
-            changes = Changes.removals(part, self.table.remove(vpc.vni, part))
+            changes = self.table.remove(vpc.vni, part)
             await self._sink.apply(changes)
             self._note(vpc, changes)
             await asyncio.sleep(0)

@@ -27,7 +27,7 @@ Records = npt.NDArray[np.void]
 Chosen = npt.NDArray[np.bool_]
 
 _NO_ROWS: Final[Rows] = np.zeros(0, np.int64)
-_NO_KEYS: Final[Records] = np.zeros(0, KEY)
+_NO_KEYS: Final[Keys] = np.zeros((0, 3), np.uint64)
 _NO_VALUES: Final[Records] = np.zeros(0, VALUE)
 
 _MIX: Final = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F], np.uint64)
@@ -52,34 +52,39 @@ class Changes:
     """
 
     rows: Rows
-    """(n,) where in the table the routes of ``keys`` are."""
-    keys: Records
-    """(n,) `KEY`, of routes that are new or lead elsewhere now."""
+    """(n,) where in the table the routes are that are new or lead elsewhere now."""
+    written: Keys
+    """(n, 3), of these."""
     values: Records
     """(n,) `VALUE`, of these."""
     removed_rows: Rows
-    """(m,) where the routes of ``removed`` were."""
-    removed: Records
-    """(m,) `KEY`."""
+    """(m,) where the routes were that are gone."""
+    gone: Keys
+    """(m, 3), of these."""
 
     def __len__(self) -> int:
-        return len(self.keys) + len(self.removed)
+        return len(self.written) + len(self.gone)
+
+    @property
+    def keys(self) -> Records:
+        """(n,) `KEY`, of the routes that are new or lead elsewhere now."""
+        return _records(self.written)
+
+    @property
+    def removed(self) -> Records:
+        """(m,) `KEY`, of those that are gone."""
+        return _records(self.gone)
 
     @classmethod
     def join(cls, parts: Sequence["Changes"]) -> "Changes":
         """The changes of batches of distinct routes as those of one batch."""
         return cls(
             np.concatenate([_NO_ROWS, *(part.rows for part in parts)]),
-            np.concatenate([_NO_KEYS, *(part.keys for part in parts)], dtype=KEY),
+            np.concatenate([_NO_KEYS, *(part.written for part in parts)]),
             np.concatenate([_NO_VALUES, *(part.values for part in parts)], dtype=VALUE),
             np.concatenate([_NO_ROWS, *(part.removed_rows for part in parts)]),
-            np.concatenate([_NO_KEYS, *(part.removed for part in parts)], dtype=KEY),
+            np.concatenate([_NO_KEYS, *(part.gone for part in parts)]),
         )
-
-    @classmethod
-    def removals(cls, rows: Rows, keys: Records) -> "Changes":
-        """Nothing but these are gone."""
-        return cls(_NO_ROWS, _NO_KEYS, _NO_VALUES, rows, keys)
 
 
 class RouteTable:
@@ -143,8 +148,10 @@ class RouteTable:
         doomed, again, new = due & ~upsert, due & upsert, upsert & ~held
         self._must_fit(int(new.sum()) - int(doomed.sum()))
         gone = rows[doomed]
-        removed = self.remove(vni, gone)
-        return self._upsert(vni, keys, values, rows, new, again, gone, removed)
+        self.remove(vni, gone)
+        self._upsert(vni, keys, values, rows, new, again)
+        written = new | again
+        return Changes(rows[written], keys[written], values[written], gone, keys[doomed])
 
     def restate(self, vni: int, chunk: Routes) -> tuple[Changes, Rows]:
         """Make the routes to the addresses of ``chunk``, which are distinct, as it says.
@@ -156,7 +163,9 @@ class RouteTable:
         new = rows < 0
         self._must_fit(int(new.sum()))
         differ = ~new & (self._values[rows] != values)
-        changes = self._upsert(vni, keys, values, rows, new, differ, _NO_ROWS, _NO_KEYS)
+        self._upsert(vni, keys, values, rows, new, differ)
+        written = new | differ
+        changes = Changes(rows[written], keys[written], values[written], _NO_ROWS, _NO_KEYS)
         return changes, rows
 
     def load(self, vni: int, chunk: Routes) -> tuple[Changes, Rows]:
@@ -169,15 +178,16 @@ class RouteTable:
         self._keys[where], self._values[where] = keys, values
         self._index.add(keys, rows)
         self._count(vni, len(rows))
-        return Changes(rows, _records(keys), values, _NO_ROWS, _NO_KEYS), rows
+        return Changes(rows, keys, values, _NO_ROWS, _NO_KEYS), rows
 
-    def remove(self, vni: int, rows: Rows) -> Records:
-        """Remove rows of one VPC; returns the `KEY` of each."""
-        keys = self.keys(rows)
-        self._index.remove(self._keys[rows], rows)
-        self._release(rows)
-        self._count(vni, -len(rows))
-        return keys
+    def remove(self, vni: int, rows: Rows) -> Changes:
+        """Remove rows of one VPC."""
+        keys = self._keys[rows]
+        if len(rows):
+            self._index.remove(keys, rows)
+            self._release(rows)
+            self._count(vni, -len(rows))
+        return Changes(_NO_ROWS, _NO_KEYS, _NO_VALUES, rows, keys)
 
     def seed(self, keys: Records, values: Records) -> None:
         """Take over routes that are not here: distinct `KEY` and their `VALUE`.
@@ -190,37 +200,32 @@ class RouteTable:
         self._keys[rows] = keys_of(keys["vni"], keys["ip"])
         self._values[rows] = values
         self._index.add(self._keys[rows], rows)
-        vnis, counts = np.unique(keys["vni"], return_counts=True)
-        self._count(vnis.astype(np.int64), counts)
+        self._count_all(keys["vni"].astype(np.int64))
 
     def _must_fit(self, more: int) -> None:
         if len(self) + more > self.capacity:
             raise TableFull(len(self), more, self.capacity)
 
-    def _count(self, vnis: Rows | int, more: Rows | int) -> None:
-        """So many more routes of a VPC, or of each of ``vnis``, which are distinct."""
-        self._counts[vnis] += more
-        self._held += int(np.sum(more))
+    def _count(self, vni: int, more: int) -> None:
+        """So many more routes of a VPC."""
+        self._counts[vni] += more
+        self._held += more
+
+    def _count_all(self, vnis: Rows) -> None:
+        """One route more for each of ``vnis``."""
+        found, counts = np.unique(vnis, return_counts=True)
+        self._counts[found] += counts.astype(np.int32)
+        self._held += len(vnis)
 
     def _upsert(
-        self,
-        vni: int,
-        keys: Keys,
-        values: Records,
-        rows: Rows,
-        new: Chosen,
-        again: Chosen,
-        gone: Rows,
-        removed: Records,
-    ) -> Changes:
-        """Take in the ``new`` ones of these routes and those that are held ``again``, write their
-        places into ``rows``, and say so, and what is ``gone``."""
+        self, vni: int, keys: Keys, values: Records, rows: Rows, new: Chosen, again: Chosen
+    ) -> None:
+        """Take in the ``new`` ones of these routes, and ``again`` those that are held; write their
+        places into ``rows``."""
         if again.any():
             rows[again] = self._rewrite(rows[again], values[again])
         if new.any():
             rows[new] = self._insert(vni, keys[new], values[new])
-        written = new | again
-        return Changes(rows[written], _records(keys[written]), values[written], gone, removed)
 
     def _insert(self, vni: int, keys: Keys, values: Records) -> Rows:
         """Routes that are not held; returns their rows."""

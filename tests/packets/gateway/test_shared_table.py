@@ -155,7 +155,7 @@ def test_no_route_is_missed_or_mixed_while_others_are_written(
 
 
 def contents(table: SharedTable) -> dict[tuple[int, bytes], bytes]:
-    found = {}
+    found: dict[tuple[int, bytes], bytes] = {}
     for vni in (VNI, OTHER):
         rows = table.rows_except(vni, np.zeros(0, np.int64))
         assert len(rows) == table.count(vni)
