@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 import pytest
+from relay_maps import relay_routes
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
@@ -18,7 +19,7 @@ from achelous_lab.platform import Instance, Lab, Machine, Tenant
 from achelous_lab.process import Process
 from achelous_lab.waiting import wait_until
 from achelous_shared import rsp, subjects
-from achelous_shared.bpf import BpfObject, object_path
+from achelous_shared.bpf import object_path
 from achelous_shared.bus import Bus
 from achelous_shared.bus_roles import Role
 from achelous_shared.routes import ip_bytes, ip_of, mac_of
@@ -207,13 +208,9 @@ async def database_routes(lab: Lab) -> Routes:
 
 
 def kernel_routes(lab: Lab, gateway: Machine) -> Routes:
-    """What the gateway's packet path relays by: its pinned map."""
-    with BpfObject.open(
-        object_path("gateway"),
-        pin_dir=lab.run_dir.path / "bpffs" / gateway.name / "maps",
-        max_entries={"routes": lab.route_capacity},
-    ) as loaded:
-        keys, values = loaded.maps["routes"].lookup_batch_all()
+    """What the gateway's packet path relays by: its pinned maps."""
+    pins = lab.run_dir.path / "bpffs" / gateway.name / "maps"
+    keys, values = relay_routes(object_path("gateway"), pins, lab.route_capacity)
     return {
         (int(key["vni"]), str(ip_of(key["ip"].tobytes()))): (
             str(IPv4Address(int(value["vtep"]))),

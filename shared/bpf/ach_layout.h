@@ -269,6 +269,33 @@ struct ach_relayed_event {
     __be32 vtep; /* of the sender's host */
 };
 
+/* The routes, as the agent keeps them (shared/achelous_shared/route_following/index.py says how)
+ * and the relay finds them (routes.h): both use the same memory. A row, once a slot leads to it, is
+ * not written before every program that may have found it has ended. */
+#define ACH_ROUTE_SLOTS    8  /* of a bucket */
+#define ACH_ROUTE_FARTHEST 32 /* buckets from its home that a key lies at most */
+#define ACH_ROUTE_MIX      0xd6e8feb86659fd93ull
+
+/* route_table[0], mmapped. */
+struct ach_route_table {
+    __u64 factors[3]; /* of the hash, odd and random */
+    __u32 shift;      /* by which it makes a bucket */
+    __u32 mask;       /* buckets - 1 */
+};
+
+/* route_buckets[bucket], mmapped: 0, or tag << 32 | row + 1, which is 1 << 32 at least; beside it
+ * route_passed[bucket]: how many keys have it on their way and lie beyond. */
+struct ach_route_bucket {
+    __u64 slots[ACH_ROUTE_SLOTS];
+};
+
+/* route_keys[row], mmapped. */
+struct ach_route_key {
+    __u64 ip[2]; /* the 16 bytes as they lie in memory */
+    __u64 vni;
+};
+
+/* route_values[row], mmapped. */
 struct ach_route {
     __be32 vtep;
     __u8 mac[6];

@@ -6,6 +6,7 @@ from typing import Any, Final, Self
 
 import numpy as np
 from fuzz.packet_input import Entry, Step
+from packets import gateway_path
 from packets.datapath import PEER_VTEP, SMALL, VNI, Datapath, Port, Rule
 from packets.frames import guest
 from packets.gateway_path import GatewayPath
@@ -52,7 +53,7 @@ class PacketWorld:
         """Loads the programs of this folder."""
         vswitch = BpfObject.open(objects / "vswitch.bpf.o", pin_dir=None, max_entries=SMALL)
         relay = BpfObject.open(
-            objects / "gateway.bpf.o", pin_dir=None, max_entries={"routes": 16, "vteps": 16}
+            objects / "gateway.bpf.o", pin_dir=None, max_entries=gateway_path.SMALL
         )
         made = cls(vswitch, relay)
         made._fill(Datapath(vswitch), GatewayPath(relay))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from packets.datapath import SMALL, Datapath
+from packets.gateway_path import SMALL as GATEWAY_SMALL
 from packets.gateway_path import GatewayPath
 
 from achelous_shared.bpf import BpfObject
@@ -24,8 +25,8 @@ def datapath(vswitch: BpfObject) -> Datapath:
 
 @pytest.fixture(scope="session")
 def relay(objects: Path) -> Iterator[BpfObject]:
-    small = {"routes": 16, "vteps": 16}
-    with BpfObject.open(objects / "gateway.bpf.o", pin_dir=None, max_entries=small) as loaded:
+    path = objects / "gateway.bpf.o"
+    with BpfObject.open(path, pin_dir=None, max_entries=GATEWAY_SMALL) as loaded:
         yield loaded
 
 

@@ -40,9 +40,7 @@ def program_costs() -> dict[str, Any]:
             "verifier": {name: one.verified_insns for name, one in vswitch.programs.items()},
             "code_bytes": {name: one.code_bytes for name, one in vswitch.programs.items()},
         }
-    with BpfObject.open(
-        object_path("gateway"), pin_dir=None, max_entries={"routes": 1024}
-    ) as gateway:
+    with BpfObject.open(object_path("gateway"), pin_dir=None) as gateway:
         for name, one in gateway.programs.items():
             result["verifier"][name] = one.verified_insns
             result["code_bytes"][name] = one.code_bytes

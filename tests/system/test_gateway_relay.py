@@ -22,13 +22,14 @@ from gateway_world import (
     following,
     gateway_of,
 )
+from relay_maps import relay_routes
 
 from achelous_lab import syscalls
 from achelous_lab.netns.network import Network
 from achelous_lab.netns.underlay import UNDERLAY_DEVICE, Node
 from achelous_lab.rundir import RunDir
 from achelous_lab.waiting import wait_until
-from achelous_shared.bpf import BpfObject, ensure_bpffs
+from achelous_shared.bpf import ensure_bpffs
 from achelous_shared.messages import SnapshotReply
 
 pytestmark = pytest.mark.kernel
@@ -89,10 +90,8 @@ async def gateway(stopped: GatewayUnderTest, controller: FakeController) -> Gate
 
 
 def kernel_tables(bpffs: Path) -> dict[int, Table]:
-    """What the pinned map holds."""
-    path = BPF_DIR / "gateway.bpf.o"
-    with BpfObject.open(path, pin_dir=bpffs / "maps", max_entries={"routes": CAPACITY}) as loaded:
-        keys, values = loaded.maps["routes"].lookup_batch_all()
+    """What the pinned maps hold."""
+    keys, values = relay_routes(BPF_DIR / "gateway.bpf.o", bpffs / "maps", CAPACITY)
     tables: dict[int, Table] = {int(vni): {} for vni in np.unique(keys["vni"])}
     for key, value in zip(keys, values, strict=True):
         route = int(value["vtep"]), int(value["revision"])

@@ -19,8 +19,8 @@ from achelous_shared import messages, rsp, subjects
 from achelous_shared.bus import Bus
 from achelous_shared.messages import BadMessage, GatewayShow, ShowRequest, VpcView
 from achelous_shared.route_following.keeper import Keeper
+from achelous_shared.route_following.seams import NoSink
 from achelous_shared.route_following.snapshots import Snapshots
-from achelous_shared.route_following.table import RouteTable
 from achelous_shared.telemetry import Check, health_app, serve_http
 
 _VOUCH_S: Final = 0.1
@@ -35,10 +35,10 @@ class Agent:
         self.stats = Stats()
         self._bus = bus
         self._standing = Standing()
-        table = RouteTable(settings.route_capacity)
+        table = relay.table
         journal = RspJournal()
         self.keeper = Keeper(
-            table, relay, journal, self.stats, lambda vni: self._reporter.moved(vni)
+            table, NoSink(), journal, self.stats, lambda vni: self._reporter.moved(vni)
         )
         self._reporter = Reporter(settings.gateway_id, bus, self.keeper.revisions, self.serving)
         self._follower = Follower(
@@ -60,7 +60,7 @@ class Agent:
 
     async def run(self, registry: CollectorRegistry) -> None:
         """Until cancelled. What the data plane holds is adopted, and stays as it is at the end."""
-        self.keeper.adopt(self.relay.load())
+        self.keeper.adopt()
         settings = self.settings
         address_file = settings.run_dir / f"gateway-{settings.gateway_id}.http"
         async with asyncio.TaskGroup() as group:
@@ -69,6 +69,7 @@ class Agent:
                 self._snapshots.run(),
                 self._reporter.run(),
                 self._vouch(),
+                self.relay.run(),
                 self._bus.serve_batches(
                     subjects.rsp(settings.gateway_id),
                     self._rsp.answer,

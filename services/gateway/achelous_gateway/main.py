@@ -43,7 +43,7 @@ async def serve(settings: GatewaySettings) -> None:
 async def open_relay(settings: GatewaySettings) -> AsyncIterator[Relay]:
     """The data plane that the settings ask for. Raises `NoDataplane` where it can not run."""
     if settings.dataplane == "none":
-        yield NoRelay()
+        yield NoRelay(settings.route_capacity)
         return
     if missing := missing_for_ebpf():
         raise NoDataplane(

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from achelous_gateway.settings import GatewaySettings
+from achelous_gateway.shared_table import SharedTable, map_sizes
 from achelous_shared.bpf import (
     BpfMap,
     BpfObject,
@@ -28,18 +29,22 @@ from achelous_shared.bpf import (
     object_path,
     traced_path,
 )
+from achelous_shared.bpf.carry import open_pinned
 from achelous_shared.messages import GatewayAddress
-from achelous_shared.route_following.table import KEY, VALUE, Changes, Records
+from achelous_shared.route_following.table import KEY, VALUE, Records, RouteTable
 from achelous_shared.tracing import Tracer
 
 VTEP: Final = np.dtype([("vtep", ">u4")])
 """An underlay address."""
 
 _PART: Final = 65_536
-_AT_ONCE: Final = 1024
-"""Changes written before others get their turn: about 0.6 ms."""
+_SETTLE_S: Final = 0.05
+"""From one look whether rows of the table are to be settled to the next."""
+_LEGACY: Final = "routes"
+"""The hash table that releases before the shared table kept routes in."""
+_TABLE: Final = ("route_table", "route_buckets", "route_passed", "route_keys", "route_values")
 COPIES: Final = Copies(
-    shared=frozenset(("config", "routes", "vteps")),
+    shared=frozenset(("config", "vteps", *_TABLE)),
     whole=frozenset(),
     asked=frozenset(("pushed",)),
 )
@@ -58,6 +63,8 @@ class RelayCounters:
 class Relay(Protocol):
     """What forwards packets by the routes, whether this process lives or not."""
 
+    table: RouteTable
+    """By which it does: what is written there holds at once."""
     relayed_for: RingBuffer | None
     """Events (`ach_relayed_event`) of hosts whose packets it relayed, if it can tell."""
     ifindex: int
@@ -65,11 +72,8 @@ class Relay(Protocol):
     tracer: Tracer | None
     """Runs single frames beside the traffic, if it can."""
 
-    def load(self) -> Iterator[tuple[Records, Records]]:
-        """All routes that it holds, in parts: `KEY` and `VALUE`."""
-
-    async def apply(self, changes: Changes) -> None:
-        """Hold these changes too, in slices between which others get their turn."""
+    async def run(self) -> None:
+        """Until cancelled, or at once if there is nothing to do beside."""
 
     def admit(self, hosts: Records, gateways: Sequence[GatewayAddress]) -> None:
         """Relay for these ``hosts`` (`VTEP`), as the one of the ``gateways`` that has our id."""
@@ -91,11 +95,10 @@ class NoRelay:
     ifindex: int = 0
     tracer: Tracer | None = None
 
-    def load(self) -> Iterator[tuple[Records, Records]]:
-        """See Relay."""
-        return iter(())
+    def __init__(self, capacity: int) -> None:
+        self.table = RouteTable(capacity)
 
-    async def apply(self, changes: Changes) -> None:
+    async def run(self) -> None:
         """See Relay."""
 
     def admit(self, hosts: Records, gateways: Sequence[GatewayAddress]) -> None:
@@ -117,12 +120,18 @@ class BpfRelay:
     """The program `relay` on the underlay device, and its maps. Use `BpfRelay.open`."""
 
     def __init__(
-        self, loaded: BpfObject, gateway_id: UUID, ifindex: int, tracer: Tracer | None = None
+        self,
+        loaded: BpfObject,
+        table: SharedTable,
+        gateway_id: UUID,
+        ifindex: int,
+        tracer: Tracer | None = None,
     ) -> None:
+        self.table: RouteTable = table
+        self._shared = table
         self.ifindex = ifindex
         self.tracer = tracer
         self._gateway_id = gateway_id
-        self._routes = loaded.maps["routes"]
         self._vteps = loaded.maps["vteps"]
         self._counters = loaded.maps["counters"]
         self._kinds = enum_of(loaded, "ach_vtep_kind")
@@ -153,16 +162,21 @@ class BpfRelay:
             with BpfObject.open(
                 object_path("gateway"),
                 pin_dir=settings.bpffs / "maps",
-                max_entries={"routes": settings.route_capacity},
+                max_entries=map_sizes(settings.route_capacity),
             ) as loaded:
+                table = SharedTable(settings.route_capacity, loaded.maps)
+                legacy = settings.bpffs / "maps" / _LEGACY
+                if legacy.exists():
+                    _take_over(legacy, table)
                 ifindex = await netns.run(lambda: _ifindex(device, settings.netns))
                 tracer = Tracer(
                     lambda: load_traced(traced_path("gateway"), loaded.maps, COPIES), inside
                 )
-                relay = cls(loaded, settings.gateway_id, ifindex, tracer)
+                relay = cls(loaded, table, settings.gateway_id, ifindex, tracer)
                 relay.push(settings)
                 program, pin = loaded.programs["relay"], settings.bpffs / "links" / device
                 link = await netns.run(lambda: attach_tcx(program, ifindex, pin=pin))
+                legacy.unlink(missing_ok=True)
                 try:
                     yield relay
                 finally:
@@ -172,28 +186,12 @@ class BpfRelay:
             netns.close()
             inside.close()
 
-    def load(self) -> Iterator[tuple[Records, Records]]:
+    async def run(self) -> None:
         """See Relay."""
-        cursor: bytes | None = None
         while True:
-            keys, values, cursor = self._routes.scan(cursor, _PART)
-            yield _convert(keys, KEY), _convert(values, VALUE)
-            if cursor is None:
-                return
-
-    async def apply(self, changes: Changes) -> None:
-        """See Relay."""
-        for at in range(0, len(changes.removed), _AT_ONCE):
-            removed = changes.removed[at : at + _AT_ONCE]
-            self._routes.delete_batch(_convert(removed, self._routes.key_dtype))
-            await asyncio.sleep(0)
-        for at in range(0, len(changes.keys), _AT_ONCE):
-            part = slice(at, at + _AT_ONCE)
-            self._routes.update_batch(
-                _convert(changes.keys[part], self._routes.key_dtype),
-                _convert(changes.values[part], self._routes.value_dtype),
-            )
-            await asyncio.sleep(0)
+            await asyncio.sleep(_SETTLE_S)
+            if self._shared.unsettled:
+                await self._shared.settle_aside()
 
     def admit(self, hosts: Records, gateways: Sequence[GatewayAddress]) -> None:
         """See Relay."""
@@ -239,8 +237,26 @@ def _ifindex(device: str, netns: Path | None) -> int:
         ) from error
 
 
-def _convert(records: Records, dtype: np.dtype[Any]) -> Records:
-    """Records of another layout with the same fields; padding is zero, as keys must have it."""
+def _take_over(pin: Path, table: RouteTable) -> None:
+    """The routes of a pinned hash table that are not in ``table``, as far as they fit."""
+    pinned = open_pinned(pin.name, pin)
+    try:
+        shape = pinned.shape
+        held = BpfMap(pin.name, pinned.fd, shape.layout, shape.key, shape.value)
+        cursor: bytes | None = None
+        while True:
+            keys, values, cursor = held.scan(cursor, _PART)
+            new = table.lookup(keys["vni"], keys["ip"]) < 0
+            new &= np.cumsum(new) <= table.capacity - len(table)
+            table.seed(_converted(keys[new], KEY), _converted(values[new], VALUE))
+            if cursor is None:
+                return
+    finally:
+        pinned.close()
+
+
+def _converted(records: Records, dtype: np.dtype[Any]) -> Records:
+    """Records of another layout with the same fields."""
     converted = np.zeros(len(records), dtype)
     for name in dtype.names or ():
         converted[name] = records[name]

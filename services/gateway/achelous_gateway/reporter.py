@@ -44,9 +44,10 @@ class Reporter:
         self._fresh: set[int] = set()
         self._wake = asyncio.Event()
         self._full_due = 0.0
+        self._reported_at = float("-inf")
 
     def moved(self, vni: int) -> None:
-        """Report this VPC's revision within 5 ms."""
+        """Report this VPC's revision: at once, or 5 ms after the report before."""
         self._moved_at[vni] = time.monotonic()
         self._fresh.add(vni)
         self._wake.set()
@@ -56,7 +57,7 @@ class Reporter:
         self.report_all()
 
     def report_all(self) -> None:
-        """Report all revisions within 5 ms."""
+        """Report all revisions, as soon."""
         self._full_due = 0.0
         self._wake.set()
 
@@ -77,13 +78,13 @@ class Reporter:
             await self._wait(min(heartbeat_due, self._full_due))
 
     async def _wait(self, due: float) -> None:
-        """Until something moved, and then for what moves with it, or until ``due``."""
+        """Until something moved, and for what moves with it if much does, or until ``due``."""
         try:
             async with asyncio.timeout(max(0.0, due - time.monotonic())):
                 await self._wake.wait()
         except TimeoutError:
             return
-        await asyncio.sleep(_COALESCE_S)
+        await asyncio.sleep(max(0.0, self._reported_at + _COALESCE_S - time.monotonic()))
 
     def _lately(self, now: float) -> set[int]:
         self._moved_at = {vni: at for vni, at in self._moved_at.items() if now - at < _LATELY_S}
@@ -100,6 +101,7 @@ class Reporter:
 
     async def _report(self, vnis: set[int]) -> None:
         revisions = self._revisions(vnis)
+        self._reported_at = time.monotonic()
         self._fresh = set()
         self._wake.clear()
         await self._send(revisions, full=False)

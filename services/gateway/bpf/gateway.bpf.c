@@ -6,6 +6,7 @@
 #include "ach_vxlan.h"
 #include "probe.h"
 #include "push.h"
+#include "routes.h"
 
 #define UNDERLAY_HEADERS 124 /* Ethernet, 50 of the underlay, inner IPv4 with options, or IPv6 */
 #define INNER_MAC_AT     50  /* the inner destination MAC, behind 14 + 20 + 8 + 8 */
@@ -44,7 +45,7 @@ static __always_inline struct ach_route *route_of(struct ach_cursor *at, struct 
     if (*verdict < 0)
         return NULL;
     *verdict = -ACH_DROP_NO_ROUTE;
-    return bpf_map_lookup_elem(&routes, to);
+    return find_route(to);
 }
 
 /* New outer addresses and the receiver's MAC; segments of a GSO frame get the same ones later. */

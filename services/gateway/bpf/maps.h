@@ -13,12 +13,45 @@ struct {
     __type(value, struct ach_gateway_config);
 } config SEC(".maps");
 
-struct { /* preallocated: it fills twice as fast */
-    __uint(type, BPF_MAP_TYPE_HASH);
-    __uint(max_entries, 1 << 20);
-    __type(key, struct ach_vni_ip);
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(map_flags, BPF_F_MMAPABLE);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, struct ach_route_table);
+} route_table SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(map_flags, BPF_F_MMAPABLE);
+    __uint(max_entries, 1024);
+    __type(key, __u32);
+    __type(value, struct ach_route_bucket);
+} route_buckets SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(map_flags, BPF_F_MMAPABLE);
+    __uint(max_entries, 1024);
+    __type(key, __u32);
+    __type(value, __u64);
+} route_passed SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(map_flags, BPF_F_MMAPABLE);
+    __uint(max_entries, 4096);
+    __type(key, __u32);
+    __type(value, struct ach_route_key);
+} route_keys SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(map_flags, BPF_F_MMAPABLE);
+    __uint(max_entries, 4096);
+    __type(key, __u32);
     __type(value, struct ach_route);
-} routes SEC(".maps");
+} route_values SEC(".maps");
 
 struct {
     __uint(type, BPF_MAP_TYPE_HASH);

@@ -53,7 +53,7 @@ class Preprogrammed:
         slots = ProgrammedSlots(dataplane.fc, dataplane.fc_index, cache, self.table.capacity)
         slots.adopt(self.table)
         self._keeper = Keeper(self.table, slots, NoJournal(), self.stats, lambda _: moved())
-        self._keeper.adopt(())
+        self._keeper.adopt()
         self._snapshots = Snapshots(bus, self._keeper, self.stats)
         self._deltas: asyncio.Queue[Delta] = asyncio.Queue(_QUEUED)
         self._wanted: frozenset[int] = frozenset()

@@ -8,6 +8,7 @@ from achelous_shared.bpf.bpffs import ensure_bpffs
 from achelous_shared.bpf.dtypes import dtype_of, enum_of
 from achelous_shared.bpf.errors import BpfError, MapLayoutChanged
 from achelous_shared.bpf.features import missing_for_ebpf
+from achelous_shared.bpf.grace import wait_for_programs
 from achelous_shared.bpf.layout import MapLayout, MapType
 from achelous_shared.bpf.links import Link, attach_tcx, replace_pinned
 from achelous_shared.bpf.maps import ANY, EXIST, LOCK, NOEXIST, BpfMap
@@ -42,6 +43,7 @@ __all__ = [
     "MapLayout",
     "MapLayoutChanged",
     "missing_for_ebpf",
+    "wait_for_programs",
     "Copies",
     "Kind",
     "Run",

@@ -4,10 +4,15 @@ Buckets of eight slots, each slot a tag of the key's hash and a row number. A ke
 bucket or, where that was full, in the first one after it that had room; each bucket counts the
 keys that passed it by. So a search ends at a bucket that nobody passed, a removal leaves no
 tombstone, and the index never has to be rebuilt. Its pages become resident as they are used.
+
+Others may read the memory while it is written, as the gateway's relay does (routes.h): a slot is
+written in one store, when all that it leads to is there; a key never moves; a bucket counts a key
+as long as that key may lie beyond it.
 """
 
 import secrets
-from typing import Final
+from dataclasses import dataclass
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,11 +25,15 @@ Rows = npt.NDArray[np.int64]
 
 Hashes = npt.NDArray[np.uint64]
 
-_SLOTS: Final = 8
+SLOTS: Final = 8
 """Slots of a bucket: one cache line."""
+FARTHEST: Final = 32
+"""Buckets from its home that a key lies at most, for those who can not search without end: as at
+most half of the slots are in use, fewer than one table in 10**12 has a key that lies farther."""
 _MIX: Final = np.uint64(0xD6E8FEB86659FD93)
 _HALF: Final = np.uint64(32)
 _ROW: Final = np.uint64(1 << 32)  # words below it are row numbers alone: the tags were equal
+_ROWS: Final = np.uint64(2**32 - 1)
 _ONE: Final = np.uint64(1)
 _NO_KEY: Final = np.uint64(2**64 - 1)  # no VNI is that large
 
@@ -37,23 +46,59 @@ def keys_of(vnis: npt.ArrayLike, ips: npt.NDArray[np.uint8]) -> Keys:
     return keys
 
 
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Where a table of routes lies: ``keys`` and ``values`` of n rows, and the index of them."""
+
+    keys: Keys
+    values: npt.NDArray[np.void]
+    """(n,) of the caller's fields."""
+    slots: npt.NDArray[np.uint64]
+    """(buckets, SLOTS): 0 where free, else a tag of 32 bits and a row number + 1."""
+    passed: npt.NDArray[np.int64]
+    """(buckets,): keys of this home or one before that lie beyond."""
+    factors: Hashes
+    """(3,) odd ones, by which keys are hashed. Random, so that nobody can choose addresses that
+    meet in one bucket."""
+
+    @classmethod
+    def private(cls, rows: int, dtype: np.dtype[Any]) -> Self:
+        """Of this process alone, empty."""
+        buckets = buckets_for(rows)
+        return cls(
+            np.zeros((rows, 3), np.uint64),
+            np.zeros(rows, dtype),
+            np.zeros((buckets, SLOTS), np.uint64),
+            np.zeros(buckets, np.int64),
+            random_factors(),
+        )
+
+
+def buckets_for(rows: int) -> int:
+    """How many buckets so many rows need: a power of 2, so many that at most half are full."""
+    return 1 << max(4, (2 * rows // SLOTS).bit_length())
+
+
+def random_factors() -> Hashes:
+    """See `Memory.factors`."""
+    return np.array([secrets.randbits(64) | 1 for _ in range(3)], np.uint64)
+
+
 class KeyIndex:
-    """Finds, adds and removes batches of keys. The caller owns ``keys``, the key of each row.
+    """Finds, adds and removes batches of keys. The caller writes the key of each row.
 
     The first and the last row stay unused: what is no row number is clipped to one of them, and
     their keys equal none.
     """
 
-    def __init__(self, keys: Keys) -> None:
-        keys[[0, -1]] = _NO_KEY
-        self._keys = keys
-        bits = max(4, (2 * len(keys) // _SLOTS).bit_length())  # at most half full
-        self._mask = (1 << bits) - 1
-        self._shift = np.uint64(64 - bits)
-        self._slots = np.zeros((1 << bits, _SLOTS), np.uint64)
-        self._passed = np.zeros(1 << bits, np.int32)
-        # Random, so that nobody can choose addresses that meet in one bucket.
-        self._factors = np.array([secrets.randbits(64) | 1 for _ in range(3)], np.uint64)
+    def __init__(self, memory: Memory) -> None:
+        memory.keys[[0, -1]] = _NO_KEY
+        self._keys = memory.keys
+        self._slots = memory.slots
+        self._passed = memory.passed
+        self._factors = memory.factors
+        self._mask = len(memory.slots) - 1
+        self._shift = np.uint64(64 - self._mask.bit_length())
 
     def find(self, keys: Keys) -> Rows:
         """The row of each key, -1 where it is not there."""
@@ -85,22 +130,66 @@ class KeyIndex:
             full = pending[~room]
             np.add.at(self._passed, buckets[full], 1)
             buckets[full] = (buckets[full] + 1) & self._mask
-            wanted, at = pending[room], (here * _SLOTS + first)[room]
+            wanted, at = pending[room], (here * SLOTS + first)[room]
             # Where several keys of the batch want one slot the last one has it, the others go on.
             slots[at] = words[wanted]
             pending = np.concatenate((full, wanted[slots.take(at) != words[wanted]]))
 
+    def replace(self, keys: Keys, rows: Rows, others: Rows) -> None:
+        """Have keys that are there in ``rows`` lead to ``others``, whose keys are written."""
+        buckets, words = self._places(keys, rows)
+        at = self._find_words(buckets, words)
+        self._slots.reshape(-1)[at] = words + (others - rows).view(np.uint64)
+
     def remove(self, keys: Keys, rows: Rows) -> None:
         """Take out keys that are there in ``rows``."""
         buckets, words = self._places(keys, rows)
-        pending = np.arange(len(rows))
+        at = self._find_words(buckets, words)
+        self._slots.reshape(-1)[at] = 0
+        self._count_passed(buckets, at // SLOTS, -1)
+
+    def adopt(self) -> Rows:
+        """Take over memory that another process left in the middle of whatever it did.
+
+        Drops what no search would find, counts anew which buckets were passed, and returns the rows
+        that are in use.
+        """
+        slots = self._slots.reshape(-1)
+        at = np.flatnonzero(slots)
+        rows = (slots[at] & _ROWS).view(np.int64) - 1
+        sound = (rows > 0) & (rows < len(self._keys) - 1)
+        rows[~sound] = 0
+        buckets, words = self._places(self._keys[rows], rows)
+        sound &= (words == slots[at]) & ((at // SLOTS - buckets) & self._mask <= FARTHEST)
+        slots[at[~sound]] = 0
+        homes, ends, rows = buckets[sound], at[sound] // SLOTS, rows[sound]
+        before = self._passed.copy()
+        self._count_passed(homes, ends, 1)  # too high meanwhile: searches go farther
+        self._passed -= before
+        return rows
+
+    def _find_words(self, buckets: Rows, words: Hashes) -> Rows:
+        """Positions among all slots of words that lie in these buckets or after them."""
+        at, buckets = np.empty(len(words), np.int64), buckets.copy()
+        pending = np.arange(len(words))
         while pending.size:
-            same = self._slots[buckets[pending]] == words[pending, None]
+            same = self._slots.take(buckets[pending], axis=0) == words[pending, None]
             here = same.any(axis=1)
-            self._slots[buckets[pending[here]], same[here].argmax(axis=1)] = 0
+            found = pending[here]
+            at[found] = buckets[found] * SLOTS + same[here].argmax(axis=1)
             pending = pending[~here]
-            np.subtract.at(self._passed, buckets[pending], 1)
             buckets[pending] = (buckets[pending] + 1) & self._mask
+        return at
+
+    def _count_passed(self, homes: Rows, ends: Rows, more: int) -> None:
+        """Count keys in each bucket from their home up to, but without, the one they lie in."""
+        far = homes != ends
+        homes, ends = homes[far], ends[far]
+        while homes.size:
+            np.add.at(self._passed, homes, more)
+            homes = (homes + 1) & self._mask
+            far = homes != ends
+            homes, ends = homes[far], ends[far]
 
     def _hash(self, keys: Keys) -> Hashes:
         hashes: Hashes = keys @ self._factors
@@ -121,7 +210,7 @@ class KeyIndex:
         buckets = buckets[pending]
         while pending.size:
             words = self._slots[buckets] ^ tags[pending, None]
-            for slot in range(_SLOTS):
+            for slot in range(SLOTS):
                 candidates = (words[:, slot] - _ONE).view(np.int64)
                 found = (self._keys.take(candidates, axis=0, mode="clip") == keys[pending]).all(1)
                 rows[pending[found]] = candidates[found]

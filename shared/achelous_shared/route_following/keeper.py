@@ -28,7 +28,6 @@ from achelous_shared.route_following.seams import Journal, Sink
 from achelous_shared.route_following.stats import FollowStats
 from achelous_shared.route_following.table import (
     Changes,
-    Records,
     RouteTable,
     TableFull,
     latest,
@@ -71,15 +70,11 @@ class Keeper:
         self._moved = moved
         self._writer = asyncio.Lock()
 
-    def adopt(self, held: Iterable[tuple[Records, Records]]) -> None:
-        """Take over the routes that the data plane still holds, and have every VPC compared.
-
-        ``held``: `KEY` and `VALUE` of its routes, in parts.
+    def adopt(self) -> None:
+        """Have every VPC compared of which the table has routes that the data plane still held.
 
         Their entries say nothing about what was deleted meanwhile, so no revision is assumed.
         """
-        for keys, values in held:
-            self.table.seed(keys, values)
         for vni in self.table.vnis():
             self._ask(self.introduce(vni))
         if len(self.table):
@@ -264,7 +259,7 @@ class Keeper:
 
     async def _remove(self, vpc: Vpc, rows: Rows) -> None:
         for part in _slices(rows, _SLICE):
-            changes = Changes.removals(part, self.table.remove(vpc.vni, part))
+            changes = self.table.remove(vpc.vni, part)
             await self._sink.apply(changes)
             self._note(vpc, changes)
             await asyncio.sleep(0)

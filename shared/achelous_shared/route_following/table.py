@@ -12,21 +12,22 @@ import numpy as np
 import numpy.typing as npt
 
 from achelous_shared import names
-from achelous_shared.route_following.index import KeyIndex, Keys, Rows, keys_of
+from achelous_shared.route_following.index import KeyIndex, Keys, Memory, Rows, keys_of
 from achelous_shared.routes import RouteOp, Routes
 
 KEY: Final = np.dtype([("vni", "<u4"), ("ip", "u1", (16,))])
 """What a route is found by; the address IPv4 mapped."""
 
 VALUE: Final = np.dtype(
-    [("vtep", ">u4"), ("mac", "u1", (6,)), ("identity", "<u2"), ("revision", "<u8")]
+    [("vtep", ">u4"), ("mac", "u1", (6,)), ("identity", "<u2"), ("revision", "<u8")], align=True
 )
-"""Where a route leads: see `routes.ROUTE`, whose fields these are."""
+"""Where a route leads, as C's struct ach_route: see `routes.ROUTE`, whose fields these are."""
 
 Records = npt.NDArray[np.void]
+Chosen = npt.NDArray[np.bool_]
 
 _NO_ROWS: Final[Rows] = np.zeros(0, np.int64)
-_NO_KEYS: Final[Records] = np.zeros(0, KEY)
+_NO_KEYS: Final[Keys] = np.zeros((0, 3), np.uint64)
 _NO_VALUES: Final[Records] = np.zeros(0, VALUE)
 
 _MIX: Final = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F], np.uint64)
@@ -51,51 +52,59 @@ class Changes:
     """
 
     rows: Rows
-    """(n,) where in the table the routes of ``keys`` are."""
-    keys: Records
-    """(n,) `KEY`, of routes that are new or lead elsewhere now."""
+    """(n,) where in the table the routes are that are new or lead elsewhere now."""
+    written: Keys
+    """(n, 3), of these."""
     values: Records
     """(n,) `VALUE`, of these."""
     removed_rows: Rows
-    """(m,) where the routes of ``removed`` were."""
-    removed: Records
-    """(m,) `KEY`."""
+    """(m,) where the routes were that are gone."""
+    gone: Keys
+    """(m, 3), of these."""
 
     def __len__(self) -> int:
-        return len(self.keys) + len(self.removed)
+        return len(self.written) + len(self.gone)
+
+    @property
+    def keys(self) -> Records:
+        """(n,) `KEY`, of the routes that are new or lead elsewhere now."""
+        return _records(self.written)
+
+    @property
+    def removed(self) -> Records:
+        """(m,) `KEY`, of those that are gone."""
+        return _records(self.gone)
 
     @classmethod
     def join(cls, parts: Sequence["Changes"]) -> "Changes":
         """The changes of batches of distinct routes as those of one batch."""
         return cls(
             np.concatenate([_NO_ROWS, *(part.rows for part in parts)]),
-            np.concatenate([_NO_KEYS, *(part.keys for part in parts)], dtype=KEY),
+            np.concatenate([_NO_KEYS, *(part.written for part in parts)]),
             np.concatenate([_NO_VALUES, *(part.values for part in parts)], dtype=VALUE),
             np.concatenate([_NO_ROWS, *(part.removed_rows for part in parts)]),
-            np.concatenate([_NO_KEYS, *(part.removed for part in parts)], dtype=KEY),
+            np.concatenate([_NO_KEYS, *(part.gone for part in parts)]),
         )
-
-    @classmethod
-    def removals(cls, rows: Rows, keys: Records) -> "Changes":
-        """Nothing but these are gone."""
-        return cls(_NO_ROWS, _NO_KEYS, _NO_VALUES, rows, keys)
 
 
 class RouteTable:
     """At most ``capacity`` routes."""
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, memory: Memory | None = None) -> None:
+        """``memory``: for more than ``capacity`` rows; if not given, private."""
         self.capacity = capacity
-        self._keys: Keys = np.zeros((capacity + 2, 3), np.uint64)  # see KeyIndex for the two
-        self._values: Records = np.zeros(capacity + 2, VALUE)
-        self._index = KeyIndex(self._keys)
+        memory = memory or Memory.private(capacity + 2, VALUE)  # see KeyIndex for the two
+        self._keys: Keys = memory.keys
+        self._values: Records = memory.values
+        self._index = KeyIndex(memory)
         self._unused = 1  # rows from here on were never used
-        self._free = np.zeros(capacity, np.int64)  # a stack of rows that were used once
+        self._free = np.zeros(len(self._keys), np.int64)  # a stack of rows that were used once
         self._freed = 0
+        self._held = 0
         self._counts = np.zeros(names.VNI_MAX + 1, np.int32)
 
     def __len__(self) -> int:
-        return self._unused - 1 - self._freed
+        return self._held
 
     def count(self, vni: int) -> int:
         """Routes of one VPC."""
@@ -131,62 +140,54 @@ class RouteTable:
 
         An entry counts unless the one held has a higher revision. Raises `TableFull`.
         """
-        keys = keys_of(vni, delta["ip"])
+        keys, values = keys_of(vni, delta["ip"]), _values_of(delta)
         rows = self._index.find(keys)
         held = rows >= 0
         upsert = delta["op"] == RouteOp.UPSERT
-        due = ~held | (self._values["revision"][rows] <= delta["revision"])
-        doomed, new = held & due & ~upsert, upsert & ~held
+        due = held & (self._values["revision"][rows] <= values["revision"])
+        doomed, again, new = due & ~upsert, due & upsert, upsert & ~held
         self._must_fit(int(new.sum()) - int(doomed.sum()))
         gone = rows[doomed]
-        removed = self.remove(vni, gone)
-        self._insert(vni, keys, rows, new)
-        upserted = upsert & due
-        written = rows[upserted]
-        self._write(written, delta[upserted])
-        return Changes(written, self.keys(written), self._values[written], gone, removed)
+        self.remove(vni, gone)
+        self._upsert(vni, keys, values, rows, new, again)
+        written = new | again
+        return Changes(rows[written], keys[written], values[written], gone, keys[doomed])
 
     def restate(self, vni: int, chunk: Routes) -> tuple[Changes, Rows]:
         """Make the routes to the addresses of ``chunk``, which are distinct, as it says.
 
         Returns what differed, and the rows of all entries. Raises `TableFull`.
         """
-        keys = keys_of(vni, chunk["ip"])
+        keys, values = keys_of(vni, chunk["ip"]), _values_of(chunk)
         rows = self._index.find(keys)
         new = rows < 0
         self._must_fit(int(new.sum()))
-        self._insert(vni, keys, rows, new)
-        held = rows[~new]
-        before = self._values[held]
-        self._write(rows, chunk)
-        written = np.concatenate((rows[new], held[self._values[held] != before]))
-        changes = Changes(written, self.keys(written), self._values[written], _NO_ROWS, _NO_KEYS)
+        differ = ~new & (self._values[rows] != values)
+        self._upsert(vni, keys, values, rows, new, differ)
+        written = new | differ
+        changes = Changes(rows[written], keys[written], values[written], _NO_ROWS, _NO_KEYS)
         return changes, rows
 
     def load(self, vni: int, chunk: Routes) -> tuple[Changes, Rows]:
         """Like `restate`, of addresses to which there is no route here: three times as fast."""
         self._must_fit(len(chunk))
-        keys = keys_of(vni, chunk["ip"])
+        keys, values = keys_of(vni, chunk["ip"]), _values_of(chunk)
         rows = self._take(len(chunk))
-        values = np.empty(len(chunk), VALUE)
-        for field in VALUE.names or ():
-            values[field] = chunk[field]
         in_a_row = slice(rows[0], rows[0] + len(rows)) if len(rows) else slice(0)
         where = in_a_row if (np.diff(rows) == 1).all() else rows  # a slice is written faster
         self._keys[where], self._values[where] = keys, values
         self._index.add(keys, rows)
-        self._counts[vni] += len(rows)
-        return Changes(rows, _records(keys), values, _NO_ROWS, _NO_KEYS), rows
+        self._count(vni, len(rows))
+        return Changes(rows, keys, values, _NO_ROWS, _NO_KEYS), rows
 
-    def remove(self, vni: int, rows: Rows) -> Records:
-        """Remove rows of one VPC; returns the `KEY` of each."""
-        keys = self.keys(rows)
-        self._index.remove(self._keys[rows], rows)
-        self._keys[rows, 2] = 0  # no VPC has that VNI
-        self._free[self._freed : self._freed + len(rows)] = rows
-        self._freed += len(rows)
-        self._counts[vni] -= len(rows)
-        return keys
+    def remove(self, vni: int, rows: Rows) -> Changes:
+        """Remove rows of one VPC."""
+        keys = self._keys[rows]
+        if len(rows):
+            self._index.remove(keys, rows)
+            self._release(rows)
+            self._count(vni, -len(rows))
+        return Changes(_NO_ROWS, _NO_KEYS, _NO_VALUES, rows, keys)
 
     def seed(self, keys: Records, values: Records) -> None:
         """Take over routes that are not here: distinct `KEY` and their `VALUE`.
@@ -199,20 +200,51 @@ class RouteTable:
         self._keys[rows] = keys_of(keys["vni"], keys["ip"])
         self._values[rows] = values
         self._index.add(self._keys[rows], rows)
-        vnis, counts = np.unique(keys["vni"], return_counts=True)
-        self._counts[vnis] += counts.astype(np.int32)
+        self._count_all(keys["vni"].astype(np.int64))
 
     def _must_fit(self, more: int) -> None:
         if len(self) + more > self.capacity:
             raise TableFull(len(self), more, self.capacity)
 
-    def _insert(self, vni: int, keys: Keys, rows: Rows, new: npt.NDArray[np.bool_]) -> None:
-        """Give rows to the ``new`` keys, and write these into ``rows``."""
-        taken = self._take(int(new.sum()))
-        self._keys[taken] = keys[new]
-        self._index.add(keys[new], taken)
-        self._counts[vni] += len(taken)
-        rows[new] = taken
+    def _count(self, vni: int, more: int) -> None:
+        """So many more routes of a VPC."""
+        self._counts[vni] += more
+        self._held += more
+
+    def _count_all(self, vnis: Rows) -> None:
+        """One route more for each of ``vnis``."""
+        found, counts = np.unique(vnis, return_counts=True)
+        self._counts[found] += counts.astype(np.int32)
+        self._held += len(vnis)
+
+    def _upsert(
+        self, vni: int, keys: Keys, values: Records, rows: Rows, new: Chosen, again: Chosen
+    ) -> None:
+        """Take in the ``new`` ones of these routes, and ``again`` those that are held; write their
+        places into ``rows``."""
+        if again.any():
+            rows[again] = self._rewrite(rows[again], values[again])
+        if new.any():
+            rows[new] = self._insert(vni, keys[new], values[new])
+
+    def _insert(self, vni: int, keys: Keys, values: Records) -> Rows:
+        """Routes that are not held; returns their rows."""
+        rows = self._take(len(keys))
+        self._keys[rows], self._values[rows] = keys, values
+        self._index.add(keys, rows)
+        self._count(vni, len(rows))
+        return rows
+
+    def _rewrite(self, rows: Rows, values: Records) -> Rows:
+        """Have routes that are held in ``rows`` lead elsewhere; returns the rows of them."""
+        self._values[rows] = values
+        return rows
+
+    def _release(self, rows: Rows) -> None:
+        """Nothing leads to these rows any more."""
+        self._keys[rows, 2] = 0  # no VPC has that VNI
+        self._free[self._freed : self._freed + len(rows)] = rows
+        self._freed += len(rows)
 
     def _take(self, count: int) -> Rows:
         """Rows that were not in use, those first that were once."""
@@ -222,9 +254,12 @@ class RouteTable:
         self._unused += len(fresh)
         return np.concatenate((self._free[self._freed : self._freed + reused], fresh))
 
-    def _write(self, rows: Rows, entries: Routes) -> None:
-        for field in VALUE.names or ():
-            self._values[field][rows] = entries[field]
+
+def _values_of(entries: Routes) -> Records:
+    values = np.zeros(len(entries), VALUE)
+    for field in VALUE.names or ():
+        values[field] = entries[field]
+    return values
 
 
 def _records(keys: Keys) -> Records:

@@ -129,8 +129,7 @@ class TestAgainstModel:
 
         changes, rows = table.restate(vni, chunk)
         follow(mirror, changes)
-        for key in table.remove(vni, table.rows_except(vni, rows)):
-            del mirror[int(key["vni"]), key["ip"].tobytes()]
+        follow(mirror, table.remove(vni, table.rows_except(vni, rows)))
 
         after = contents(table)
         snapshot = np.zeros(len(chunk), KEY)
