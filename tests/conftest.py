@@ -44,10 +44,16 @@ async def network(run_dir: RunDir) -> AsyncIterator[Network]:
         yield network
 
 
+def make_once(target: str) -> None:
+    """Make it while no other process of this run does."""
+    command = ["flock", "Makefile", "make", "--silent", target]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=120)
+
+
 @pytest.fixture(scope="session")
 def objects() -> Path:
     """The folder of the objects, compiled from the sources as they are now."""
     if missing := missing_for_ebpf():
         pytest.skip("; ".join(missing))
-    subprocess.run(["make", "--silent", "bpf"], cwd=ROOT, check=True, timeout=120)
+    make_once("bpf")
     return ROOT / "build/bpf"

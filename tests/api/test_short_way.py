@@ -130,7 +130,11 @@ async def test_what_one_way_made_the_other_repeats(tenant: Api, subnet: Json) ->
     assert len((await tenant.get("/instances"))["items"]) == 1
 
 
-@pytest.mark.parametrize("name", ["not-an-id", str(uuid4()), str(uuid4()).replace("-", "")])
+@pytest.mark.parametrize(
+    "name",
+    ["not-an-id", str(uuid4()), str(uuid4()).replace("-", "")],
+    ids=["no UUID", "a UUID", "without hyphens"],
+)
 async def test_deleting_what_is_not_there(tenant: Api, name: str) -> None:
     reply = await tenant.delete(f"/instances/{name}")
 

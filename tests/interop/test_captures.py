@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from captures import Dissected, captured, dissect
 from packets.datapath import GATEWAY_VTEP
-from packets.hosts import Hosts
+from packets.hosts import Hosts, Programs
 from packets.pairs import Pair, ip6_of
 from wire_traffic import Datagrams, set_offloads, transfer
 
@@ -40,8 +40,8 @@ class Wire:
 
 
 @pytest.fixture
-async def wire(network: Network, objects: Path) -> AsyncIterator[Wire]:
-    with Hosts(network, objects) as hosts:
+async def wire(network: Network, programs: Programs) -> AsyncIterator[Wire]:
+    with Hosts(network, programs) as hosts:
         pair = await Pair.create(hosts, network)
         a = await pair.guest("a", pair.left, A, identity=IDENTITY)
         b = await pair.guest("b", pair.right, B)

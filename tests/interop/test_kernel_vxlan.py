@@ -5,13 +5,12 @@ import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
-from pathlib import Path
 from typing import Any
 
 import pytest
 from packets.datapath import OWN_VTEP, PEER_VTEP, VNI, Port, Rule
 from packets.frames import ROUTER, guest
-from packets.hosts import Host, Hosts, ip6_of
+from packets.hosts import Host, Hosts, Programs, ip6_of
 from pyroute2 import IPRoute
 from wire_traffic import set_offloads, transfer
 
@@ -67,10 +66,10 @@ class Interop:
 
 @pytest.fixture
 async def interop(
-    network: Network, objects: Path, request: pytest.FixtureRequest
+    network: Network, programs: Programs, request: pytest.FixtureRequest
 ) -> AsyncIterator[Interop]:
     """The parameter, if there is one: whether the kernel's device carries group policies."""
-    with Hosts(network, objects) as hosts:
+    with Hosts(network, programs) as hosts:
         host = await hosts.host("ours", OWN_VTEP, peers={PEER_VTEP: 1})
         ours, port = await our_guest(network, host)
         for ip in (THEIRS, ip6_of(THEIRS)):

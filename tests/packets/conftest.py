@@ -7,6 +7,7 @@ import pytest
 from packets.datapath import SMALL, Datapath
 from packets.gateway_path import SMALL as GATEWAY_SMALL
 from packets.gateway_path import GatewayPath
+from packets.hosts import Programs
 
 from achelous_shared.bpf import BpfObject
 
@@ -34,3 +35,10 @@ def relay(objects: Path) -> Iterator[BpfObject]:
 def gateway(relay: BpfObject) -> GatewayPath:
     """A gateway at GATEWAY_VTEP, without any route."""
     return GatewayPath(relay)
+
+
+@pytest.fixture(scope="session")
+def programs(objects: Path) -> Iterator[Programs]:
+    """For hosts in namespaces."""
+    with Programs(objects) as programs:
+        yield programs

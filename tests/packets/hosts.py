@@ -1,8 +1,8 @@
 """Hosts in namespaces that run the real programs without an agent: tables are filled in by hand."""
 
 import socket
-from collections.abc import Mapping
-from contextlib import ExitStack, closing
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
@@ -77,11 +77,52 @@ class Host:
 
 
 @dataclass(slots=True)
+class Programs:
+    """The compiled objects in the kernel; leaving it unloads them.
+
+    Of the vSwitch one host after the other uses the same copies, whose tables a `Datapath` empties:
+    the kernel takes half a second to verify another.
+    """
+
+    objects: Path
+    _stack: ExitStack = field(default_factory=ExitStack)
+    _spare: list[BpfObject] = field(default_factory=list)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    @contextmanager
+    def vswitch(self) -> Iterator[BpfObject]:
+        """For one host alone."""
+        loaded = self._spare.pop() if self._spare else self._load_vswitch()
+        try:
+            yield loaded
+        finally:
+            self._spare.append(loaded)
+
+    def gateway(self) -> BpfObject:
+        """A new one, which whoever enters it unloads."""
+        return BpfObject.open(self.objects / "gateway.bpf.o", pin_dir=None)
+
+    def _load_vswitch(self) -> BpfObject:
+        path = self.objects / "vswitch.bpf.o"
+        return self._stack.enter_context(BpfObject.open(path, pin_dir=None, max_entries=_SIZES))
+
+
+@dataclass(slots=True)
 class Hosts:
-    """Makes hosts and gateways on the lab's underlay; leaving it detaches and unloads all."""
+    """Makes hosts and gateways on the lab's underlay; leaving it detaches all."""
 
     network: Network
-    objects: Path
+    programs: Programs
     stack: ExitStack = field(default_factory=ExitStack)
 
     def __enter__(self) -> Self:
@@ -97,7 +138,7 @@ class Hosts:
 
     async def host(self, name: str, vtep: str, *, peers: Mapping[str, int]) -> Host:
         """A host that knows `peers`: VTEP -> 1 host, 2 gateway."""
-        attached = await self._node(name, vtep, "vswitch", _SIZES)
+        attached = await self._node(name, vtep, self.programs.vswitch())
         datapath = Datapath(attached.loaded)
         datapath.configure(
             vtep=int(IPv4Address(vtep)),
@@ -111,14 +152,15 @@ class Hosts:
 
     async def gateway(self, name: str) -> GatewayPath:
         """A gateway at GATEWAY_VTEP."""
-        attached = await self._node(name, GATEWAY_VTEP, "gateway", {})
+        attached = await self._node(name, GATEWAY_VTEP, self.programs.gateway())
         gateway = GatewayPath(attached.loaded)
         gateway.configure(underlay_ifindex=attached.attach("relay", UNDERLAY_DEVICE))
         return gateway
 
-    async def _node(self, name: str, vtep: str, kind: str, sizes: Mapping[str, int]) -> Attachments:
+    async def _node(
+        self, name: str, vtep: str, loading: AbstractContextManager[BpfObject]
+    ) -> Attachments:
         node = await self.network.underlay.node(name, IPv4Address(vtep))
-        loaded = BpfObject.open(self.objects / f"{kind}.bpf.o", pin_dir=None, max_entries=sizes)
-        self.stack.enter_context(loaded)
+        loaded = self.stack.enter_context(loading)
         inside = self.stack.enter_context(closing(NetNs(node.namespace.path)))
         return Attachments(node, loaded, inside, self.stack)

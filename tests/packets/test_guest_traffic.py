@@ -7,13 +7,12 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import pytest
 from packets.datapath import VNI, Port
 from packets.frames import Guest as Known
 from packets.frames import frame, guest, udp
-from packets.hosts import Hosts
+from packets.hosts import Hosts, Programs
 from packets.pairs import Pair, ip6_of, router_of
 from wire_traffic import Datagrams, set_offloads, transfer
 
@@ -43,8 +42,8 @@ class World:
 
 
 @pytest.fixture
-async def world(network: Network, objects: Path) -> AsyncIterator[World]:
-    with Hosts(network, objects) as hosts:
+async def world(network: Network, programs: Programs) -> AsyncIterator[World]:
+    with Hosts(network, programs) as hosts:
         pair = await Pair.create(hosts, network)
         a = await pair.guest("a", pair.left, A)
         b = await pair.guest("b", pair.right, B)
@@ -165,11 +164,13 @@ def received(pair: Pair, port: Port) -> int:
     return pair.left.datapath.counters()[port.slot]["rx_packets"]
 
 
-async def test_a_guest_with_vnics_in_many_subnets_and_vpcs(network: Network, objects: Path) -> None:
+async def test_a_guest_with_vnics_in_many_subnets_and_vpcs(
+    network: Network, programs: Programs
+) -> None:
     """Each carries the traffic of its own network and nothing of the others': one peer for each,
     all at once, and what was counted where."""
     places = [("10.0.0.5", VNI), ("10.0.2.5", VNI), ("10.0.3.5", VNI + 1), ("10.0.4.5", VNI + 2)]
-    with Hosts(network, objects) as hosts:
+    with Hosts(network, programs) as hosts:
         pair = await Pair.create(hosts, network)
         many = await network.guest("many")
         peers: list[tuple[Guest, str]] = []

@@ -6,13 +6,12 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from packets.datapath import GATEWAY_VTEP, OWN_VTEP, PEER_VTEP, Port
 from packets.frames import frame, guest, udp
 from packets.gateway_path import GatewayPath
-from packets.hosts import Host, Hosts
+from packets.hosts import Host, Hosts, Programs
 from pyroute2 import IPRoute
 
 from achelous_lab.netns import links
@@ -59,8 +58,8 @@ class Pair:
 
 
 @pytest.fixture
-async def pair(network: Network, objects: Path) -> AsyncIterator[Pair]:
-    with Hosts(network, objects) as hosts:
+async def pair(network: Network, programs: Programs) -> AsyncIterator[Pair]:
+    with Hosts(network, programs) as hosts:
         left = await hosts.host("left", OWN_VTEP, peers=FLEET)
         right = await hosts.host("right", PEER_VTEP, peers=FLEET)
         gateway = await hosts.gateway("gateway")

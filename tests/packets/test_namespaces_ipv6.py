@@ -1,15 +1,15 @@
 """IPv6 and forwarding guests on real devices, offloads on: two hosts, both knowing all routes."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from ipaddress import IPv4Interface
-from pathlib import Path
 
 import pytest
 from packets.datapath import OWN_VTEP, PEER_VTEP, VNI
 from packets.frames import ROUTER, guest
-from packets.hosts import Host, Hosts, ip6_of
+from packets.hosts import Host, Hosts, Programs, ip6_of
 from pyroute2 import IPRoute
 
 from achelous_lab.netns import links
@@ -47,8 +47,8 @@ class World:
 
 
 @pytest.fixture
-async def world(network: Network, objects: Path) -> AsyncIterator[World]:
-    with Hosts(network, objects) as hosts:
+async def world(network: Network, programs: Programs) -> AsyncIterator[World]:
+    with Hosts(network, programs) as hosts:
         left = await hosts.host("left", OWN_VTEP, peers=FLEET)
         right = await hosts.host("right", PEER_VTEP, peers=FLEET)
         yield World(network, left, right)
@@ -120,8 +120,7 @@ async def test_ipv6_between_hosts_at_speed(world: World) -> None:
     b, _ = await world.right.guest("b", B)
     learn(world.left, B, PEER_VTEP)
     learn(world.right, A, OWN_VTEP)
-    await add_ipv6(a, A)
-    await add_ipv6(b, B)
+    await asyncio.gather(add_ipv6(a, A), add_ipv6(b, B))
     assert "3 received" in await ping6(a, ip6_of(B))
     assert "3 received" in await ping6(a, ip6_of(B), "-s", "4000")
     assert "3 received" in await ping6(a, "fd00::1")
@@ -136,8 +135,7 @@ async def test_ipv6_in_small_segments(world: World) -> None:
     b, _ = await world.right.guest("b", B)
     learn(world.left, B, PEER_VTEP)
     learn(world.right, A, OWN_VTEP)
-    await add_ipv6(a, A)
-    await add_ipv6(b, B)
+    await asyncio.gather(add_ipv6(a, A), add_ipv6(b, B))
     assert await throughput(a, b, ip6_of(B), "-M", "500") > 1e7
     assert world.drops() == {}
 
@@ -152,8 +150,7 @@ async def test_guests_learn_the_mtu_of_the_path(world: World, family: int) -> No
     world.left.datapath.configure(underlay_mtu=1450)
     target = B
     if family == 6:
-        await add_ipv6(a, A)
-        await add_ipv6(b, B)
+        await asyncio.gather(add_ipv6(a, A), add_ipv6(b, B))
         target = ip6_of(B)
     said = await ping(a, target, f"-{family}", "-M", "do", "-s", "1420")
     assert "mtu" in said.lower()
@@ -207,8 +204,7 @@ async def test_a_guest_that_forwards(world: World, family: int) -> None:
     learn(world.right, B, OWN_VTEP, BEHIND)
     target = B
     if family == 6:
-        await add_ipv6(a, A)
-        await add_ipv6(b, B)
+        await asyncio.gather(add_ipv6(a, A), add_ipv6(b, B))
         target = ip6_of(B)
         assert "3 received" in await ping6(a, target)
     else:

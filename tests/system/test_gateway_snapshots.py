@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from ipaddress import ip_address
 
 import pytest
+from api.client import fresh
 from prometheus_client import CollectorRegistry
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -42,20 +43,26 @@ VNIC = """
 """
 
 
+@pytest.fixture(scope="module")
+async def postgres() -> AsyncIterator[PostgresServer]:
+    with RunDir.create() as directory:
+        async with PostgresServer(directory.subdir("pg"), fsync=False) as server:
+            yield server
+
+
 @pytest.fixture
-async def engine(run_dir: RunDir) -> AsyncIterator[AsyncEngine]:
+async def engine(postgres: PostgresServer) -> AsyncIterator[AsyncEngine]:
     """A database with one VPC whose rows were written in the order of nothing."""
-    async with PostgresServer(run_dir.subdir("pg"), fsync=False) as postgres:
-        engine = create_engine(postgres.dsn())
-        await migrate(engine)
-        async with engine.begin() as connection:
-            for statement in FILL:
-                await connection.execute(text(statement))
-            for n, ip in enumerate([*reversed(ADDRESSES), "10.0.0.2"]):
-                row = {"n": n, "ip": ip, "withdrawn": ip == "10.0.0.2"}
-                await connection.execute(text(VNIC), row)
-        yield engine
-        await engine.dispose()
+    engine = create_engine(await postgres.create_database(fresh("snapshots").replace("-", "_")))
+    await migrate(engine)
+    async with engine.begin() as connection:
+        for statement in FILL:
+            await connection.execute(text(statement))
+        for n, ip in enumerate([*reversed(ADDRESSES), "10.0.0.2"]):
+            row = {"n": n, "ip": ip, "withdrawn": ip == "10.0.0.2"}
+            await connection.execute(text(VNIC), row)
+    yield engine
+    await engine.dispose()
 
 
 @pytest.fixture

@@ -58,8 +58,16 @@ class Cli:
 
     async def start(self, *args: str, stdout: IO[bytes] | int = PIPE) -> asyncio.subprocess.Process:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("ACHELOUS_")}
+        # who runs the tests in the background may have SIGINT ignored, which children inherit
         return await asyncio.create_subprocess_exec(
-            ACHELOUS, *args, stdin=PIPE, stdout=stdout, stderr=PIPE, env={**inherited, **self.env}
+            "env",
+            "--default-signal=INT",
+            ACHELOUS,
+            *args,
+            stdin=PIPE,
+            stdout=stdout,
+            stderr=PIPE,
+            env={**inherited, **self.env},
         )
 
     async def on(self, terminal: IO[bytes], *args: str) -> int:
@@ -115,9 +123,6 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
                     "ACHELOUS_URL": f"http://{address}",
                     "ACHELOUS_TOKEN_FILE": str(token_file),
                     "XDG_STATE_HOME": str(state),
-                    # many commands: compile what they import once, whatever the environment says
-                    "PYTHONDONTWRITEBYTECODE": "",
-                    "PYTHONPYCACHEPREFIX": str(state / "bytecode"),
                 }
             )
             yield World(cli, f"http://{address}", token_file, nats, engine)
