@@ -243,7 +243,7 @@ async def controller_in(run_dir: RunDir) -> AsyncIterator[FakeController]:
         await bus.ensure_stream(
             StreamConfig(subjects.ROUTES_STREAM, subjects=[subjects.ALL_ROUTES])
         )
-        hosts = [subjects.ALL_HOSTS, subjects.FLEET]
+        hosts = [subjects.ALL_HOSTS, subjects.ALL_HOST_CHANGES, subjects.FLEET]
         await bus.ensure_stream(
             StreamConfig(subjects.HOSTS_STREAM, subjects=hosts, max_msgs_per_subject=1)
         )

@@ -11,6 +11,7 @@ import numpy as np
 
 from achelous_shared import messages, subjects
 from achelous_shared.bus import Bus, BusError
+from achelous_shared.host_documents import HostReader
 from achelous_shared.messages import (
     FleetDocument,
     GatewayApplied,
@@ -147,6 +148,7 @@ class FakeHost(_Reporter):
     def __init__(self, host_id: UUID, name: str, bus: Bus) -> None:
         super().__init__(bus)
         self.id, self.name = host_id, name
+        self._reader = HostReader()
         self.document: HostDocument | None = None
         self.fleet: FleetDocument | None = None
         self.devices = True
@@ -160,7 +162,7 @@ class FakeHost(_Reporter):
         stream = subjects.HOSTS_STREAM
         async with asyncio.TaskGroup() as group:
             group.create_task(
-                self.bus.follow(stream, subjects.host(self.id), self._on_document, last=True)
+                self.bus.follow(stream, subjects.all_of_host(self.id), self._on_document, last=True)
             )
             group.create_task(self.bus.follow(stream, subjects.FLEET, self._on_fleet, last=True))
             group.create_task(self.bus.listen(subjects.REPORT, self.on_command))
@@ -182,9 +184,10 @@ class FakeHost(_Reporter):
         if self.lose:
             self.lose -= 1
             return
-        document = messages.decode(data, HostDocument)
-        if self.document is None or document.revision >= self.document.revision:
-            self.document = document
+        if self._reader.take(messages.decode_host(data)):
+            document = self._reader.document()
+            if self.document is None or (document and document.revision >= self.document.revision):
+                self.document = document
         self.moved()
 
     async def _on_fleet(self, data: bytes) -> None:

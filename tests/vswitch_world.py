@@ -437,7 +437,7 @@ async def make_world(
         await bus.ensure_stream(
             StreamConfig(
                 name=subjects.HOSTS_STREAM,
-                subjects=[subjects.ALL_HOSTS, subjects.FLEET],
+                subjects=[subjects.ALL_HOSTS, subjects.ALL_HOST_CHANGES, subjects.FLEET],
                 max_msgs_per_subject=1,
             )
         )

@@ -11,7 +11,9 @@ from typing import Final
 
 from achelous_shared.subjects import (
     ALL_APPLIED,
+    ALL_HOST_CHANGES,
     ALL_HOSTS,
+    ALL_OF_HOSTS,
     ALL_PUSHES,
     ALL_ROUTES,
     FLEET,
@@ -65,6 +67,7 @@ _PERMISSIONS: Final = {
         publish=(
             ALL_ROUTES,
             ALL_HOSTS,
+            ALL_HOST_CHANGES,
             FLEET,
             f"{PREFIX}.command.>",
             _inbox(Role.GATEWAY),
@@ -97,7 +100,7 @@ _PERMISSIONS: Final = {
             f"{PREFIX}.rsp.*",
             f"{PREFIX}.snapshot.>",
             _inbox(Role.CONTROLLER),
-            *_follows(HOSTS_STREAM, ALL_HOSTS, FLEET),
+            *_follows(HOSTS_STREAM, ALL_OF_HOSTS, FLEET),
             *_follows(ROUTES_STREAM, ALL_ROUTES),
         ),
         subscribe=(f"{PREFIX}.command.vswitch.>", REPORT, ALL_PUSHES, _inbox(Role.VSWITCH)),

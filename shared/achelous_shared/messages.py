@@ -40,6 +40,7 @@ class Value(msgspec.Struct, frozen=True, kw_only=True):
 
 class _Header(msgspec.Struct):
     v: int
+    base: int | None = None
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -62,6 +63,15 @@ def decode(data: bytes, kind: type[M]) -> M:
         return decoder.decode(data)  # type: ignore[no-any-return]
     except msgspec.DecodeError as error:
         raise BadMessage(f"no {kind.__name__}: {error}") from error
+
+
+def decode_host(data: bytes) -> "HostDocument | HostChanges":
+    """What came on a host's subjects; raises as `decode` does."""
+    try:
+        whole = _header.decode(data).base is None
+    except msgspec.DecodeError as error:
+        raise BadMessage(f"no document of a host: {error}") from error
+    return decode(data, HostDocument) if whole else decode(data, HostChanges)
 
 
 def decode_or_default(data: bytes, kind: type[M]) -> M:
@@ -188,7 +198,10 @@ class Port(Value, frozen=True, kw_only=True):
 
 
 class HostDocument(Message, frozen=True, kw_only=True):
-    """Everything that one host shall run. The whole of it, applied by difference."""
+    """Everything that one host shall run. The whole of it, applied by difference.
+
+    The order of ports matters only where two of them exclude each other: the first runs.
+    """
 
     host_id: UUID
     revision: int
@@ -199,6 +212,28 @@ class HostDocument(Message, frozen=True, kw_only=True):
     name."""
     preprogrammed: tuple[int, ...] = ()
     """VNIs among those of the ports whose routes the host shall all hold, ahead of any packet."""
+
+
+class HostChanges(Message, frozen=True, kw_only=True):
+    """What changed in a host's document since that of revision ``base``, all of it.
+
+    It makes that document the one of ``revision`` (`host_documents.assemble`), and means nothing
+    beside another.
+    """
+
+    host_id: UUID
+    base: int
+    revision: int
+    ports: tuple[Port, ...] = ()
+    """Those that are new or not as they were."""
+    gone: tuple[UUID, ...] = ()
+    """vNICs that are no more; the document may not have had them."""
+    security_groups: dict[UUID, tuple[SecurityRule, ...]] = {}
+    """Groups that are in use since."""
+    identities: dict[int, dict[int, tuple[UUID, ...]]] = {}
+    """Those that are in a group that a rule of these groups names: all that are."""
+    preprogrammed: tuple[int, ...] = ()
+    """VNIs among those of ``ports``; others of theirs are not preprogrammed."""
 
 
 class GatewayAddress(Value, frozen=True, kw_only=True):

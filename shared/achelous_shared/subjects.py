@@ -9,10 +9,13 @@ ROUTES_STREAM: Final = "ACHELOUS_ROUTES"
 """Route deltas in order; bounded by age and size, because a gateway that fell behind asks again."""
 
 HOSTS_STREAM: Final = "ACHELOUS_HOSTS"
-"""The last document of each host, and the fleet's."""
+"""The last document of each host and what changed since, and the fleet's document."""
 
 ALL_ROUTES: Final = f"{PREFIX}.routes.*"
 ALL_HOSTS: Final = f"{PREFIX}.host.*"
+ALL_HOST_CHANGES: Final = f"{PREFIX}.host-changes.*"
+ALL_OF_HOSTS: Final = f"{PREFIX}.*.*"
+"""In `HOSTS_STREAM`: documents of hosts and their changes, in one order."""
 FLEET: Final = f"{PREFIX}.fleet"
 SNAPSHOT_ROUTES: Final = f"{PREFIX}.snapshot.routes"
 SNAPSHOT_REVISIONS: Final = f"{PREFIX}.snapshot.revisions"
@@ -32,8 +35,18 @@ def routes(vni: int) -> str:
 
 
 def host(host_id: UUID) -> str:
-    """Subject of one host's desired state."""
+    """Subject of one host's desired state, the whole of it."""
     return f"{PREFIX}.host.{host_id}"
+
+
+def host_changes(host_id: UUID) -> str:
+    """Subject of what changed in one host's desired state since the whole of it was published."""
+    return f"{PREFIX}.host-changes.{host_id}"
+
+
+def all_of_host(host_id: UUID) -> str:
+    """In `HOSTS_STREAM`: `host` and `host_changes` of one host, in one order."""
+    return f"{PREFIX}.*.{host_id}"
 
 
 def rsp(gateway_id: UUID) -> str:

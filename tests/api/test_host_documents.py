@@ -6,13 +6,14 @@ from uuid import UUID
 import pytest
 from api.client import Api, Json, instance
 from api.conftest import Controller
-from api.documents import read_whole
+from api.documents import read_of, read_whole
 from sqlalchemy import delete, select
 
 from achelous_controller.programming.held_ports import HeldPorts
-from achelous_controller.programming.host_documents import Fresh, read_fresh
+from achelous_controller.programming.host_documents import Fresh
 from achelous_controller.store.schema import outbox
-from achelous_shared.messages import HostDocument, decode, encode
+from achelous_shared.host_documents import HostReader
+from achelous_shared.messages import HostChanges, HostDocument, decode_host, encode
 
 
 class Publisher:
@@ -20,19 +21,32 @@ class Publisher:
 
     def __init__(self, controller: Controller, hosts: list[UUID]) -> None:
         self._engine, self._hosts, self._held = controller.engine, hosts, HeldPorts()
+        self._readers = {host: HostReader() for host in hosts}
+        self.kinds: list[type] = []
+        """Of the messages that were published last, in order of host."""
 
     def also(self, host: UUID) -> None:
         """Read another host's as well, of which nothing is held."""
         self._hosts.append(host)
+        self._readers[host] = HostReader()
 
     async def publish(self) -> dict[UUID, list[UUID]]:
-        """Host -> its vNICs; fails if a document is not the one that is read whole."""
-        found = await read_fresh(self._engine, self._hosts, self._held)
+        """Host -> its vNICs; fails if what a host has then is not the document that is read
+        whole."""
+        found = await read_of(self._engine, self._hosts, self._held)
+        self.kinds = [type(fresh.message) for fresh in found]
+        now: dict[UUID, list[UUID]] = {}
         for fresh in found:
-            [whole] = await read_whole(self._engine, [fresh.document.host_id])
-            assert in_order(decode(encode(fresh.document), HostDocument)) == in_order(whole)
+            host = fresh.message.host_id
+            assert self._readers[host].take(decode_host(encode(fresh.message)))
+            fresh.published()
+            document = self._readers[host].document()
+            assert document is not None
+            [whole] = await read_whole(self._engine, [host])
+            assert in_order(document) == in_order(whole)
+            now[host] = sorted(port.vnic_id for port in document.ports)
         await self.forget(found)
-        return {one.document.host_id: vnics(one) for one in found}
+        return now
 
     async def forget(self, found: list[Fresh]) -> None:
         """Take the rows from the outbox that these documents cover."""
@@ -49,12 +63,8 @@ def in_order(document: HostDocument) -> Any:
         sorted(document.ports, key=lambda port: port.vnic_id),
         document.security_groups,
         document.identities,
+        document.preprogrammed,
     )
-
-
-def vnics(fresh: Fresh) -> list[UUID]:
-    ports = decode(encode(fresh.document), HostDocument).ports
-    return sorted(port.vnic_id for port in ports)
 
 
 def vnic_of(made: Json) -> UUID:
@@ -136,3 +146,33 @@ async def test_a_moved_vnic_leaves_one_document_and_comes_into_the_other(
     assert await half.publish() == {
         UUID(here): sorted(map(vnic_of, made)), UUID(there): [vnic_of(stays)],
     }  # fmt: skip
+
+
+async def test_a_change_is_told_by_what_changed_and_a_change_of_rules_by_the_whole(
+    controller: Controller, operator: Api, tenant: Api, subnet: Json
+) -> None:
+    host = UUID((await operator.host())["id"])
+    publisher = Publisher(controller, [host])
+    batch = [instance(subnet, host_id=str(host)) for _ in range(8)]
+    made = (await operator.post("/instances:batch", {"instances": batch})).json()["instances"]
+    await publisher.publish()
+    assert publisher.kinds == [HostDocument]
+
+    await operator.instance(subnet, host_id=str(host))
+    await publisher.publish()
+    assert publisher.kinds == [HostChanges]
+    await tenant.delete(f"/instances/{made[0]['id']}")
+    other = await tenant.subnet(await tenant.vpc())  # whose groups the host has no rules of
+    await operator.instance(other, host_id=str(host))
+    assert len((await publisher.publish())[host]) == 9
+    assert publisher.kinds == [HostChanges]
+
+    await publisher.publish()  # the host does not run it: it is asked for again
+    assert publisher.kinds == [HostDocument]
+    await operator.instance(subnet, host_id=str(host))
+    await publisher.publish()
+    assert publisher.kinds == [HostChanges]
+    [group] = (await tenant.get("/security-groups", vpc_id=subnet["vpc_id"]))["items"]
+    await tenant.make(f"/security-groups/{group['id']}/rules", direction="ingress", protocol="tcp")
+    await publisher.publish()
+    assert publisher.kinds == [HostDocument]

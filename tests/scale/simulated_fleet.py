@@ -25,7 +25,7 @@ _COALESCE_S: Final = 0.002
 
 
 class _Stand(msgspec.Struct):
-    """What is read of a host's document."""
+    """What is read of a host's document, or of what changed in it."""
 
     host_id: UUID
     revision: int
@@ -53,7 +53,7 @@ class SimulatedFleet:
             )
             group.create_task(
                 self._bus.follow(
-                    subjects.HOSTS_STREAM, subjects.ALL_HOSTS, self._on_host, last=True
+                    subjects.HOSTS_STREAM, subjects.ALL_OF_HOSTS, self._on_host, last=True
                 )
             )
             group.create_task(self._gateway_reports())
@@ -66,6 +66,8 @@ class SimulatedFleet:
 
     async def _on_host(self, data: bytes) -> None:
         stand = self._stand.decode(data)
+        if self._hosts.get(stand.host_id, 0) > stand.revision:
+            return
         self._hosts[stand.host_id] = stand.revision
         await self._report_host(stand.host_id, stand.revision)
 

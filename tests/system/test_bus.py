@@ -47,7 +47,7 @@ async def ensure_streams(bus: Bus) -> None:
     await bus.ensure_stream(StreamConfig(subjects.ROUTES_STREAM, subjects=[subjects.ALL_ROUTES]))
     hosts = StreamConfig(
         subjects.HOSTS_STREAM,
-        subjects=[subjects.ALL_HOSTS, subjects.FLEET],
+        subjects=[subjects.ALL_HOSTS, subjects.ALL_HOST_CHANGES, subjects.FLEET],
         max_msgs_per_subject=1,
     )
     await bus.ensure_stream(hosts)

@@ -143,7 +143,7 @@ async def test_every_role_can_do_its_own_work(nats_server: NatsServer) -> None:
     routes = StreamConfig(name=subjects.ROUTES_STREAM, subjects=[subjects.ALL_ROUTES])
     hosts = StreamConfig(
         name=subjects.HOSTS_STREAM,
-        subjects=[subjects.ALL_HOSTS, subjects.FLEET],
+        subjects=[subjects.ALL_HOSTS, subjects.ALL_HOST_CHANGES, subjects.FLEET],
         max_msgs_per_subject=1,
     )
     async with (

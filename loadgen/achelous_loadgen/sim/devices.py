@@ -2,12 +2,10 @@
 
 import asyncio
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from ipaddress import IPv4Address
 from typing import Final
 
-from achelous_shared.messages import HostDocument
-from achelous_shared.names import port_ifname
 from achelous_vswitch.devices import Underlay
 from achelous_vswitch.plan import Link
 
@@ -26,9 +24,8 @@ class SimulatedDevices:
         self.underlay = Underlay(_UNDERLAY_IFINDEX, _UNDERLAY_MTU, vtep.packed)
         self._ifindexes = itertools.count(_UNDERLAY_IFINDEX + 1)
 
-    def plug(self, document: HostDocument) -> None:
-        """Have a link for each vNIC of the document, and no other; those that stay are the same."""
-        names = [port_ifname(port.vnic_id) for port in document.ports]
+    def plug(self, names: Iterable[str]) -> None:
+        """Have a link of each of these names, and no other; those that stay are the same."""
         self.links = {name: self.links.get(name) or self._link(name) for name in names}
 
     def _link(self, name: str) -> Link:

@@ -3,7 +3,7 @@
 import asyncio
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -15,12 +15,12 @@ from achelous_loadgen.sim.metered import MeteredBus
 from achelous_loadgen.sim.path import GuestPath
 from achelous_shared.bpf import NetNs
 from achelous_shared.bus_roles import Role
-from achelous_shared.messages import BadMessage, HostDocument, decode
 from achelous_vswitch.agent import Agent
 from achelous_vswitch.dataplane import Array
 from achelous_vswitch.fc import ForwardingCache
 from achelous_vswitch.gateways import Gateways
 from achelous_vswitch.memory import MemoryEvents, memory_dataplane
+from achelous_vswitch.plan import Desired
 from achelous_vswitch.programmed import slots_for
 from achelous_vswitch.settings import VswitchSettings
 
@@ -38,11 +38,10 @@ class SimulatedAgent(Agent):
 
     devices: SimulatedDevices
 
-    async def on_document(self, data: bytes) -> None:
+    def on_desired(self, desired: Desired) -> None:
         """Plug in, then as ever."""
-        with suppress(BadMessage):  # the agent counts it
-            self.devices.plug(decode(data, HostDocument))
-        await super().on_document(data)
+        self.devices.plug(desired.ports)
+        super().on_desired(desired)
 
 
 @dataclass(frozen=True, slots=True)

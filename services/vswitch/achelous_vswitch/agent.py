@@ -10,9 +10,9 @@ from achelous_shared.bus import Bus
 from achelous_shared.messages import (
     BadMessage,
     FleetDocument,
-    HostDocument,
     UnknownVersion,
     decode,
+    decode_host,
 )
 from achelous_shared.routes import MalformedTable
 from achelous_shared.telemetry import Check, health_app, serve_http
@@ -29,6 +29,7 @@ from achelous_vswitch.gauges import Gauges
 from achelous_vswitch.learner import Learner
 from achelous_vswitch.metrics import Metrics
 from achelous_vswitch.negatives import Negatives
+from achelous_vswitch.plan import Desired
 from achelous_vswitch.preprogrammed import Preprogrammed
 from achelous_vswitch.probe import Prober
 from achelous_vswitch.pushed import Pushed
@@ -109,7 +110,7 @@ class Agent:
         """
         host_id, bus = self._settings.host_id, self._bus
         shower = Shower(self.state)
-        host, fleet = subjects.host(host_id), subjects.FLEET
+        host, fleet = subjects.all_of_host(host_id), subjects.FLEET
         async with asyncio.TaskGroup() as tasks:
             for task in (
                 self._devices.run(self._applier.wake),
@@ -134,18 +135,23 @@ class Agent:
                 tasks.create_task(task)
 
     async def on_document(self, data: bytes) -> None:
-        """Take a host document; what is none of ours, or older than what runs, changes nothing."""
+        """Take a host document, or what changed in it since; what is none of ours, or older than
+        what runs, changes nothing."""
         try:
-            document = decode(data, HostDocument)
+            document = decode_host(data)
         except BadMessage as error:
             self._reject(error, "host document")
             return
         if document.host_id != self._settings.host_id:
             self._metrics.rejected.labels("another host's").inc()
         elif desired := self._applier.offer(document):
-            self._preprogrammed.want(desired.preprogrammed)
+            self.on_desired(desired)
         else:
             self._metrics.rejected.labels("older").inc()
+
+    def on_desired(self, desired: Desired) -> None:
+        """The host shall run this from now on."""
+        self._preprogrammed.want(desired.preprogrammed)
 
     async def on_fleet(self, data: bytes) -> None:
         """Take the fleet's document, likewise."""

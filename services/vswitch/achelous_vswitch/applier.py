@@ -6,14 +6,15 @@ import time
 from collections.abc import Callable
 from uuid import UUID
 
-from achelous_shared.messages import HostDocument
+from achelous_shared.messages import HostChanges, HostDocument
 from achelous_vswitch import underlay
 from achelous_vswitch.dataplane import Dataplane
 from achelous_vswitch.devices import HostDevices, Underlay
 from achelous_vswitch.fc import ForwardingCache
 from achelous_vswitch.metrics import Metrics
-from achelous_vswitch.plan import Desired, DesiredPort, Link, plan, resolve
+from achelous_vswitch.plan import Desired, DesiredPort, Link, plan
 from achelous_vswitch.ports import PortTable
+from achelous_vswitch.resolver import Resolver
 from achelous_vswitch.rules import RuleSets
 from achelous_vswitch.settings import VswitchSettings
 
@@ -50,8 +51,11 @@ class Applier:
         self._on_underlay = on_underlay
         self._wake = asyncio.Event()
         self._rules = RuleSets(dataplane.acl_sets, dataplane.acl_words)
+        self._resolver = Resolver(max_ports=settings.max_ports)
         self._offered: Desired | None = None
         self._attached: dict[str, int] = {}
+        self._seen: set[str] = set()
+        """Devices that were there when it was last looked for those that are gone."""
         self.ports: PortTable | None = None
         """The ports that run, once the devices are known."""
         self.underlay: Underlay | None = None
@@ -66,13 +70,14 @@ class Applier:
         """Of the document that is run; 0: none yet."""
         return self.desired.revision if self.desired else 0
 
-    def offer(self, document: HostDocument) -> Desired | None:
-        """Run this document from now on; None if a newer one was offered before."""
-        if self._offered is not None and document.revision < self._offered.revision:
-            return None
-        self._offered = resolve(document, max_ports=self._settings.max_ports)
-        self.wake()
-        return self._offered
+    def offer(self, message: HostDocument | HostChanges) -> Desired | None:
+        """Run what this says from now on; None if a newer one was offered before, or these are
+        changes to a document that did not come."""
+        desired = self._resolver.take(message)
+        if desired is not None:
+            self._offered = desired
+            self.wake()
+        return desired
 
     def wake(self) -> None:
         """Something changed: a document, a device."""
@@ -157,11 +162,16 @@ class Applier:
 
         The kernel takes some 15 ms for each new one: of many, those that are done are reported.
         """
-        links = {device: port.link for device, port in ports.bound.items()}
-        todo = [name for name in links if self._attached.get(name) != links[name].ifindex]
+        todo = [
+            device
+            for device, port in ports.bound.items()
+            if self._attached.get(device) != port.link.ifindex
+        ]
+        if not todo:
+            return
         new = [desired.ports[name].vnic_id for name in set(todo) - self._dataplane.hooks.attached()]
         for number, device in enumerate(todo, start=1):
-            vnic_id, ifindex = desired.ports[device].vnic_id, links[device].ifindex
+            vnic_id, ifindex = desired.ports[device].vnic_id, ports.bound[device].link.ifindex
             try:
                 await self._dataplane.hooks.attach_guest(device, ifindex)
             except OSError as error:
@@ -176,9 +186,12 @@ class Applier:
     async def _detach_absent(self, links: dict[str, Link]) -> None:
         """Forget devices that are gone. One that is there stays hooked: its guest, which this host
         runs no more, then reaches nothing, and not the host's own stack either."""
+        if links.keys() == self._seen:
+            return
         for device in self._dataplane.hooks.attached() - links.keys():
             self._attached.pop(device, None)
             await self._dataplane.hooks.detach(device)
+        self._seen = set(links)
 
     def _settle(
         self,

@@ -29,19 +29,35 @@ class RuleBook:
         groups: Mapping[UUID, tuple[SecurityRule, ...]],
         identities: Mapping[int, Identities],
         max_rules: int = MAX_RULES,
+        before: "RuleBook | None" = None,
     ) -> None:
-        """``identities``: by VNI."""
+        """``identities``: by VNI. What is as it was ``before`` is the same object."""
         self._groups = groups
-        self._members = {vni: _members(numbers) for vni, numbers in identities.items()}
+        self.members = {vni: _members(numbers) for vni, numbers in identities.items()}
+        """By VNI: group -> numbers."""
         self._max = max_rules
-        self._known: dict[tuple[int, frozenset[UUID]], tuple[Rules, Rules]] = {}
+        self.known: dict[tuple[int, frozenset[UUID]], tuple[Rules, Rules]] = {}
+        """(in, out) of what was asked for."""
+        self._before = before.known if before else {}
+
+    def extended(
+        self, groups: Mapping[UUID, tuple[SecurityRule, ...]], identities: Mapping[int, Identities]
+    ) -> "RuleBook":
+        """With these groups as well, and who is in the groups that their rules name, none of which
+        this one has."""
+        book = RuleBook({**self._groups, **groups}, identities, self._max)
+        for vni, members in self.members.items():
+            book.members[vni] = members | book.members.get(vni, {})
+        book.known = dict(self.known)
+        return book
 
     def of(self, vni: int, groups: frozenset[UUID]) -> tuple[Rules, Rules]:
         """(in, out). Raises ValueError with what is wrong with them."""
         key = vni, groups
-        if key not in self._known:
-            self._known[key] = self._merge(vni, groups)
-        return self._known[key]
+        if key not in self.known:
+            made, before = self._merge(vni, groups), self._before.get(key)
+            self.known[key] = before if before is not None and before == made else made
+        return self.known[key]
 
     def _merge(self, vni: int, groups: frozenset[UUID]) -> tuple[Rules, Rules]:
         if not groups:
@@ -56,7 +72,7 @@ class RuleBook:
         return inward, self._limited("outbound", vni, [rule for rule in rules if rule.egress])
 
     def _limited(self, direction: str, vni: int, rules: list[SecurityRule]) -> Rules:
-        members = self._members.get(vni, {})
+        members = self.members.get(vni, {})
         found = Rules.of((_rule(rule, members), rule.rule_id) for rule in rules)
         listed = {number for rule in found.rules for number in rule.identities or ()}
         for what, count, most in (

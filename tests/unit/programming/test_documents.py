@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from achelous_controller.programming.held_ports import HeldPorts
-from achelous_controller.programming.host_documents import document
+from achelous_controller.programming.host_documents import message_of
 from achelous_shared.messages import HostDocument, Port, SecurityRule, decode, encode
 
 GROUPS = [UUID(int=n) for n in range(1, 5)]
@@ -43,8 +43,8 @@ def made_of(
     preprogrammed: Collection[int] = (),
 ) -> HostDocument:
     """As the host reads it."""
-    now = HeldPorts().update(HOST, 9, None, of_host)
-    return decode(encode(document(HOST, now, known, (), frozenset(preprogrammed))), HostDocument)
+    now = HeldPorts().update(HOST, 9, None, of_host, preprogrammed)
+    return decode(encode(message_of(HOST, now, now.untold(), known, ())), HostDocument)
 
 
 @given(

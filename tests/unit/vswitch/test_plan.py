@@ -12,14 +12,8 @@ from achelous_shared.messages import HostDocument, Port, SecurityRule
 from achelous_shared.names import port_ifname
 from achelous_shared.routes import ip_bytes
 from achelous_vswitch.classifier import ALLOW_ALL, ALLOW_NONE
-from achelous_vswitch.plan import (
-    BoundPort,
-    Desired,
-    Link,
-    Plan,
-    plan,
-    resolve,
-)
+from achelous_vswitch.plan import BoundPort, Desired, Link, Plan, plan
+from achelous_vswitch.resolver import Resolver
 
 GROUP = UUID(int=0x600)
 TWIN = UUID(int=2 + (1 << 100))
@@ -47,7 +41,9 @@ def resolved(
     document = HostDocument(
         host_id=UUID(int=1), revision=3, ports=ports, security_groups=dict(groups or {})
     )
-    return resolve(document, max_ports=max_ports, max_rules=4)
+    desired = Resolver(max_ports=max_ports, max_rules=4).take(document)
+    assert desired is not None
+    return desired
 
 
 def link(number: int, ifindex: int | None = None, *, peer: bool = True) -> Link:

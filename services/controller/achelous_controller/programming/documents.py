@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
 
@@ -15,40 +15,42 @@ from achelous_shared import names
 from achelous_shared.messages import (
     FleetDocument,
     GatewayAddress,
-    HostDocument,
     Port,
     SecurityRule,
 )
 
 _PORTS: Final = f"""
-    SELECT v.host_id AS owner, v.subnet_id AS subnet, v.id AS vnic_id, v.instance_id, v.vni,
-        v.revision, v.identity, {mac6("v.mac")} AS mac, {ip16("v.ip")} AS ip,
+    WITH chosen AS MATERIALIZED (
+        SELECT * FROM vnics AS v WHERE {{which}} AND NOT v.withdrawn
+    ), nets AS MATERIALIZED (
+        SELECT s.id, {prefix_len("s.cidr")} AS prefix_len, {ip16("s.gateway_ip")} AS router,
+            masklen(s.cidr6) AS prefix_len6,
+            {optional(ip16("s.gateway_ip6"), "s.gateway_ip6", "''::bytea")} AS router6,
+            ARRAY(
+                SELECT {ip16("server")}
+                FROM unnest(s.dns_servers) WITH ORDINALITY AS d (server, place) ORDER BY place
+            ) AS dns,
+            s.dhcp_lease_s, p.programming_model = 'preprogrammed' AS preprogrammed
+        FROM subnets AS s JOIN vpcs AS p ON p.id = s.vpc_id
+        WHERE s.id IN (SELECT subnet_id FROM chosen)
+    )
+    SELECT v.host_id, v.id, v.instance_id, v.vni, v.revision, v.identity,
+        {mac6("v.mac")} AS mac, {ip16("v.ip")} AS ip,
         {optional(ip16("v.ip6"), "v.ip6", "''::bytea")} AS ip6,
-        translate(i.name, '._', '--') AS hostname
-    FROM vnics AS v JOIN instances AS i ON i.id = v.instance_id
-    WHERE {{which}} AND NOT v.withdrawn
+        translate(i.name, '._', '--') AS hostname,
+        ARRAY(
+            SELECT g.security_group_id FROM vnic_security_groups AS g WHERE g.vnic_id = v.id
+            ORDER BY g.security_group_id
+        ) AS groups,
+        n.prefix_len, n.router, n.prefix_len6, n.router6, n.dns, n.dhcp_lease_s, n.preprogrammed
+    FROM chosen AS v JOIN nets AS n ON n.id = v.subnet_id
+    JOIN instances AS i ON i.id = v.instance_id
     ORDER BY v.id
 """  # noqa: S608  constants of this module
-_LINKS: Final = """
-    SELECT g.vnic_id, g.security_group_id
-    FROM vnics AS v JOIN vnic_security_groups AS g ON g.vnic_id = v.id
-    WHERE {which} AND NOT v.withdrawn
-    ORDER BY g.vnic_id, g.security_group_id
-"""
-_ALL: Final = "v.host_id = ANY(CAST(:ids AS uuid[]))"
-_SOME: Final = "v.id = ANY(CAST(:ids AS uuid[]))"
-
-_SUBNETS: Final = text(f"""
-    SELECT id, {prefix_len("cidr")} AS prefix_len, {ip16("gateway_ip")} AS router,
-        masklen(cidr6) AS prefix_len6,
-        {optional(ip16("gateway_ip6"), "gateway_ip6", "''::bytea")} AS router6,
-        ARRAY(
-            SELECT {ip16("server")} FROM unnest(dns_servers) WITH ORDINALITY AS d (server, place)
-            ORDER BY place
-        ) AS dns,
-        dhcp_lease_s AS lease_s
-    FROM subnets WHERE id = ANY(CAST(:subnets AS uuid[]))
-""")  # noqa: S608  constants of this module
+OF_HOSTS: Final = text(_PORTS.format(which="v.host_id = ANY(CAST(:ids AS uuid[]))"))
+"""All ports of hosts."""
+NAMED: Final = text(_PORTS.format(which="v.id = ANY(CAST(:ids AS uuid[]))"))
+"""The ports of vNICs."""
 
 _RULES: Final = text(f"""
     SELECT security_group_id AS owner, id AS rule_id, egress, protocol, port_min, port_max,
@@ -70,64 +72,53 @@ _IDENTITIES: Final = text("""
     ORDER BY p.vni, i.number
 """)
 
-_PREPROGRAMMED: Final = text("""
-    SELECT vni FROM vpcs
-    WHERE vni = ANY(CAST(:vnis AS integer[])) AND programming_model = 'preprogrammed'
-""")
-
 Identity = tuple[int, int, Sequence[UUID]]
 """VNI, number, and the security groups of those who have it."""
 
 
-@dataclass(frozen=True, slots=True)
-class PortQueries:
-    """What reads ports: of hosts, or the named ones alone."""
+@dataclass(slots=True)
+class ReadPorts:
+    """Host -> its ports in order of vNIC, and those of their VNIs that are preprogrammed."""
 
-    ports: TextClause
-    links: TextClause
-
-
-OF_HOSTS: Final = PortQueries(text(_PORTS.format(which=_ALL)), text(_LINKS.format(which=_ALL)))
-NAMED: Final = PortQueries(text(_PORTS.format(which=_SOME)), text(_LINKS.format(which=_SOME)))
+    of: dict[UUID, list[Port]] = field(default_factory=lambda: defaultdict(list))
+    preprogrammed: set[int] = field(default_factory=set)
 
 
 async def read_ports(
-    connection: AsyncConnection, queries: PortQueries, ids: Sequence[UUID]
-) -> dict[UUID, list[Port]]:
-    """Host -> its ports in order of vNIC, of these hosts (`OF_HOSTS`) or these vNICs (`NAMED`)."""
-    ports: dict[UUID, list[Port]] = defaultdict(list)
-    rows = (await connection.execute(queries.ports, {"ids": ids})).all()
-    if not rows:
-        return ports
-    groups: dict[UUID, tuple[UUID, ...]] = defaultdict(tuple)
-    for vnic_id, group_id in await connection.execute(queries.links, {"ids": ids}):
-        groups[vnic_id] += (group_id,)
-    wanted = {"subnets": list({row.subnet for row in rows})}
-    subnets = {row.id: row for row in await connection.execute(_SUBNETS, wanted)}
-    for owner, subnet, vnic_id, instance_id, vni, revision, identity, mac, ip, ip6, name in rows:
-        net = subnets[subnet]
-        ports[owner].append(
+    connection: AsyncConnection, query: TextClause, ids: Sequence[UUID]
+) -> ReadPorts:
+    """The ports of these hosts (`OF_HOSTS`) or vNICs (`NAMED`), wherever they are now."""
+    found = ReadPorts()
+    if not ids:
+        return found
+    for (
+        host, vnic_id, instance_id, vni, revision, identity, mac, ip, ip6, hostname, groups,
+        length, router, length6, router6, dns, lease_s, preprogrammed,
+    ) in await connection.execute(query, {"ids": ids}):  # fmt: skip
+        found.of[host].append(
             Port(
                 vnic_id=vnic_id,
                 instance_id=instance_id,
                 vni=vni,
                 mac=mac,
                 ip=ip,
-                prefix_len=net.prefix_len,
-                router=net.router,
+                prefix_len=length,
+                router=router,
                 mtu=names.GUEST_MTU,
-                security_groups=groups[vnic_id],
+                security_groups=tuple(groups),
                 revision=revision,
                 ip6=ip6,
-                prefix_len6=net.prefix_len6 if ip6 else 0,
-                router6=net.router6 if ip6 else b"",
-                dns=tuple(net.dns),
-                lease_s=net.lease_s,
-                hostname=name,
+                prefix_len6=length6 if ip6 else 0,
+                router6=router6 if ip6 else b"",
+                dns=tuple(dns),
+                lease_s=lease_s,
+                hostname=hostname,
                 identity=identity,
             )
         )
-    return ports
+        if preprogrammed:
+            found.preprogrammed.add(vni)
+    return found
 
 
 async def read_rules(
@@ -144,58 +135,39 @@ async def read_rules(
     return rules, [(vni, number, of) for vni, number, of in found]
 
 
-async def read_preprogrammed(connection: AsyncConnection, vnis: Collection[int]) -> frozenset[int]:
-    """Those of these VPCs whose routes every host of theirs holds."""
-    found = await connection.execute(_PREPROGRAMMED, {"vnis": list(vnis)})
-    return frozenset(found.scalars())
-
-
-def document_of(
-    host_id: UUID,
-    revision: int,
-    ports: tuple[Port, ...],
+def rules_of(
     groups: Collection[UUID],
     rules: Mapping[UUID, Sequence[SecurityRule]],
     identities: Iterable[Identity],
-    preprogrammed: Iterable[int],
-) -> HostDocument:
-    """A host's document: its ports, the security ``groups`` that they name, without rules too, the
-    identities of who is in a group that one of these rules names, and those of its VPCs that are
-    ``preprogrammed``."""
+) -> tuple[dict[UUID, tuple[SecurityRule, ...]], dict[int, dict[int, tuple[UUID, ...]]]]:
+    """What a host is told of these security groups: the rules of each, of those too that have
+    none, and the identities of who is in a group that one of these rules names."""
     found = {group: tuple(rules.get(group, ())) for group in sorted(groups)}
-    named = {rule.remote_group for some in found.values() for rule in some}
+    named = {rule.remote_group for some in found.values() for rule in some} - {None}
     members: dict[int, dict[int, tuple[UUID, ...]]] = defaultdict(dict)
-    for vni, number, of in identities:
+    for vni, number, of in identities if named else ():
         if inside := tuple(group for group in of if group in named):
             members[vni][number] = inside
-    return HostDocument(
-        host_id=host_id,
-        revision=revision,
-        ports=ports,
-        security_groups=found,
-        identities=dict(members),
-        preprogrammed=tuple(sorted(preprogrammed)),
-    )
+    return found, dict(members)
 
 
-async def read_fleet_document(engine: AsyncEngine) -> FleetDocument:
+async def read_fleet_document(connection: AsyncConnection) -> FleetDocument:
     """The fleet's document as the database stands now; gateways in order of name."""
-    async with snapshot(engine) as connection:
-        revision = (await connection.execute(text("SELECT revision FROM fleet"))).scalar_one()
-        vteps = await connection.execute(
-            text("SELECT string_agg(substr(inet_send(vtep), 5), '' ORDER BY id) FROM hosts")
-        )
-        gateways = await connection.execute(
-            text("SELECT id, name, vtep - '0.0.0.0'::inet, shards FROM gateways ORDER BY name")
-        )
-        return FleetDocument(
-            revision=revision,
-            host_vteps=vteps.scalar_one() or b"",
-            gateways=tuple(
-                GatewayAddress(gateway_id=gateway, name=name, vtep=vtep, shards=tuple(shards))
-                for gateway, name, vtep, shards in gateways
-            ),
-        )
+    revision = (await connection.execute(text("SELECT revision FROM fleet"))).scalar_one()
+    vteps = await connection.execute(
+        text("SELECT string_agg(substr(inet_send(vtep), 5), '' ORDER BY id) FROM hosts")
+    )
+    gateways = await connection.execute(
+        text("SELECT id, name, vtep - '0.0.0.0'::inet, shards FROM gateways ORDER BY name")
+    )
+    return FleetDocument(
+        revision=revision,
+        host_vteps=vteps.scalar_one() or b"",
+        gateways=tuple(
+            GatewayAddress(gateway_id=gateway, name=name, vtep=vtep, shards=tuple(shards))
+            for gateway, name, vtep, shards in gateways
+        ),
+    )
 
 
 async def read_host_ids(engine: AsyncEngine) -> list[UUID]:

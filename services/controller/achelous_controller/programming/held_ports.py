@@ -1,14 +1,18 @@
-"""The ports of hosts as they were last published, so that a change costs what changed.
+"""What hosts were told, and their ports as they are published: so a change costs what changed.
 
 A host's document has all of its ports, hundreds of them, and most changes concern one. The rows of
 the outbox say which (`schema.outbox`), and each takes the host's revision one further: what is held
 of a host stands for a revision, and is good as long as the rows that follow it are all there.
+
+The whole document is published now and then, and between two of them what changed since the first
+(`messages.HostChanges`). For that no more is needed than the ports that changed; the others are
+held to spare reading them for the next whole, as long as there is room.
 """
 
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -18,11 +22,12 @@ from achelous_shared.messages import Port
 LIMIT_BYTES: Final = 128 * 1024 * 1024
 """Of encoded ports: some 300,000, which take twice as much memory."""
 
-Groups = tuple[UUID, ...]
-"""Security groups of a port."""
-
+_WHOLE_TO_CHANGE: Final = 8
+"""With n ports a whole follows after c changes that cost c²/2 ports' encoding: least at c² = 2n if
+a port of a whole costs as much. One that has to be read costs some ten times that; this is between.
+"""
+_PORTS_OF_UNKNOWN: Final = 500
 _ID_BYTES: Final = 16
-T = TypeVar("T")
 _encoder: Final = msgspec.msgpack.Encoder()
 
 
@@ -41,65 +46,117 @@ class HeldPort(NamedTuple):
     encoded: msgspec.Raw
     size: int
     vni: int
-    security_groups: Groups
+    preprogrammed: bool
+    security_groups: tuple[UUID, ...]
+
+
+@dataclass(slots=True)
+class Whole:
+    """The last whole document that is on the stream, as far as changes stand on it."""
+
+    revision: int
+    ports: int
+    told: Counter[UUID]
+    """Security groups that it has the rules of -> ports that are in it ever since, or more: a host
+    hears of changed rules only while a port of it is in the group."""
 
 
 @dataclass(slots=True)
 class Held:
-    """The ports of a host at a revision of its document."""
+    """The ports of a host at a revision of its document: all, or those that changed."""
 
     revision: int
+    all: bool = True
     ports: dict[UUID, HeldPort] = field(default_factory=dict)
-    sets: Counter[Groups] = field(default_factory=Counter)
-    """Sets of security groups, with the number of ports that are in each."""
-    vnis: Counter[int] = field(default_factory=Counter)
-    """VPCs, with the number of ports that are in each."""
     size: int = 0
     """Bytes of the encoded ports."""
+    whole: Whole | None = None
+    """None: a whole document is to be published next."""
+    since: dict[UUID, None] = field(default_factory=dict)
+    """vNICs that came, changed or went since ``whole``, in that order."""
 
-    @property
-    def groups(self) -> set[UUID]:
-        """The security groups of all ports."""
-        return {group for groups in self.sets for group in groups}
-
-    def encoded(self) -> tuple[msgspec.Raw, ...]:
-        """The ports as they are published."""
-        return tuple([port.encoded for port in self.ports.values()])
-
-    def put(self, ports: Iterable[Port]) -> None:
-        """Take ports, new or changed."""
+    def put(self, ports: Iterable[Port], preprogrammed: Collection[int]) -> None:
+        """Take ports that are new, or that `drop` was told of."""
         for port in ports:
-            self.drop(port.vnic_id)
             encoded, groups = _encoder.encode(port), port.security_groups
             self.ports[port.vnic_id] = HeldPort(
-                msgspec.Raw(encoded), len(encoded), port.vni, groups
+                msgspec.Raw(encoded), len(encoded), port.vni, port.vni in preprogrammed, groups
             )
-            self.sets[groups] += 1
-            self.vnis[port.vni] += 1
             self.size += len(encoded)
+            if self.whole is not None:
+                self.since.pop(port.vnic_id, None)
+                self.since[port.vnic_id] = None  # behind the others, as in ``ports``
+                self.whole.told.update(group for group in groups if group in self.whole.told)
 
     def drop(self, vnic_id: UUID) -> None:
-        """Forget a port, if it is there."""
+        """A vNIC went, or is another one: `put` has it if it is there."""
         left = self.ports.pop(vnic_id, None)
-        if left is None:
+        if left is not None:
+            self.size -= left.size
+        if self.whole is None:
             return
-        self.size -= left.size
-        _take_one(self.sets, left.security_groups)
-        _take_one(self.vnis, left.vni)
+        self.since[vnic_id] = None
+        told = self.whole.told
+        for group in list(told) if left is None and not self.all else _groups(left):
+            told[group] -= 1
+            if told[group] <= 0:
+                del told[group]
+
+    def changed(self) -> list[HeldPort]:
+        """The ports that the host does not have from ``whole``, in their order."""
+        return [self.ports[vnic_id] for vnic_id in self.since if vnic_id in self.ports]
+
+    def gone(self) -> tuple[UUID, ...]:
+        """vNICs that left since."""
+        return tuple(vnic_id for vnic_id in self.since if vnic_id not in self.ports)
+
+    def untold(self) -> set[UUID]:
+        """Security groups of its ports whose rules the next message has to have."""
+        if self.whole is None:
+            return {group for port in self.ports.values() for group in port.security_groups}
+        told = self.whole.told
+        return {
+            group for port in self.changed() for group in port.security_groups if group not in told
+        }
+
+    def published(self) -> None:
+        """A whole document of this revision is on the stream."""
+        told = Counter(group for port in self.ports.values() for group in port.security_groups)
+        self.whole = Whole(self.revision, len(self.ports), told)
+        self.since.clear()
+
+    def needs_whole(self, changing: Iterable[UUID] = ()) -> bool:
+        """Whether these changes on top are better published by a whole document."""
+        if self.whole is None:
+            return True
+        count = len(self.since.keys() | changing)
+        return count * 2 > self.whole.ports or count**2 > _WHOLE_TO_CHANGE * self.whole.ports
+
+    def shed(self) -> None:
+        """Keep the ports that changed alone."""
+        self.all = False
+        self.ports = {vnic: self.ports[vnic] for vnic in self.since if vnic in self.ports}
+        self.size = sum(port.size for port in self.ports.values())
 
 
 class HeldPorts:
-    """Those of the hosts that changed most recently, ``limit_bytes`` at most."""
+    """Of every host that changed in this term; ``limit_bytes`` of encoded ports at most."""
 
     def __init__(self, limit_bytes: int = LIMIT_BYTES) -> None:
         self._limit = limit_bytes
         self._size = 0
         self._hosts: OrderedDict[UUID, Held] = OrderedDict()
+        """Those that changed longest ago first."""
+        self._unshed: OrderedDict[UUID, None] = OrderedDict()
+        """Those of which all ports are held, likewise."""
 
-    def missing(self, host_id: UUID, revision: int, changes: Sequence[Change]) -> set[UUID] | None:
+    def missing(
+        self, host_id: UUID, revision: int, changes: Sequence[Change], *, again: bool = False
+    ) -> set[UUID] | None:
         """The vNICs to read for the host at ``revision``; None: all that it has.
 
-        ``changes``: those of the host that the outbox has, as of that revision.
+        ``changes``: those of the host that the outbox has, as of that revision. ``again``: the host
+        does not run what it was told, and gets a whole document if there is nothing else to tell.
         """
         held = self._hosts.get(host_id)
         if held is None or held.revision > revision:
@@ -107,42 +164,78 @@ class HeldPorts:
         new = [change for change in changes if change.revision > held.revision]
         if sorted(change.revision for change in new) != [*range(held.revision + 1, revision + 1)]:
             return None  # some were published by another leader
+        if again and not new:
+            held.whole = None
         found: set[UUID] = set()
         for change in new:
             if change.vnics is None:
                 return None
             found |= _ids(change.vnics)
-        return found
+        return found if held.all or not held.needs_whole(found) else None
+
+    def ports_of(self, host_id: UUID) -> int:
+        """About how many ports a host has."""
+        held = self._hosts.get(host_id)
+        whole = held.whole if held is not None else None
+        return whole.ports if whole is not None else _PORTS_OF_UNKNOWN
 
     def update(
-        self, host_id: UUID, revision: int, changed: set[UUID] | None, ports: Iterable[Port]
+        self,
+        host_id: UUID,
+        revision: int,
+        changed: set[UUID] | None,
+        ports: Iterable[Port],
+        preprogrammed: Collection[int] = (),
     ) -> Held:
-        """The host at ``revision``: ``ports`` are those of ``changed`` that are there, or all."""
+        """The host at ``revision``: ``ports`` are those of ``changed`` that are there, or all.
+
+        ``preprogrammed``: VNIs, of these ports at least.
+        """
         before = self._hosts.pop(host_id, None)
         self._size -= before.size if before is not None else 0
         held = Held(revision) if before is None or changed is None else before
         for vnic_id in changed or ():
             held.drop(vnic_id)
-        held.put(ports)
+        held.put(ports, preprogrammed)
         held.revision = revision
+        if held.needs_whole():
+            held.whole = None
         self._hosts[host_id] = held
         self._size += held.size
+        if held.all:
+            self._unshed[host_id] = None
+            self._unshed.move_to_end(host_id)
         return held
 
+    def lost(self, host_ids: Iterable[UUID]) -> None:
+        """Publish whole documents of these hosts next: those that there were are not on the stream.
+
+        Like `trim` not between `missing` and `update`.
+        """
+        for host_id in host_ids:
+            held = self._hosts.get(host_id)
+            if held is not None:
+                held.whole = None
+
     def trim(self) -> None:
-        """Forget the hosts that changed longest ago, down to the limit.
+        """Down to the limit: of the hosts that changed longest ago first all ports but those that
+        changed, then everything.
 
         Not between `missing` and `update`: what is to be read was said of what is held.
         """
+        while self._size > self._limit and self._unshed:
+            oldest, _ = self._unshed.popitem(last=False)
+            held = self._hosts[oldest]
+            self._size -= held.size
+            held.shed()
+            self._size += held.size
         while self._size > self._limit:
-            _, oldest = self._hosts.popitem(last=False)
-            self._size -= oldest.size
+            _, forgotten = self._hosts.popitem(last=False)
+            self._size -= forgotten.size
 
 
-def _take_one(counts: Counter[T], key: T) -> None:
-    counts[key] -= 1
-    if not counts[key]:
-        del counts[key]
+def _groups(port: HeldPort | None) -> tuple[UUID, ...]:
+    return port.security_groups if port is not None else ()
 
 
 def _ids(packed: bytes) -> set[UUID]:

@@ -1,99 +1,168 @@
-"""Documents of hosts from what is held of their ports and what changed since."""
+"""Documents of hosts, whole or what changed, from what is held of their ports and what is new."""
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final, cast
 from uuid import UUID
 
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from achelous_controller.programming import outbox
 from achelous_controller.programming.documents import (
     NAMED,
     OF_HOSTS,
     Identity,
-    document_of,
     read_ports,
-    read_preprogrammed,
     read_rules,
-    snapshot,
+    rules_of,
 )
-from achelous_controller.programming.held_ports import Change, Held, HeldPorts
-from achelous_shared.messages import HostDocument, Port, SecurityRule
+from achelous_controller.programming.held_ports import Change, Held, HeldPort, HeldPorts
+from achelous_shared.messages import HostChanges, HostDocument, Port, SecurityRule
 
-_HOSTS: Final = text("""
-    SELECT id, revision FROM hosts WHERE id = ANY(CAST(:hosts AS uuid[])) ORDER BY id
-""")
-_CHANGES: Final = text("""
-    SELECT id, host_id, revision, vnics FROM outbox WHERE host_id = ANY(CAST(:hosts AS uuid[]))
-""")
+PORTS_AT_ONCE: Final = 8192
+"""Read for one batch of documents: some 50 ms of this process."""
+
+
+@dataclass(slots=True)
+class Wanted:
+    """A document of a host that is to be published, as of one moment."""
+
+    revision: int
+    """0: the host is gone."""
+    again: bool
+    """Also if nothing changed."""
+    changes: list[Change] = field(default_factory=list)
+    """The host's, all that the outbox has."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fresh:
-    """A host's document, and the rows of the outbox that it covers."""
+    """What a host is to be told, and the rows of the outbox that it covers."""
 
-    document: HostDocument
+    message: HostDocument | HostChanges
     rows: tuple[int, ...]
+    held: Held
+
+    def published(self) -> None:
+        """It is on the stream."""
+        if isinstance(self.message, HostDocument):
+            self.held.published()
 
 
-async def read_fresh(engine: AsyncEngine, hosts: Sequence[UUID], held: HeldPorts) -> list[Fresh]:
-    """The documents of these hosts as the database stands now; none for a host that is gone.
+async def read_wanted(
+    connection: AsyncConnection, again: Collection[UUID]
+) -> tuple[dict[UUID, Wanted], list[int]]:
+    """Hosts whose documents changed, the longest ago first, with those asked for ``again``; and the
+    rows about the fleet's document. ``connection`` sees one snapshot."""
+    rows = await outbox.read_documents(connection)
+    fleet = [row.id for row in rows if row.host_id is None]
+    if again or len(rows) == outbox.BATCH_DOCUMENTS:  # of some there is more than was read
+        hosts = {row.host_id: None for row in rows if row.host_id is not None}
+        rows = await outbox.read_documents_of(connection, [*again, *(hosts.keys() - again)])
+    wanted: dict[UUID, Wanted] = {}
+    for row in rows:
+        if row.host_id is None:
+            continue
+        if (want := wanted.get(row.host_id)) is None:
+            want = wanted[row.host_id] = Wanted(row.now or 0, row.host_id in again)
+        if row.id:
+            want.changes.append(Change(row.id, row.host_id, row.revision, row.vnics))
+    return wanted, fleet
 
-    Their ports are encoded already. ``held`` is brought up to date.
+
+async def read_fresh(
+    connection: AsyncConnection, wanted: Mapping[UUID, Wanted], held: HeldPorts
+) -> list[Fresh]:
+    """What to tell these hosts, in order: the first ones, as far as `PORTS_AT_ONCE` goes, and none
+    for a host that is gone.
+
+    Ports are encoded already. ``held`` is brought up to date. ``connection`` as of `read_wanted`.
     """
-    held.trim()
-    async with snapshot(engine) as connection:
-        revisions = {row.id: row.revision for row in await connection.execute(_HOSTS, _of(hosts))}
-        changes: dict[UUID, list[Change]] = defaultdict(list)
-        for row in await connection.execute(_CHANGES, _of(hosts)):
-            changes[row.host_id].append(Change(*row))
-        missing = {
-            host: held.missing(host, revision, changes[host])
-            for host, revision in revisions.items()
-        }
-        ports = await _read(connection, missing)
-        current = {
-            host: held.update(host, revision, missing[host], ports.get(host, ()))
-            for host, revision in revisions.items()
-        }
-        named = {group for now in current.values() for group in now.groups}
-        rules, identities = await read_rules(connection, named)
-        vnis = {vni for now in current.values() for vni in now.vnis}
-        preprogrammed = await read_preprogrammed(connection, vnis)
+    missing = _missing(wanted, held)
+    current = await _update(connection, wanted, missing, held)
+    untold = {host: now.untold() for host, now in current.items()}
+    groups = set().union(*untold.values())
+    rules, identities = await read_rules(connection, groups) if groups else ({}, [])
     return [
         Fresh(
-            document(host, now, rules, identities, preprogrammed),
-            tuple(row.id for row in changes[host]),
+            message_of(host, now, untold[host], rules, identities),
+            tuple(change.id for change in wanted[host].changes),
+            now,
         )
         for host, now in current.items()
     ]
 
 
-def document(
+def message_of(
     host: UUID,
     now: Held,
+    untold: Collection[UUID],
     rules: Mapping[UUID, Sequence[SecurityRule]],
     identities: Sequence[Identity],
-    preprogrammed: frozenset[int],
-) -> HostDocument:
-    """The document of a host with these ports: `document_of`, its ports encoded already."""
-    ports = cast(tuple[Port, ...], now.encoded())  # what encodes it takes either
-    ahead = preprogrammed & now.vnis.keys()
-    return document_of(host, now.revision, ports, now.groups, rules, identities, ahead)
+) -> HostDocument | HostChanges:
+    """The whole document, or what changed since the last; of ``untold`` groups it has the rules."""
+    groups, members = rules_of(untold, rules, identities)
+    if now.whole is None:
+        return HostDocument(
+            host_id=host,
+            revision=now.revision,
+            ports=_encoded(now.ports.values()),
+            security_groups=groups,
+            identities=members,
+            preprogrammed=_preprogrammed(now.ports.values()),
+        )
+    changed = now.changed()
+    return HostChanges(
+        host_id=host,
+        base=now.whole.revision,
+        revision=now.revision,
+        ports=_encoded(changed),
+        gone=now.gone(),
+        security_groups=groups,
+        identities=members,
+        preprogrammed=_preprogrammed(changed),
+    )
 
 
-def _of(hosts: Sequence[UUID]) -> dict[str, Sequence[UUID]]:
-    return {"hosts": hosts}
+def _encoded(ports: Iterable[HeldPort]) -> tuple[Port, ...]:
+    # what encodes a message takes either
+    return cast(tuple[Port, ...], tuple([port.encoded for port in ports]))
 
 
-async def _read(
-    connection: AsyncConnection, missing: dict[UUID, set[UUID] | None]
-) -> dict[UUID, list[Port]]:
-    """The ports that are not held, all of a host or some."""
+def _preprogrammed(ports: Iterable[HeldPort]) -> tuple[int, ...]:
+    return tuple(sorted({port.vni for port in ports if port.preprogrammed}))
+
+
+def _missing(wanted: Mapping[UUID, Wanted], held: HeldPorts) -> dict[UUID, set[UUID] | None]:
+    """Of the first hosts the vNICs to read; None: all of the host."""
+    missing: dict[UUID, set[UUID] | None] = {}
+    room = PORTS_AT_ONCE
+    for host, want in wanted.items():
+        if not want.revision:
+            continue
+        vnics = held.missing(host, want.revision, want.changes, again=want.again)
+        room -= held.ports_of(host) if vnics is None else len(vnics)
+        if room < 0 and missing:
+            break
+        missing[host] = vnics
+    return missing
+
+
+async def _update(
+    connection: AsyncConnection,
+    wanted: Mapping[UUID, Wanted],
+    missing: Mapping[UUID, set[UUID] | None],
+    held: HeldPorts,
+) -> dict[UUID, Held]:
     whole = [host for host, vnics in missing.items() if vnics is None]
     some = [vnic for vnics in missing.values() for vnic in vnics or ()]
-    found = await read_ports(connection, NAMED, some) if some else {}
-    # later, as a vNIC that one host names may have moved to another, which is read whole
-    return found | (await read_ports(connection, OF_HOSTS, whole) if whole else {})
+    all_of = await read_ports(connection, OF_HOSTS, whole)
+    named = await read_ports(connection, NAMED, some)
+    current: dict[UUID, Held] = {}
+    for host, vnics in missing.items():
+        read = all_of if vnics is None else named
+        ports = [
+            port for port in read.of.get(host, ()) if vnics is None or port.vnic_id in vnics
+        ]  # one that is named by another host may be on this one, where it is not new
+        current[host] = held.update(host, wanted[host].revision, vnics, ports, read.preprogrammed)
+    return current

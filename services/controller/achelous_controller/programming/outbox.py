@@ -9,6 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 BATCH_ROWS: Final = 512
+BATCH_DOCUMENTS: Final = 2048  # changes
 BATCH_BYTES: Final = 1024 * 1024  # 29,000 routes
 
 
@@ -27,10 +28,16 @@ class RoutesRow:
 
 @dataclass(frozen=True, slots=True)
 class DocumentRow:
-    """A document of the outbox: of a host, or without one of the fleet."""
+    """A change of a document: of a host, or without one of the fleet."""
 
     id: int
     host_id: UUID | None
+    revision: int
+    """Of the document by this change."""
+    vnics: bytes | None
+    """See `schema.outbox`."""
+    now: int | None
+    """The revision of the host's document; None: the host is gone."""
 
 
 _OUTBOX_ROUTES: Final = text("""
@@ -44,6 +51,22 @@ _OUTBOX_ROUTES: Final = text("""
 """)
 
 
+_OUTBOX_DOCUMENTS: Final = text("""
+    SELECT o.id, o.host_id, o.revision, o.vnics, h.revision
+    FROM (
+        SELECT id, host_id, revision, vnics FROM outbox WHERE kind IN ('host', 'fleet')
+        ORDER BY id LIMIT :rows
+    ) AS o LEFT JOIN hosts AS h ON h.id = o.host_id
+    ORDER BY o.id
+""")
+_OUTBOX_OF_HOSTS: Final = text("""
+    SELECT COALESCE(o.id, 0), w.id, COALESCE(o.revision, 0), o.vnics, h.revision
+    FROM unnest(CAST(:hosts AS uuid[])) WITH ORDINALITY AS w (id, place)
+    LEFT JOIN hosts AS h ON h.id = w.id LEFT JOIN outbox AS o ON o.host_id = w.id
+    ORDER BY w.place, o.id
+""")
+
+
 async def read_routes(connection: AsyncConnection) -> list[RoutesRow]:
     """The oldest route deltas: at most `BATCH_ROWS`, and about `BATCH_BYTES`, at least one."""
     found = await connection.execute(_OUTBOX_ROUTES, {"rows": BATCH_ROWS, "bytes": BATCH_BYTES})
@@ -51,11 +74,20 @@ async def read_routes(connection: AsyncConnection) -> list[RoutesRow]:
 
 
 async def read_documents(connection: AsyncConnection) -> list[DocumentRow]:
-    """The oldest `BATCH_ROWS` changes of documents."""
-    query = text(
-        "SELECT id, host_id FROM outbox WHERE kind IN ('host', 'fleet') ORDER BY id LIMIT :rows"
-    )
-    return [DocumentRow(*row) for row in await connection.execute(query, {"rows": BATCH_ROWS})]
+    """The oldest `BATCH_DOCUMENTS` changes of documents, in order."""
+    found = await connection.execute(_OUTBOX_DOCUMENTS, {"rows": BATCH_DOCUMENTS})
+    return [DocumentRow(*row) for row in found]
+
+
+async def read_documents_of(
+    connection: AsyncConnection, hosts: Sequence[UUID]
+) -> list[DocumentRow]:
+    """All changes of documents of these hosts, host by host.
+
+    A host without a change has one row, of id 0.
+    """
+    found = await connection.execute(_OUTBOX_OF_HOSTS, {"hosts": hosts})
+    return [DocumentRow(*row) for row in found]
 
 
 async def delete(connection: AsyncConnection, ids: Sequence[int]) -> None:

@@ -26,12 +26,12 @@ ROUTES: Final = StreamConfig(
 
 HOSTS: Final = StreamConfig(
     name=subjects.HOSTS_STREAM,
-    subjects=[subjects.ALL_HOSTS, subjects.FLEET],
+    subjects=[subjects.ALL_HOSTS, subjects.ALL_HOST_CHANGES, subjects.FLEET],
     storage=StorageType.FILE,
     discard=DiscardPolicy.OLD,
     max_msgs_per_subject=1,
 )
-"""The last document of each host, and the fleet's."""
+"""The last document of each host and what changed since, and the fleet's."""
 
 _CHECK_S: Final = 1.0
 _RETRY_S: Final = 0.1
