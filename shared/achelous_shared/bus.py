@@ -7,7 +7,7 @@ so everything here either answers within a deadline or notices the loss and asks
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Final, Self
@@ -30,10 +30,15 @@ log = logging.getLogger(__name__)
 _PENDING_MESSAGES: Final = 65_536
 _PENDING_BYTES: Final = 512 * 1024 * 1024
 _HEARTBEAT_S: Final = 1.0
+_AT_ONCE: Final = 256
+"""Messages handed over together, at most."""
 _RETRY_S: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 Handler = Callable[[bytes], Awaitable[None]]
 """Takes the payload of one message."""
+
+BatchHandler = Callable[[Sequence[bytes]], Awaitable[None]]
+"""Takes the payloads of messages, in their order."""
 
 Answer = Callable[[bytes], Awaitable[bytes]]
 """Takes the payload of a request, returns that of the reply."""
@@ -256,10 +261,28 @@ class Bus:
         its limits or with its disk, is for the caller to notice by the revisions in the messages.
         ``begun`` is called each time that it begins or resumes: from then on nothing is missed.
         """
-        position = _Position(last)
+
+        async def handle_one(payloads: Sequence[bytes]) -> None:
+            await handler(payloads[0])
+
+        await self._follow(stream, subject, handle_one, 1, _Position(last), begun)
+
+    async def follow_batches(self, stream: str, subject: str, handler: BatchHandler) -> None:
+        """As `follow` from now on, with all messages at once that have come."""
+        await self._follow(stream, subject, handler, _AT_ONCE, _Position(last=False), None)
+
+    async def _follow(
+        self,
+        stream: str,
+        subject: str,
+        handler: BatchHandler,
+        most: int,
+        position: "_Position",
+        begun: Callable[[], None] | None,
+    ) -> None:
         for delay in _endless():
             try:
-                await self._follow_once(stream, subject, handler, position, begun)
+                await self._follow_once(stream, subject, handler, most, position, begun)
             except nats.js.errors.NotFoundError:
                 log.info("bus: stream %s is not there yet", stream)
             except (nats.errors.Error, OSError, TimeoutError, BusError) as error:
@@ -271,7 +294,8 @@ class Bus:
         self,
         stream: str,
         subject: str,
-        handler: Handler,
+        handler: BatchHandler,
+        most: int,
         position: "_Position",
         begun: Callable[[], None] | None,
     ) -> None:
@@ -285,7 +309,7 @@ class Bus:
             try:
                 if begun is not None:
                     begun()
-                await self._consume(subscription, handler, position)
+                await self._consume(subscription, handler, most, position)
             finally:
                 if self.connected:
                     await self._delete_consumer(stream, consumer.name)
@@ -304,26 +328,38 @@ class Bus:
             log.debug("bus: consumer %s of %s stays: %r", name, stream, error)
 
     async def _consume(
-        self, subscription: Subscription, handler: Handler, position: "_Position"
+        self, subscription: Subscription, handler: BatchHandler, most: int, position: "_Position"
     ) -> None:
-        expected = 1
+        handled = 0
         while True:
+            payloads: list[bytes] = []
             message = await _next(subscription, timeout=3 * _HEARTBEAT_S)
             if message is None:
                 raise BusError("no heartbeat from the consumer")
-            if not message.data and message.headers and "Status" in message.headers:
-                if int(message.headers.get("Nats-Last-Consumer") or 0) >= expected:
-                    raise BusError(f"message {expected} of the consumer is missing")
-                stalled = message.headers.get("Nats-Consumer-Stalled")
-                if answer_to := message.reply or stalled:
-                    await self._client.publish(answer_to)
-                continue
-            sequence = message.metadata.sequence
-            if sequence.consumer != expected:
-                raise BusError(f"message {expected} of the consumer is missing")
-            expected += 1
-            await handler(message.data)
-            position.handled(sequence.stream)
+            missing = False
+            while message is not None and not missing:
+                expected = handled + len(payloads) + 1
+                if _is_status(message):
+                    missing = int(message.headers.get("Nats-Last-Consumer") or 0) >= expected
+                    await self._answer_status(message)
+                else:
+                    sequence = message.metadata.sequence
+                    missing = sequence.consumer != expected
+                    if not missing:
+                        payloads.append(message.data)
+                        last = sequence.stream
+                message = _come(subscription) if len(payloads) < most else None
+            if payloads:
+                await handler(payloads)
+                handled += len(payloads)
+                position.handled(last)
+            if missing:
+                raise BusError(f"message {handled + 1} of the consumer is missing")
+
+    async def _answer_status(self, message: Msg) -> None:
+        """Flow control wants an answer, and so does a heartbeat while it stalls."""
+        if answer_to := message.reply or message.headers.get("Nats-Consumer-Stalled"):
+            await self._client.publish(answer_to)
 
     async def _subscribe(self, subject: str, queue: str = "") -> Subscription:
         return await self._client.subscribe(
@@ -395,11 +431,7 @@ class _Delays:
 async def _next(subscription: Subscription, *, timeout: float = 3600.0) -> Msg | None:
     """The next message, or None after ``timeout`` seconds."""
     # the library makes a task and a timer for each message, even for those that are there already
-    queue = subscription._pending_queue  # noqa: SLF001
-    if not queue.empty():
-        message = queue.get_nowait()
-        subscription._pending_size -= len(message.data)  # noqa: SLF001
-        queue.task_done()
+    if (message := _come(subscription)) is not None:
         return message
     try:
         return await subscription.next_msg(timeout=timeout)
@@ -407,6 +439,21 @@ async def _next(subscription: Subscription, *, timeout: float = 3600.0) -> Msg |
         return None
     finally:
         _pass_cancellation_on()
+
+
+def _come(subscription: Subscription) -> Msg | None:
+    """The next message if it is there already."""
+    queue = subscription._pending_queue  # noqa: SLF001
+    if queue.empty():
+        return None
+    message: Msg = queue.get_nowait()
+    subscription._pending_size -= len(message.data)  # noqa: SLF001
+    queue.task_done()
+    return message
+
+
+def _is_status(message: Msg) -> bool:
+    return bool(not message.data and message.headers and "Status" in message.headers)
 
 
 def _pass_cancellation_on() -> None:

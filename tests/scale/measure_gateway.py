@@ -27,6 +27,7 @@ from scale.world import (
     World,
     addresses,
     cpu_seconds,
+    mapped_mib,
     maps_mib,
     rss_mib,
     say,
@@ -44,6 +45,8 @@ from achelous_shared.routes import REVISION as REVISION_DTYPE
 
 BATCH: Final = 50
 DELTA: Final = 20_000
+BURST: Final = 5_000
+"""Changes of one route each, published without a wait."""
 _KEYS: Final = 600_000
 
 Result = dict[str, Any]
@@ -142,28 +145,48 @@ class Deltas:
         revisions = unpack(messages.decode(data, GatewayApplied).revisions, REVISION_DTYPE)
         self._applied = dict(revisions.tolist()).get(VNI, self._applied)
 
-    async def one(self) -> float:
+    async def one(self, entries: int = DELTA) -> float:
         """Publish one; seconds until the gateway's report is here."""
-        begin = await self.publish()
-        await wait_until(lambda: self._applied == self.revision, "the delta", interval=0.001)
+        begin = await self.publish(entries)
+        await self._until_applied()
         return time.perf_counter() - begin
 
-    async def publish(self) -> float:
+    async def publish(self, entries: int = DELTA) -> float:
         """Publish one, up to `revision`; when that began, by `time.perf_counter`."""
-        picked = self._addresses[
-            self._random.choice(len(self._addresses), min(DELTA, len(self._addresses)), False)
-        ]
-        parts = [self._message(picked[at : at + MAX_DELTA_ENTRIES])
-                 for at in range(0, len(picked), MAX_DELTA_ENTRIES)]  # fmt: skip
+        parts = self._parts(entries)
         begin = time.perf_counter()
         for part in parts:
-            await self._bus.publish_stream(
-                subjects.ROUTES_STREAM,
-                subjects.routes(VNI),
-                messages.encode(part),
-                message_id=f"scale-{part.revision}",
-            )
+            await self._publish(part)
         return begin
+
+    async def singles(self, count: int) -> float:
+        """Publish so many changes of one route each, without a wait between them; seconds until
+        the report of the last."""
+        parts = [part for _ in range(count) for part in self._parts(1)]
+        begin = time.perf_counter()
+        await asyncio.gather(*map(self._publish, parts))
+        await self._until_applied()
+        return time.perf_counter() - begin
+
+    async def _until_applied(self) -> None:
+        await wait_until(lambda: self._applied == self.revision, "the delta", interval=0.001)
+
+    def _parts(self, entries: int) -> list[RouteDelta]:
+        """The messages of a delta, up to `revision`."""
+        count = min(entries, len(self._addresses))
+        picked = self._addresses[self._random.choice(len(self._addresses), count, False)]
+        return [
+            self._message(picked[at : at + MAX_DELTA_ENTRIES])
+            for at in range(0, len(picked), MAX_DELTA_ENTRIES)
+        ]
+
+    async def _publish(self, part: RouteDelta) -> None:
+        await self._bus.publish_stream(
+            subjects.ROUTES_STREAM,
+            subjects.routes(VNI),
+            messages.encode(part),
+            message_id=f"scale-{part.revision}",
+        )
 
     def _message(self, ips: NDArray[np.uint8]) -> RouteDelta:
         base, self.revision = self.revision, self.revision + 1
@@ -196,13 +219,45 @@ async def disturbance(requesters: Requesters, source: Deltas, seconds: float) ->
         applied.append(await source.one())
         await asyncio.sleep(0.05)
     disturbed = await during
-    p50, p99 = (np.percentile(applied, [50, 99]) * 1e3).tolist()
     return {
         "entries": DELTA,
-        "published_to_reported_ms": {"p50": round(p50, 1), "p99": round(p99, 1)},
+        "published_to_reported_ms": milliseconds(applied),
         "deltas": len(applied),
         "rsp_at_rest": quantiles(at_rest),
         "rsp_meanwhile": quantiles(disturbed),
+    }
+
+
+def milliseconds(seconds: list[float]) -> Result:
+    """Of times in seconds."""
+    p50, p99 = (np.percentile(seconds, [50, 99]) * 1e3).tolist()
+    return {"p50": round(p50, 1), "p99": round(p99, 1)}
+
+
+async def undisturbed(source: Deltas, gateway: Gateway) -> Result:
+    """Deltas, lone changes and a burst of them while nobody asks, with the gateway's CPU."""
+    pid, result = gateway.process.pid, {}
+    for name, entries, times in (("delta", DELTA, 20), ("lone_change", 1, 300)):
+        cpu = Cpu(gateway=pid)
+        took = [await source.one(entries) for _ in range(times)]
+        spent = cpu.used()["gateway"] / times * 1e3
+        result[name] = {"published_to_reported_ms": milliseconds(took), "cpu_ms": round(spent, 3)}
+    cpu = Cpu(gateway=pid)
+    seconds = await source.singles(BURST)
+    spent = cpu.used()["gateway"] / BURST * 1e3
+    result["burst"] = {"changes": BURST, "seconds": round(seconds, 2), "cpu_ms": round(spent, 3)}
+    return result
+
+
+def memory(gateway: Gateway) -> Result:
+    """Resident memory of the process, the kernel's of its eBPF maps, and both together."""
+    pid = gateway.process.pid
+    resident, maps, mapped = rss_mib(pid), maps_mib(pid), mapped_mib(pid)
+    return {
+        "resident": round(resident),
+        "of_that_maps": round(mapped),
+        "maps": round(maps),
+        "together": round(resident + maps - mapped),
     }
 
 
@@ -216,12 +271,14 @@ async def measure_rsp(
         requesters = Requesters(url, subject, routes, processes)
         async with deltas(platform, routes) as source:
             result["delta"] = await disturbance(requesters, source, seconds)
-        say(f"delta: {result['delta']}")
+            say(f"delta: {result['delta']}")
+            result["undisturbed"] = await undisturbed(source, gateway)
+            say(f"undisturbed: {result['undisturbed']}")
         for window in (16, 64, 256):
             result["rsp"].append(await rate(requesters, platform, gateway, window, seconds))
             say(f"rsp: {result['rsp'][-1]}")
-        result["rss_mib"] = round(rss_mib(gateway.process.pid))
-        result["kernel_maps_mib"] = round(maps_mib(gateway.process.pid))
+        result["memory_mib"] = memory(gateway)
+        say(f"memory: {result['memory_mib']}")
 
 
 async def measure(routes: int, seconds: float, starts: int) -> Result:

@@ -217,6 +217,18 @@ def rss_mib(pid: int) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
+def mapped_mib(pid: int) -> float:
+    """Of its resident memory, that of eBPF maps: counted among the kernel's too."""
+    total, of_map = 0, False
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        name, _, rest = line.partition(" ")
+        if not name.endswith(":"):
+            of_map = line.endswith("anon_inode:bpf-map")
+        elif name == "Rss:" and of_map:
+            total += int(rest.split()[0])
+    return total / 2**10
+
+
 def maps_mib(pid: int) -> float:
     """Kernel memory of the eBPF maps that a process has open."""
     infos = (info.read_text() for info in Path(f"/proc/{pid}/fdinfo").iterdir())

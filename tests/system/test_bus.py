@@ -92,11 +92,28 @@ async def test_a_follower_sees_every_message_once_and_in_order(
     assert [data for data in received if data != b"0"] == [b"%d" % n for n in range(1, 200)]
 
 
-async def _sent_until_seen(controller: Bus, received: list[bytes]) -> bool:
+async def _sent_until_seen(controller: Bus, received: Sequence[object]) -> bool:
     await controller.publish_stream(
         subjects.ROUTES_STREAM, subjects.routes(5), b"0", message_id=str(uuid4())
     )
     return bool(received)
+
+
+async def test_messages_that_wait_are_handed_over_together(controller: Bus, gateway: Bus) -> None:
+    batches: list[list[bytes]] = []
+
+    async def handler(payloads: Sequence[bytes]) -> None:
+        batches.append(list(payloads))
+        await asyncio.sleep(0.05)
+
+    follow = gateway.follow_batches(subjects.ROUTES_STREAM, subjects.ALL_ROUTES, handler)
+    async with running(follow):
+        await wait_until(lambda: _sent_until_seen(controller, batches), "the follower")
+        await append(controller, *range(1, 200))
+        await wait_until(lambda: batches[-1][-1] == b"199", "all messages")
+    seen = [data for batch in batches for data in batch if data != b"0"]
+    assert seen == [b"%d" % n for n in range(1, 200)]
+    assert len(batches) < 150
 
 
 async def test_once_it_has_begun_a_follower_of_one_vpc_misses_nothing(

@@ -24,12 +24,13 @@ from gateway_world import (
 )
 from relay_maps import relay_routes
 
+from achelous_gateway.shared_table import map_sizes
 from achelous_lab import syscalls
 from achelous_lab.netns.network import Network
 from achelous_lab.netns.underlay import UNDERLAY_DEVICE, Node
 from achelous_lab.rundir import RunDir
 from achelous_lab.waiting import wait_until
-from achelous_shared.bpf import ensure_bpffs
+from achelous_shared.bpf import BpfObject, ensure_bpffs
 from achelous_shared.messages import SnapshotReply
 
 pytestmark = pytest.mark.kernel
@@ -99,6 +100,24 @@ def kernel_tables(bpffs: Path) -> dict[int, Table]:
     return tables
 
 
+def leave_hash_table(pins: Path, tables: dict[int, Table]) -> None:
+    """Pin `routes` as it was before the table became the agent's own: what traces call by that name
+    has the same layout."""
+    entries = [(vni, ip, *route) for vni, table in tables.items() for ip, route in table.items()]
+    sizes = {"routes": len(entries), **map_sizes(CAPACITY)}
+    with BpfObject.open(BPF_DIR / "gateway.trace.o", pin_dir=pins, max_entries=sizes) as loaded:
+        routes = loaded.maps["routes"]
+        keys = np.zeros(len(entries), routes.key_dtype)
+        values = np.zeros(len(entries), routes.value_dtype)
+        for at, (vni, ip, vtep, revision) in enumerate(entries):
+            keys[at] = (vni, np.frombuffer(ip, np.uint8))
+            values["vtep"][at], values["revision"][at] = vtep, revision
+        routes.update_batch(keys, values)
+    for pin in pins.iterdir():
+        if pin.name != "routes":
+            pin.unlink()
+
+
 class TestRoutes:
     async def test_the_kernel_holds_the_same_table(
         self, gateway: GatewayUnderTest, controller: FakeController, bpffs: Path
@@ -137,6 +156,26 @@ class TestRoutes:
         assert seen[:4] == [before] * 4
         await assert_equal(gateway, controller)
         assert kernel_tables(bpffs) == controller.tables
+
+    async def test_routes_that_the_release_before_left_are_taken_over(
+        self, stopped: GatewayUnderTest, controller: FakeController, bpffs: Path
+    ) -> None:
+        controller.change(VPC, put=range(100))
+        left = dict(controller.tables)
+        leave_hash_table(bpffs / "maps", left)
+        seen: list[dict[int, Table]] = []
+
+        async def refuse_at_first(_: object) -> SnapshotReply | None:
+            seen.append(kernel_tables(bpffs))
+            if len(seen) > 1:
+                return None
+            return SnapshotReply(vni=0, revision=0, entries=b"", done=True, error="not yet")
+
+        controller.on_snapshot = refuse_at_first
+        await stopped.process.start()
+        assert seen[0] == left
+        assert not (bpffs / "maps" / "routes").exists()
+        await assert_equal(stopped, controller)
 
     async def test_a_vpc_that_went_while_the_gateway_was_dead_goes(
         self, gateway: GatewayUnderTest, controller: FakeController, bpffs: Path

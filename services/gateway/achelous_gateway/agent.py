@@ -1,6 +1,7 @@
 """The gateway: its parts, and the tasks that run them until it is told to end."""
 
 import asyncio
+from contextlib import suppress
 from typing import Final
 
 from prometheus_client import CollectorRegistry
@@ -106,7 +107,10 @@ class Agent:
             if serving != served:
                 self._reporter.report_all()
             served = serving
-            await asyncio.sleep(_VOUCH_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_VOUCH_S):
+                    await self._standing.settled.wait()
+            self._standing.settled.clear()
 
     async def _show(self, data: bytes) -> bytes:
         try:

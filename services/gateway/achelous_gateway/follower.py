@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
 
@@ -22,7 +23,7 @@ from achelous_shared.names import GATEWAY_SHARDS, VNI_MAX
 from achelous_shared.route_following.comparing import COMPARE_S, compare_forever
 from achelous_shared.route_following.deltas import read_delta
 from achelous_shared.route_following.keeper import Keeper
-from achelous_shared.route_following.plan import State, compare
+from achelous_shared.route_following.plan import State, compare, joined
 from achelous_shared.route_following.revisions import NotInStep, read_revisions
 from achelous_shared.routes import MalformedTable, Routes, unpack
 
@@ -58,8 +59,8 @@ class Follower:
         """Until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(
-                self._bus.follow(
-                    subjects.ROUTES_STREAM, subjects.ALL_ROUTES, self._on_routes, last=False
+                self._bus.follow_batches(
+                    subjects.ROUTES_STREAM, subjects.ALL_ROUTES, self._on_routes
                 )
             )
             group.create_task(
@@ -67,12 +68,14 @@ class Follower:
             )
             group.create_task(compare_forever(self._compare, self._standing.compare))
 
-    async def _on_routes(self, data: bytes) -> None:
-        try:
-            delta = read_delta(data)
-        except (BadMessage, MalformedTable) as error:
-            self._refuse("delta", error)
-        else:
+    async def _on_routes(self, payloads: Sequence[bytes]) -> None:
+        deltas = []
+        for data in payloads:
+            try:
+                deltas.append(read_delta(data))
+            except (BadMessage, MalformedTable) as error:
+                self._refuse("delta", error)
+        for delta in joined(deltas):
             # What is refused before the shards are known has been published before the revisions
             # are listed, which happens after that.
             if self._shards[delta.vni % GATEWAY_SHARDS]:

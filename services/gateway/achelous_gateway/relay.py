@@ -1,6 +1,5 @@
 """The data plane as the gateway sees it: a relay in eBPF, or none."""
 
-import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -38,8 +37,6 @@ VTEP: Final = np.dtype([("vtep", ">u4")])
 """An underlay address."""
 
 _PART: Final = 65_536
-_SETTLE_S: Final = 0.05
-"""From one look whether rows of the table are to be settled to the next."""
 _LEGACY: Final = "routes"
 """The hash table that releases before the shared table kept routes in."""
 _TABLE: Final = ("route_table", "route_buckets", "route_passed", "route_keys", "route_values")
@@ -189,9 +186,8 @@ class BpfRelay:
     async def run(self) -> None:
         """See Relay."""
         while True:
-            await asyncio.sleep(_SETTLE_S)
-            if self._shared.unsettled:
-                await self._shared.settle_aside()
+            await self._shared.unsettled.wait()
+            await self._shared.settle_aside()
 
     def admit(self, hosts: Records, gateways: Sequence[GatewayAddress]) -> None:
         """See Relay."""

@@ -14,7 +14,7 @@ class GatewaySettings(DataplaneSettings):
 
     gateway_id: UUID
     route_capacity: int = Field(default=2_000_000, ge=1, lt=2**31)
-    """Routes of all VPCs together: the size of the table and of the data plane's map."""
+    """Routes of all VPCs together; a data plane's maps have that size from their making on."""
     dataplane: Literal["ebpf", "none"] = "ebpf"
     """none: tables and RSP alone, no relay; needs neither root nor eBPF."""
     push: bool = False

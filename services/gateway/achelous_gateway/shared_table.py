@@ -22,8 +22,8 @@ from achelous_shared.route_following.index import (
 from achelous_shared.route_following.table import Records, RouteTable
 
 _SPARE_MIN: Final = 4096
-_SPARE_MAX: Final = 131_072
-_SPARE_PART: Final = 16
+_SPARE_MAX: Final = 65_536
+_SPARE_PART: Final = 32
 """Of the capacity: rows that rest, or are written before others are free."""
 
 
@@ -79,39 +79,42 @@ class SharedTable(RouteTable):
         super().__init__(capacity, memory_of(maps))
         self._spare = _spare(capacity)
         self._wait_for_readers = wait_for_readers
+        self.unsettled = asyncio.Event()
+        """Set while so many rows rest that `settle_aside` is worth while."""
         self._resting: list[Rows] = []
         self._settling: list[Rows] = []
+        self._rest_left = self._spare // 4  # rows that may still rest before that
         if not new:
             self._adopt()
-
-    @property
-    def unsettled(self) -> bool:
-        """Whether so many rows rest that `settle_aside` is worth while."""
-        return sum(map(len, self._resting)) > self._spare // 4
 
     def rows_except(self, vni: int, kept: Rows) -> Rows:
         """See RouteTable."""
         rows = super().rows_except(vni, kept)
         used = np.ones(self._unused, np.bool_)
-        for resting in self._resting + self._settling:
-            used[resting] = False
+        if resting := self._resting + self._settling:
+            used[np.concatenate(resting)] = False
         return rows[used[rows]]
 
     async def settle_aside(self) -> None:
         """Free the rows that rest, after a wait in another thread. For one task at a time."""
-        self._settling, self._resting = self._settling + self._resting, []
+        self._begin_settling()
         await asyncio.to_thread(self._wait_for_readers)
         self._free_settled()
 
     def _settle(self) -> None:
+        self._begin_settling()
         self._wait_for_readers()
-        self._settling, self._resting = self._settling + self._resting, []
         self._free_settled()
+
+    def _begin_settling(self) -> None:
+        self._settling, self._resting = self._settling + self._resting, []
+        self._rest_left = self._spare // 4
+        self.unsettled.clear()
 
     def _free_settled(self) -> None:
         rested, self._settling = self._settling, []
-        for rows in rested:
-            super()._release(rows)
+        if rested:
+            super()._release(np.concatenate(rested))
 
     def _adopt(self) -> None:
         rows = self._index.adopt()
@@ -141,3 +144,6 @@ class SharedTable(RouteTable):
     def _release(self, rows: Rows) -> None:
         if len(rows):
             self._resting.append(rows)
+            self._rest_left -= len(rows)
+            if self._rest_left < 0:
+                self.unsettled.set()

@@ -24,6 +24,8 @@ class Standing:
         self._connected = False
         self.compare = asyncio.Event()
         """Set when the tables should be compared again without delay."""
+        self.settled = asyncio.Event()
+        """Set when the tables may be vouched for anew."""
         self.whole = False
         """The tables were complete once."""
         self.synced = False
@@ -43,6 +45,7 @@ class Standing:
         """All tables are as the controller's."""
         self.whole = True
         self.synced = not self.away()
+        self.settled.set()
 
     def away(self) -> bool:
         """The bus has not been there for too long."""

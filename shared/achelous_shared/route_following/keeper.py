@@ -126,10 +126,11 @@ class Keeper:
                     self._stats.deltas_gap += 1
                     self._ask(vpc)
                 case Action.BUFFER:
-                    self._stats.deltas_buffered += 1
+                    self._stats.deltas_buffered += delta.messages
                     vpc.buffer(delta)
                 case Action.IGNORE:
-                    self._stats.deltas_duplicate += verdict is Verdict.DUPLICATE
+                    if verdict is Verdict.DUPLICATE:
+                        self._stats.deltas_duplicate += delta.messages
 
     def begin(self, vni: int) -> Vpc | None:
         """A snapshot of this VPC is about to be asked for; None if it is not to be any more."""
@@ -244,7 +245,7 @@ class Keeper:
         else:
             self._journal.append(vpc.vni, delta.revision, hashes, time.monotonic_ns())
             self._stand_at(vpc, delta.revision)
-            self._stats.deltas_applied += 1
+            self._stats.deltas_applied += delta.messages
             self._moved(vpc.vni)
 
     async def _apply(self, vni: int, entries: Routes) -> None:

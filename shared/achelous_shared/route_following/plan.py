@@ -3,12 +3,14 @@
 A VPC follows its deltas; after a gap it waits for its turn to be read whole, and is then read.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final
 
-from achelous_shared.routes import Routes
+import numpy as np
+
+from achelous_shared.routes import MAX_DELTA_ENTRIES, ROUTE, Routes
 from achelous_shared.rsp_hash import Hashes
 
 MAX_BUFFERED: Final = 131_072
@@ -68,6 +70,35 @@ class Delta:
     base: int
     revision: int
     entries: Routes
+    messages: int = 1
+    """How many it was joined from."""
+
+
+def joined(deltas: Sequence[Delta]) -> list[Delta]:
+    """The same with those as one that follow each other in a VPC, up to `MAX_DELTA_ENTRIES`.
+
+    From the base of the first to the revision of the last: it has the last entry of each route that
+    changed between these, whatever the table's revision was there.
+    """
+    chains: list[list[Delta]] = []
+    open_chains: dict[int, tuple[list[Delta], int]] = {}
+    for delta in deltas:
+        chain, size = open_chains.get(delta.vni, ([], 0))
+        size += len(delta.entries)
+        if not chain or chain[-1].revision != delta.base or size > MAX_DELTA_ENTRIES:
+            chain, size = [], len(delta.entries)
+            chains.append(chain)
+        chain.append(delta)
+        open_chains[delta.vni] = chain, size
+    return [_join(chain) for chain in chains]
+
+
+def _join(chain: Sequence[Delta]) -> Delta:
+    first, last = chain[0], chain[-1]
+    if first is last:
+        return first
+    entries = np.concatenate([delta.entries for delta in chain], dtype=ROUTE)
+    return Delta(first.vni, first.base, last.revision, entries, len(chain))
 
 
 @dataclass(slots=True)

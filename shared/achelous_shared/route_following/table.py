@@ -1,7 +1,7 @@
 """The routes of all VPCs in packed columns: looked up, changed and listed in batches.
 
-No Python object per route and no Python step per entry. The capacity is fixed, like that of the
-data plane's map, which holds the same routes; memory becomes resident as rows are used.
+No Python object per route and no Python step per entry. The capacity is fixed; memory of the
+process's own becomes resident as rows are used.
 """
 
 from collections.abc import Sequence

@@ -254,10 +254,10 @@ def test_rows_are_used_again_only_after_their_readers_have_ended(hammer: BpfObje
 async def test_rows_that_rest_are_freed_aside(hammer: BpfObject) -> None:
     table = SharedTable(CAPACITY, hammer.maps)
     table.load(VNI, routes(EVEN, 5))
-    assert not table.unsettled
+    assert not table.unsettled.is_set()
     table.apply(VNI, routes(EVEN, 6))
     table.apply(VNI, routes(EVEN, 7))
-    assert table.unsettled
+    assert table.unsettled.is_set()
     await table.settle_aside()
-    assert not table.unsettled
+    assert not table.unsettled.is_set()
     assert len(table.rows_except(VNI, np.zeros(0, np.int64))) == len(EVEN)

@@ -16,10 +16,11 @@ from achelous_shared.route_following.plan import (
     Verdict,
     Vpc,
     compare,
+    joined,
     judge,
     replay,
 )
-from achelous_shared.routes import REVISION, ROUTE, Routes
+from achelous_shared.routes import MAX_DELTA_ENTRIES, REVISION, ROUTE, Routes
 
 
 def delta(base: int, revision: int, entries: int = 0) -> Delta:
@@ -52,6 +53,50 @@ def test_every_state_knows_what_to_do_with_every_delta() -> None:
     assert set(TRANSITIONS) == set(product(State, Verdict))
     applies = [key for key, action in TRANSITIONS.items() if action is Action.APPLY]
     assert applies == [(State.FOLLOWING, Verdict.NEXT)]
+
+
+def spans(deltas: list[Delta]) -> list[tuple[int, int, int, int]]:
+    return [(one.vni, one.base, one.revision, one.messages) for one in deltas]
+
+
+def test_deltas_that_follow_each_other_become_one() -> None:
+    other = Delta(8, 1, 2, np.zeros(1, ROUTE))
+    found = joined([delta(5, 6, 2), other, delta(6, 8, 3), delta(8, 8), delta(8, 9, 1)])
+    assert spans(found) == [(7, 5, 9, 4), (8, 1, 2, 1)]
+    assert len(found[0].entries) == 6
+    assert found[0].entries.dtype == ROUTE
+
+
+@pytest.mark.parametrize(
+    "second", [delta(5, 6), delta(4, 7), delta(7, 8)], ids=["again", "overlapping", "a gap"]
+)
+def test_deltas_that_do_not_follow_each_other_stay_apart(second: Delta) -> None:
+    assert spans(joined([delta(5, 6), second])) == spans([delta(5, 6), second])
+
+
+def test_no_more_entries_are_joined_than_one_delta_may_have() -> None:
+    found = joined([delta(5, 6, MAX_DELTA_ENTRIES), delta(6, 7, 1), delta(7, 8, 1)])
+    assert spans(found) == [(7, 5, 6, 1), (7, 6, 8, 2)]
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), max_size=12))
+def test_joined_deltas_are_judged_as_the_last_of_them_would_be(
+    steps: list[tuple[int, int]],
+) -> None:
+    """Whatever base they have; each after the one before, but for some that are missing."""
+    deltas, at = [], 0
+    for missing, length in steps:
+        deltas.append(delta(at + (missing == 4), at + (missing == 4) + length))
+        at = deltas[-1].revision
+
+    def ends_at(some: list[Delta]) -> int:
+        revision = 0
+        for one in some:
+            if judge(revision, one) is Verdict.NEXT:
+                revision = one.revision
+        return revision
+
+    assert ends_at(joined(deltas)) == ends_at(deltas)
 
 
 def test_what_came_during_a_snapshot_is_applied_on_top_in_order() -> None:
