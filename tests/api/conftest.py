@@ -8,9 +8,9 @@ from pathlib import Path
 import httpx
 import pytest
 from api.client import Api, fresh
-from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from sqlalchemy.ext.asyncio import AsyncEngine
+from starlette.types import ASGIApp
 
 from achelous_controller.api.context import Services
 from achelous_controller.app import create_app
@@ -26,7 +26,7 @@ from achelous_lab.servers.postgres import PostgresServer
 class Controller:
     """A controller's API in this process, and what it stands on."""
 
-    app: FastAPI
+    app: ASGIApp
     services: Services
     engine: AsyncEngine
     operator: Api

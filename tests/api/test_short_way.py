@@ -130,6 +130,45 @@ async def test_what_one_way_made_the_other_repeats(tenant: Api, subnet: Json) ->
     assert len((await tenant.get("/instances"))["items"]) == 1
 
 
+async def test_both_ways_move_alike(operator: Api, subnet: Json) -> None:
+    hosts = [await operator.host() for _ in range(2)]
+    made = await operator.instance(subnet, host_id=hosts[0]["id"])
+    path = f"/instances/{made['id']}"
+
+    async def patched(kind: str, body: bytes, **headers: str) -> Any:
+        more = headers | {"Content-Type": kind}
+        return await operator.request("PATCH", path, content=body, headers=more)
+
+    for number, kind in enumerate((LONG, SHORT)):
+        host = hosts[1 - number]["id"]
+        reply = await patched(kind, encoded({"host_id": host}), **{"If-Match": f'"{number + 1}"'})
+        assert (reply.status_code, reply.json()["host_id"]) == (200, host)
+        assert reply.headers["etag"] == f'"{number + 2}"'
+    for body in (b'{"host_id": "%s"}' % str(uuid4()).encode(), b'{"host_id": 7}', b"{", b"[]"):
+        short, long = [await patched(kind, body) for kind in (SHORT, LONG)]
+        assert short.status_code == long.status_code == 422
+        assert short.json() == long.json()
+
+
+async def test_a_path_that_only_looks_like_an_instance_s_is_none(tenant: Api, subnet: Json) -> None:
+    made = await tenant.instance(subnet)
+
+    reply = await tenant.delete(f"/instancesX{made['id']}")
+
+    assert reply.status_code == 404
+    assert (await tenant.get(f"/instances/{made['id']}"))["state"] == "BUILDING"
+
+
+async def test_a_header_that_is_there_twice_is_the_route_s_to_judge(
+    controller: Controller, tenant: Api, subnet: Json
+) -> None:
+    headers = [*tenant.headers.items(), ("Accept", "text/html"), ("Accept", "application/json")]
+
+    reply = await tenant.http.post("/v1/instances", json=instance(subnet), headers=headers)
+
+    assert reply.status_code == 201
+
+
 @pytest.mark.parametrize(
     "name",
     ["not-an-id", str(uuid4()), str(uuid4()).replace("-", "")],

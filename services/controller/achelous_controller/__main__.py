@@ -7,7 +7,8 @@ from prometheus_client import CollectorRegistry
 
 from achelous_controller.api import openapi
 from achelous_controller.api.context import Services
-from achelous_controller.app import create_app
+from achelous_controller.api.instance_writes import InstanceWrites
+from achelous_controller.app import create_routes
 from achelous_controller.main import main
 from achelous_controller.settings import ControllerSettings
 from achelous_controller.store.database import Database, create_engine
@@ -18,8 +19,8 @@ from achelous_shared.telemetry import setup_logging
 def openapi_document() -> str:
     """The document as committed: indented JSON and a newline. Needs no server."""
     services = Services(Database(create_engine("postgresql+asyncpg:///unused")))
-    app = create_app(services, CollectorRegistry())
-    return json.dumps(openapi.describe(app), indent=2) + "\n"
+    routes = create_routes(services, InstanceWrites(services.database), CollectorRegistry())
+    return json.dumps(openapi.describe(routes), indent=2) + "\n"
 
 
 def _serve() -> int:

@@ -24,7 +24,7 @@ from achelous_controller.api import (
 )
 from achelous_controller.api.context import Services
 from achelous_controller.api.instance_writes import InstanceWrites
-from achelous_controller.api.middleware import Authentication, BodyLimit, Metrics, Problems
+from achelous_controller.api.middleware import Front, Problems
 from achelous_controller.api.problems import respond
 from achelous_controller.api.short_way import ShortWay
 from achelous_shared.telemetry import Check, health_routes
@@ -35,8 +35,17 @@ _RESOURCES = (
 )  # fmt: skip
 
 
-def create_app(services: Services, registry: CollectorRegistry) -> FastAPI:
-    """The API with its health routes and its documentation."""
+def create_app(services: Services, registry: CollectorRegistry) -> Front:
+    """What is served."""
+    writes = InstanceWrites(services.database)
+    routes = create_routes(services, writes, registry)
+    return Front(routes, ShortWay(writes), services.database, registry)
+
+
+def create_routes(
+    services: Services, writes: InstanceWrites, registry: CollectorRegistry
+) -> FastAPI:
+    """The API with its health routes and its documentation, for those whom `Front` has admitted."""
     app = FastAPI(
         title="Achelous",
         version="1",
@@ -47,12 +56,10 @@ def create_app(services: Services, registry: CollectorRegistry) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.services = services
-    writes = InstanceWrites(services.database)
     app.state.instance_writes = writes
     for resource in _RESOURCES:
         app.include_router(resource.router)
     _setup_problems(app)
-    _setup_middleware(app, services, writes, registry)
     _setup_documentation(app)
     app.router.routes.extend(health_routes(_checks(services), registry))
     return app
@@ -64,16 +71,7 @@ def _setup_problems(app: FastAPI) -> None:
 
     app.add_exception_handler(HTTPException, problem)
     app.add_exception_handler(RequestValidationError, problem)
-
-
-def _setup_middleware(
-    app: FastAPI, services: Services, writes: InstanceWrites, registry: CollectorRegistry
-) -> None:
-    app.add_middleware(ShortWay, writes=writes)  # innermost
-    app.add_middleware(Authentication, database=services.database)
-    app.add_middleware(BodyLimit)
     app.add_middleware(Problems)
-    app.add_middleware(Metrics, registry=registry)
 
 
 def _setup_documentation(app: FastAPI) -> None:

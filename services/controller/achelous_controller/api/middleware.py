@@ -1,15 +1,15 @@
-"""What every request passes through, outermost first: metrics, problems, size, token."""
+"""What every request passes through: metrics, problems, size, token; then a way to its answer."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
-from typing import Final
+from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from achelous_controller.api.problems import respond
@@ -25,12 +25,99 @@ _PROTECTED: Final = "/v1/"
 _TOKENS: Final = 1000
 """Of one query: requests that come while one is under way share the next."""
 
+Headers = Mapping[bytes, bytes]
+"""By lower-case name; of a header that is there several times, the first."""
+
+
+class Body:
+    """The body of a request: it may be read whole, and then once more by who answers.
+
+    Reading raises HTTPException beyond `MAX_BODY_BYTES`, announced or not.
+    """
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._size = 0
+        self._read: list[Message] = []
+
+    async def whole(self) -> bytes:
+        """All of it; the last message may say that the client is gone."""
+        messages = [await self._next()]
+        while messages[-1].get("more_body"):
+            messages.append(await self._next())
+        self._read = messages
+        return b"".join([message.get("body", b"") for message in messages])
+
+    async def __call__(self) -> Message:
+        """The ASGI application's receive."""
+        return self._read.pop(0) if self._read else await self._next()
+
+    async def _next(self) -> Message:
+        message = await self._receive()
+        self._size += len(message.get("body", b""))
+        if self._size > MAX_BODY_BYTES:
+            raise _too_large()
+        return message
+
+
+class Shortcut(Protocol):
+    """Answers some requests at once; None: another way has to be taken."""
+
+    async def answer(self, scope: Scope, headers: Headers, body: Body) -> Response | None: ...
+
+
+class Front:
+    """In front of the application: no request passes a layer of its framework that needs none."""
+
+    def __init__(
+        self, app: ASGIApp, shortcut: Shortcut, database: Database, registry: CollectorRegistry
+    ) -> None:
+        self._app = app
+        self._shortcut = shortcut
+        self._tokens = Tokens(database)
+        self._metrics = Metrics(registry)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        scope.setdefault("state", {})["accepted_at"] = datetime.now(UTC)
+        body, status = Body(receive), 500
+        try:
+            response = await self._answer(scope, body)
+            if response is not None:
+                status = response.status_code
+                await response(scope, receive, send)
+                return
+
+            async def observed(message: Message) -> None:
+                nonlocal status
+                if message["type"] == "http.response.start":
+                    status = message["status"]
+                await send(message)
+
+            await self._app(scope, body, observed)
+        finally:
+            self._metrics.count(scope, status, time.perf_counter() - started)
+
+    async def _answer(self, scope: Scope, body: Body) -> Response | None:
+        """The reply by the shortcut, or to what is refused; None: the application's to give."""
+        try:
+            headers = dict(reversed(scope["headers"]))
+            _must_fit(headers.get(b"content-length", b"0"))
+            if not scope["path"].startswith(_PROTECTED):
+                return None
+            scope["state"]["principal"] = await self._tokens.holder(headers.get(b"authorization"))
+            return await self._shortcut.answer(scope, headers, body)
+        except Exception as error:
+            return respond(Request(scope), error)
+
 
 class Metrics:
     """Counts requests by method, route template and status, and times them."""
 
-    def __init__(self, app: ASGIApp, registry: CollectorRegistry) -> None:
-        self._app = app
+    def __init__(self, registry: CollectorRegistry) -> None:
         # one lookup in place of four; as bounded as the labels are
         self._of = cache(self._children)
         self._requests = Counter(
@@ -47,28 +134,13 @@ class Metrics:
             registry=registry,
         )
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        scope.setdefault("state", {})["accepted_at"] = datetime.now(UTC)
-        started = time.perf_counter()
-        status = 500
-
-        async def observed(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        try:
-            await self._app(scope, receive, observed)
-        finally:
-            # the template, or one word for all that is no route: what clients invent is no label
-            route = getattr(scope.get("route"), "path", "none")
-            requests, seconds = self._of(scope["method"], route, status)
-            requests.inc()
-            seconds.observe(time.perf_counter() - started)
+    def count(self, scope: Scope, status: int, seconds: float) -> None:
+        """Note a request that was answered."""
+        # the template, or one word for all that is no route: what clients invent is no label
+        route = getattr(scope.get("route"), "path", "none")
+        requests, times = self._of(scope["method"], route, status)
+        requests.inc()
+        times.observe(seconds)
 
     def _children(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
         return (
@@ -78,7 +150,7 @@ class Metrics:
 
 
 class Problems:
-    """Turns whatever goes wrong further in into a problem document."""
+    """Around the routes: turns whatever goes wrong in them into a problem document."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -102,54 +174,27 @@ class Problems:
             await respond(Request(scope), error)(scope, receive, send)
 
 
-class BodyLimit:
-    """Refuses a body of more than `MAX_BODY_BYTES`, announced or not."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        announced = Headers(scope=scope).get("content-length", "0")
-        if not announced.isdigit() or int(announced) > MAX_BODY_BYTES:
-            raise _too_large()
-        size = 0
-
-        async def counted() -> Message:
-            nonlocal size
-            message = await receive()
-            size += len(message.get("body", b""))
-            if size > MAX_BODY_BYTES:
-                raise _too_large()
-            return message
-
-        await self._app(scope, counted, send)
+def _must_fit(announced: bytes) -> None:
+    if not announced.isdigit() or int(announced) > MAX_BODY_BYTES:
+        raise _too_large()
 
 
 def _too_large() -> HTTPException:
     return HTTPException(413, f"the body has more than {MAX_BODY_BYTES} bytes")
 
 
-class Authentication:
+class Tokens:
     """Finds out who asks, before anything is read of what they ask."""
 
-    def __init__(self, app: ASGIApp, database: Database) -> None:
-        self._app = app
+    def __init__(self, database: Database) -> None:
         self._database = database
         self._asking: Gatherer[str, Principal | None] = Gatherer(self._ask, _TOKENS)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"].startswith(_PROTECTED):
-            header = Headers(scope=scope).get("authorization")
-            scope["state"]["principal"] = await self._principal(header)
-        await self._app(scope, receive, send)
-
-    async def _principal(self, header: str | None) -> Principal:
-        if header is None:
+    async def holder(self, authorization: bytes | None) -> Principal:
+        """Who sent this header Authorization; raises `Unauthenticated`."""
+        if authorization is None:
             raise Unauthenticated("send a token: Authorization: Bearer TOKEN")
-        scheme, _, token = header.partition(" ")
+        scheme, _, token = authorization.decode("latin-1").partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise Unauthenticated("the header Authorization has to be: Bearer TOKEN")
         principal = await self._asking.submit(token.strip())

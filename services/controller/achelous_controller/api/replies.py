@@ -1,7 +1,7 @@
 """Replies: a resource with its ETag, a page of them, nothing."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Protocol
 from uuid import UUID
 
 from pydantic import BaseModel
@@ -14,7 +14,18 @@ from achelous_controller.api.rendering import BatchView, InstanceView, VnicView,
 from achelous_controller.domain.precondition import etag
 from achelous_controller.store.objects import Page
 
-_JSON = "application/json"
+_JSON: Final = "application/json"
+_JSON_TYPE: Final = (b"content-type", _JSON.encode())
+
+
+class _Rendered(Response):
+    """JSON whose headers are written already, names in lower case."""
+
+    def __init__(self, content: bytes, status: int, *headers: tuple[bytes, bytes]) -> None:
+        self.status_code = status
+        self.body = content
+        self.background = None
+        self.raw_headers = [(b"content-length", b"%d" % len(content)), _JSON_TYPE, *headers]
 
 
 class Versioned(Protocol):
@@ -56,21 +67,20 @@ def rendered(
     view: InstanceView | VnicView, status: int = 200, location: str | None = None
 ) -> Response:
     """Like `resource`, of an instance or a vNIC."""
-    headers = {"ETag": etag(view.version)}
-    if location is not None:
-        headers["Location"] = location
-    return Response(json_of(view), status, headers, _JSON)
+    tag = b"etag", etag(view.version).encode()
+    more = () if location is None else ((b"location", location.encode()),)
+    return _Rendered(json_of(view), status, tag, *more)
 
 
 def rendered_batch(view: BatchView) -> Response:
     """Instances that were made."""
-    return Response(json_of(view), 201, None, _JSON)
+    return _Rendered(json_of(view), 201)
 
 
 def rendered_page(views: list[InstanceView] | list[VnicView], wanted: Page) -> Response:
     """Like `page`, of instances or vNICs."""
     following = cursor_after([view.id for view in views], wanted.limit)
-    return Response(json_of(rendering.PageView(views, following)), 200, None, _JSON)
+    return _Rendered(json_of(rendering.PageView(views, following)), 200)
 
 
 def nothing() -> Response:

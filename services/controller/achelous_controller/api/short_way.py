@@ -1,4 +1,4 @@
-"""Instances made and deleted by the thousand: well-formed requests pass FastAPI by.
+"""Instances made, moved and deleted by the thousand: well-formed requests pass FastAPI by.
 
 Its routes cost several times what such a request costs otherwise. What is not plainly right here
 (a header twice, a field that is not known, an address that is none) goes on to the route of the
@@ -7,7 +7,6 @@ route would not give.
 """
 
 import re
-from collections.abc import Sequence
 from typing import Annotated, Final
 from uuid import UUID
 
@@ -15,10 +14,11 @@ import msgspec
 from msgspec import Meta
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Scope
 
 from achelous_controller.api.creation import KEY_PATTERN, MAX_KEY, request_hash
 from achelous_controller.api.instance_writes import InstanceWrites
+from achelous_controller.api.middleware import Body, Headers
 from achelous_controller.api.models.common import MAX_NAME, NAME_PATTERN
 from achelous_controller.domain import networks
 from achelous_controller.domain.instances import (
@@ -28,7 +28,7 @@ from achelous_controller.domain.instances import (
     Kind,
     VnicSpec,
 )
-from achelous_controller.domain.precondition import Precondition
+from achelous_controller.domain.precondition import ANYTHING, Precondition
 from achelous_controller.domain.principal import Principal
 from achelous_controller.domain.rules import MAX_GROUPS
 from achelous_controller.store.idempotency import Claim
@@ -58,18 +58,23 @@ class _BatchCreate(msgspec.Struct, forbid_unknown_fields=True):
     instances: Annotated[list[_InstanceCreate], Meta(min_length=1, max_length=MAX_BATCH)]
 
 
+class _InstanceMove(msgspec.Struct, forbid_unknown_fields=True):
+    host_id: UUID
+
+
 class _OtherWay(Exception):
     """The request is for the route to judge."""
 
 
 _one: Final = msgspec.json.Decoder(_InstanceCreate)
 _many: Final = msgspec.json.Decoder(_BatchCreate)
+_moved: Final = msgspec.json.Decoder(_InstanceMove)
 _key: Final = re.compile(_whole(KEY_PATTERN))
 
 _ONE: Final = "/v1/instances"
 _MANY: Final = "/v1/instances:batch"
 _ID: Final = "/v1/instances/{instance_id}"
-_ID_AT: Final = len("/v1/instances/")
+_OF_ONE: Final = "/v1/instances/"
 _ID_LENGTH: Final = 36
 
 _ROUTES: Final = {path: Route(path, lambda _: Response()) for path in (_ONE, _MANY, _ID)}
@@ -77,95 +82,83 @@ _ROUTES: Final = {path: Route(path, lambda _: Response()) for path in (_ONE, _MA
 
 
 class ShortWay:
-    """In front of the application, behind authentication."""
+    """Behind authentication, in front of the application."""
 
-    def __init__(self, app: ASGIApp, writes: InstanceWrites) -> None:
-        self._app = app
+    def __init__(self, writes: InstanceWrites) -> None:
         self._writes = writes
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope.get("path", "")
-        if scope["type"] != "http" or not path.startswith(_ONE):
-            await self._app(scope, receive, send)
-            return
-        method = scope["method"]
+    async def answer(self, scope: Scope, headers: Headers, body: Body) -> Response | None:
+        """The reply to a request that is plainly right; None: the route's to give."""
+        path, method = scope["path"], scope["method"]
+        if len(headers) != len(scope["headers"]):  # one of them is there twice
+            return None
         if method == "POST" and path in (_ONE, _MANY):
-            await self._create(scope, receive, send)
-        elif method == "DELETE" and len(path) == _ID_AT + _ID_LENGTH:
-            await self._delete(scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
+            return await self._create(scope, headers, await body.whole())
+        if path.startswith(_OF_ONE) and len(path) == len(_OF_ONE) + _ID_LENGTH:
+            if method == "DELETE":
+                return await self._delete(scope, headers)
+            if method == "PATCH":
+                return await self._move(scope, headers, await body.whole())
+        return None
 
-    async def _create(self, scope: Scope, receive: Receive, send: Send) -> None:
-        messages = await _all_of(receive)
-        body = b"".join([message.get("body", b"") for message in messages])
+    async def _create(self, scope: Scope, headers: Headers, body: bytes) -> Response | None:
         path, state = scope["path"], scope["state"]
         try:
-            claim = _claim(scope, state["principal"], body)
+            claim = _claim(path, headers, state["principal"], body)
             specs = _batch(body) if path == _MANY else [_single(body)]
         except _OtherWay:
-            await self._app(scope, _again(messages, receive), send)
-            return
+            return None
         scope["route"] = _ROUTES[path]
         caller, at = state["principal"], state["accepted_at"]
         if path == _MANY:
-            response = await self._writes.create_batch(caller, specs, at, claim)
-        else:
-            response = await self._writes.create(caller, specs[0], at, claim)
-        await response(scope, receive, send)
+            return await self._writes.create_batch(caller, specs, at, claim)
+        return await self._writes.create(caller, specs[0], at, claim)
 
-    async def _delete(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _delete(self, scope: Scope, headers: Headers) -> Response | None:
         try:
-            instance_id = UUID(scope["path"][_ID_AT:])
-            match = Precondition.parse(_header(scope, b"if-match"))
-        except (ValueError, _OtherWay):
-            await self._app(scope, receive, send)
-            return
+            instance_id = UUID(scope["path"][len(_OF_ONE) :])
+        except ValueError:
+            return None
         scope["route"] = _ROUTES[_ID]
         state = scope["state"]
-        response = await self._writes.delete(
-            state["principal"], instance_id, match, state["accepted_at"]
+        return await self._writes.delete(
+            state["principal"], instance_id, _match(headers), state["accepted_at"]
         )
-        await response(scope, receive, send)
+
+    async def _move(self, scope: Scope, headers: Headers, body: bytes) -> Response | None:
+        try:
+            _must_be_json(headers)
+            instance_id = UUID(scope["path"][len(_OF_ONE) :])
+            host_id = _moved.decode(body).host_id
+        except (_OtherWay, msgspec.DecodeError, ValueError):
+            return None
+        scope["route"] = _ROUTES[_ID]
+        state = scope["state"]
+        return await self._writes.move(
+            state["principal"], instance_id, _match(headers), state["accepted_at"], host_id
+        )
 
 
-async def _all_of(receive: Receive) -> list[Message]:
-    """The messages of a request's body; the last one may say that the client is gone."""
-    messages = [await receive()]
-    while messages[-1].get("more_body"):
-        messages.append(await receive())
-    return messages
+def _match(headers: Headers) -> Precondition:
+    tags = headers.get(b"if-match")
+    return ANYTHING if tags is None else Precondition.parse(tags.decode("latin-1"))
 
 
-def _again(messages: Sequence[Message], receive: Receive) -> Receive:
-    """The same messages once more, then what comes after them."""
-    left = iter(messages)
-
-    async def replayed() -> Message:
-        for message in left:
-            return message
-        return await receive()
-
-    return replayed
-
-
-def _header(scope: Scope, name: bytes) -> str | None:
-    found = [value for key, value in scope["headers"] if key == name]
-    if len(found) > 1:
+def _must_be_json(headers: Headers) -> None:
+    if headers.get(b"content-type") != b"application/json":
         raise _OtherWay
-    return found[0].decode("latin-1") if found else None
 
 
-def _claim(scope: Scope, caller: Principal, body: bytes) -> Claim | None:
+def _claim(path: str, headers: Headers, caller: Principal, body: bytes) -> Claim | None:
     """Of the Idempotency-Key, if there is one and all headers are as expected."""
-    if _header(scope, b"content-type") != "application/json":
-        raise _OtherWay
-    key = _header(scope, b"idempotency-key")
-    if key is None:
+    _must_be_json(headers)
+    given = headers.get(b"idempotency-key")
+    if given is None:
         return None
+    key = given.decode("latin-1")
     if len(key) > MAX_KEY or not _key.fullmatch(key):
         raise _OtherWay
-    return Claim(caller.token_id, key, request_hash("POST", scope["path"], body))
+    return Claim(caller.token_id, key, request_hash("POST", path, body))
 
 
 def _single(body: bytes) -> InstanceSpec:

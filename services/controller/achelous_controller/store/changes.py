@@ -4,43 +4,36 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import Final, NamedTuple
 from uuid import UUID
 
 import numpy as np
 from msgspec.structs import replace
-from sqlalchemy import Uuid, any_, bindparam, select, text
+from sqlalchemy import Uuid, any_, bindparam, select
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.types import BigInteger, Boolean, DateTime
 
 from achelous_controller.domain.errors import NotFound
 from achelous_controller.domain.instance_state import InstanceState
-from achelous_controller.domain.instances import Instance, Vnic
+from achelous_controller.domain.instances import Instance, Kind, Vnic
 from achelous_controller.domain.pending import Pending, PendingVnic
 from achelous_controller.domain.precondition import Precondition
 from achelous_controller.domain.route_entries import entries, keys4, keys6
-from achelous_controller.store.database import Record
-from achelous_controller.store.instances import instance_of
+from achelous_controller.store.database import Record, driver_of
 from achelous_controller.store.outbox import hosts_changed, record_routes, with_revisions
 from achelous_controller.store.schema import vnics, vpcs
 from achelous_shared.routes import RouteOp, Routes
 
+_IDS: Final = any_(bindparam("ids", type_=ARRAY(Uuid)))
 _LOCK_VPCS: Final = (
     select(vpcs.c.id, vpcs.c.vni, vpcs.c.revision)
-    .where(
-        vpcs.c.id.in_(
-            select(vnics.c.vpc_id).where(
-                vnics.c.instance_id == any_(bindparam("ids", type_=ARRAY(Uuid)))
-            )
-        )
-    )
+    .where(vpcs.c.id.in_(select(vnics.c.vpc_id).where(vnics.c.instance_id == _IDS)))
     .order_by(vpcs.c.id)
     .with_for_update()
 )
-# a statement of its own, which sees what those before it in the VPCs' lock have done
-_LOCK_INSTANCES: Final = text("""
+# not in one statement with the above: it sees what was done under the VPCs' lock before
+_LOCK_INSTANCES: Final = """
     SELECT i.id, i.project_id, i.name, i.kind, i.host_id, i.state, i.reason, i.accepted_at,
         i.committed_at, i.published_at, i.gateways_applied_at, i.host_applied_at, i.active_at,
         i.created_at, i.version, v.id AS vnic_id, v.vpc_id, v.subnet_id, v.position, v.ip, v.ip6,
@@ -51,37 +44,65 @@ _LOCK_INSTANCES: Final = text("""
     FROM instances AS i
     JOIN vnics AS v ON v.instance_id = i.id
     JOIN hosts AS h ON h.id = i.host_id
-    WHERE i.id = ANY(:ids)
+    WHERE i.id = ANY($1::uuid[])
     ORDER BY i.id, v.position
     FOR UPDATE OF i
-""").bindparams(bindparam("ids", type_=ARRAY(Uuid)))
-_WRITE: Final = text("""
+"""
+_WRITE: Final = """
     WITH ports AS (
         UPDATE vnics AS v
-        SET host_id = change.host_id, revision = change.revision, withdrawn = :withdrawn,
+        SET host_id = change.host_id, revision = change.revision, withdrawn = $1 = 'DELETING',
             version = v.version + 1
-        FROM unnest(:vnics, :vnic_hosts, :route_revisions) AS change (id, host_id, revision)
+        FROM unnest($3::uuid[], $4::uuid[], $5::bigint[]) AS change (id, host_id, revision)
         WHERE v.id = change.id
+    ), freed AS (
+        UPDATE usage AS u
+        SET instances = u.instances - given.instances, vnics = u.vnics - given.vnics
+        FROM unnest($6::uuid[], $7::bigint[], $8::bigint[]) AS given (project_id, instances, vnics)
+        WHERE u.project_id = given.project_id AND u.project_id = ANY(ARRAY(
+            SELECT project_id FROM usage WHERE project_id = ANY($6) ORDER BY 1 FOR UPDATE
+        ))
     )
     UPDATE instances AS i
-    SET state = :state, reason = NULL, host_id = change.host_id, host_revision = change.revision,
-        accepted_at = change.accepted_at, committed_at = :now, published_at = NULL,
+    SET state = $1, reason = NULL, host_id = change.host_id, host_revision = change.revision,
+        accepted_at = change.accepted_at, committed_at = $2, published_at = NULL,
         gateways_applied_at = NULL, host_applied_at = NULL, active_at = NULL,
         version = i.version + 1
-    FROM unnest(:ids, :hosts, :host_revisions, :accepted)
+    FROM unnest($9::uuid[], $10::uuid[], $11::bigint[], $12::timestamptz[])
         AS change (id, host_id, revision, accepted_at)
     WHERE i.id = change.id
-""").bindparams(
-    bindparam("vnics", type_=ARRAY(Uuid)),
-    bindparam("vnic_hosts", type_=ARRAY(Uuid)),
-    bindparam("route_revisions", type_=ARRAY(BigInteger)),
-    bindparam("withdrawn", type_=Boolean),
-    bindparam("ids", type_=ARRAY(Uuid)),
-    bindparam("hosts", type_=ARRAY(Uuid)),
-    bindparam("host_revisions", type_=ARRAY(BigInteger)),
-    bindparam("accepted", type_=ARRAY(DateTime(timezone=True))),
-    bindparam("now", type_=DateTime(timezone=True)),
-)
+"""
+
+
+class Row(NamedTuple):
+    """A vNIC, behind its instance: the columns of `_LOCK_INSTANCES`."""
+
+    id: UUID
+    project_id: UUID
+    name: str
+    kind: str
+    host_id: UUID
+    state: str
+    reason: str | None
+    accepted_at: datetime
+    committed_at: datetime | None
+    published_at: datetime | None
+    gateways_applied_at: datetime | None
+    host_applied_at: datetime | None
+    active_at: datetime | None
+    created_at: datetime
+    version: int
+    vnic_id: UUID
+    vpc_id: UUID
+    subnet_id: UUID
+    position: int
+    ip: IPv4Address
+    ip6: IPv6Address | None
+    mac: int
+    identity: int
+    vnic_version: int
+    vtep: IPv4Address
+    groups: Sequence[UUID]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,26 +118,25 @@ class Locked(NamedTuple):
     """Instances as they are until the transaction ends.
 
     ``vpcs``: id, vni and revision of those that they are in, in order of id. ``rows``: of each
-    instance, one for each vNIC in order of position, with the instance's own columns in all.
+    instance, in order of position.
     """
 
     vpcs: Sequence[Record]
-    rows: Mapping[UUID, Sequence[Record]]
+    rows: Mapping[UUID, Sequence[Row]]
 
 
 class Due(NamedTuple):
     """A change that is to be written. ``host_id``, ``vtep``: where its routes lead or have led."""
 
     accepted_at: datetime
-    rows: Sequence[Record]
+    rows: Sequence[Row]
     host_id: UUID
     vtep: IPv4Address
 
     @property
     def id(self) -> UUID:
         """The instance's."""
-        found: UUID = self.rows[0].id
-        return found
+        return self.rows[0].id
 
 
 async def lock(
@@ -127,16 +147,18 @@ async def lock(
     Raises `NotFound`, also for what is not in the project if that is not None, and
     `PreconditionFailed`.
     """
-    ids = {"ids": [each.instance_id for each in wanted]}
-    locked = (await connection.execute(_LOCK_VPCS, ids)).all()
-    rows: dict[UUID, list[Record]] = defaultdict(list)
-    for row in await connection.execute(_LOCK_INSTANCES, ids):
-        rows[row.id].append(row)
+    ids = [each.instance_id for each in wanted]
+    locked = (await connection.execute(_LOCK_VPCS, {"ids": ids})).all()
+    rows: dict[UUID, list[Row]] = defaultdict(list)
+    for found in await (await driver_of(connection)).fetch(_LOCK_INSTANCES, ids):
+        rows[found["id"]].append(Row(*found))
     for each in wanted:
-        found = rows.get(each.instance_id)
-        if found is None or project_id not in (None, found[0].project_id):
+        if each.instance_id not in rows:
             raise NotFound("instance", each.instance_id)
-        each.match.check(found[0].version)
+        instance = rows[each.instance_id][0]
+        if project_id not in (None, instance.project_id):
+            raise NotFound("instance", each.instance_id)
+        each.match.check(instance.version)
     return Locked(locked, rows)
 
 
@@ -149,27 +171,30 @@ async def write(
     stays = state is not InstanceState.DELETING
     host_revisions = await _tell_hosts(connection, due, stays=stays)
     routes, last = _routes(locked, due, RouteOp.UPSERT if stays else RouteOp.DELETE)
-    ports = [(row.vnic_id, each.host_id) for each in due for row in each.rows]
-    await connection.execute(
+    ports = [(row.vnic_id, each.host_id, last[row.vnic_id]) for each in due for row in each.rows]
+    await (await driver_of(connection)).execute(
         _WRITE,
-        {
-            "vnics": [vnic_id for vnic_id, _ in ports],
-            "vnic_hosts": [host_id for _, host_id in ports],
-            "route_revisions": [last[vnic_id] for vnic_id, _ in ports],
-            "withdrawn": not stays,
-            "ids": [each.id for each in due],
-            "hosts": [each.host_id for each in due],
-            "host_revisions": [host_revisions[each.host_id] for each in due],
-            "accepted": [each.accepted_at for each in due],
-            "state": state,
-            "now": now,
-        },
+        state,
+        now,
+        *zip(*ports, strict=True),
+        *_given_back([] if stays else due),
+        [each.id for each in due],
+        [each.host_id for each in due],
+        [host_revisions[each.host_id] for each in due],
+        [each.accepted_at for each in due],
     )
     pending = _pending(locked, due, state, last, host_revisions, now)
     for vpc, table in routes:  # who waits for them goes with those of the last VPC
         waiting = pending if vpc is routes[-1][0] else ()
         await record_routes(connection, vpc.id, vpc.vni, vpc.revision, table, waiting)
     return {each.id: _written(each, state, now) for each in due}
+
+
+def _given_back(gone: Sequence[Due]) -> tuple[list[UUID], list[int], list[int]]:
+    """Projects, and how many instances and vNICs each no longer has."""
+    count = Counter([each.rows[0].project_id for each in gone])
+    vnic_count = Counter([row.project_id for each in gone for row in each.rows])
+    return list(count), list(count.values()), [vnic_count[owner] for owner in count]
 
 
 async def _tell_hosts(
@@ -193,7 +218,7 @@ def _routes(
     locked: Locked, due: Sequence[Due], op: RouteOp
 ) -> tuple[list[tuple[Record, Routes]], dict[UUID, int]]:
     """The routes of each VPC that has any, and the revision of each vNIC: its last route's."""
-    inside: dict[UUID, list[tuple[Record, int]]] = defaultdict(list)
+    inside: dict[UUID, list[tuple[Row, int]]] = defaultdict(list)
     for each in due:
         vtep = int(each.vtep)
         for row in each.rows:
@@ -206,7 +231,10 @@ def _routes(
         single = inside[vpc.id]
         dual = [(row, vtep) for row, vtep in single if row.ip6 is not None]
         both = single + dual
-        keys = keys4([int(row.ip) for row, _ in single]), keys6(int(row.ip6) for row, _ in dual)
+        keys = (
+            keys4([int(row.ip) for row, _ in single]),
+            keys6(int(row.ip6) for row, _ in single if row.ip6 is not None),
+        )
         table = entries(
             op,
             np.concatenate(keys),
@@ -244,9 +272,27 @@ def _pending(
     ]
 
 
-def as_locked(rows: Sequence[Record]) -> Instance:
+def as_locked(rows: Sequence[Row]) -> Instance:
     """An instance as its rows have it."""
-    return instance_of(rows[0], tuple([_vnic(row) for row in rows]))
+    row = rows[0]
+    return Instance(
+        id=row.id,
+        project_id=row.project_id,
+        name=row.name,
+        kind=Kind(row.kind),
+        host_id=row.host_id,
+        state=InstanceState(row.state),
+        reason=row.reason,
+        accepted_at=row.accepted_at,
+        committed_at=row.committed_at,
+        published_at=row.published_at,
+        gateways_applied_at=row.gateways_applied_at,
+        host_applied_at=row.host_applied_at,
+        active_at=row.active_at,
+        created_at=row.created_at,
+        version=row.version,
+        vnics=tuple([_vnic(row) for row in rows]),
+    )
 
 
 def _written(due: Due, state: InstanceState, now: datetime) -> Instance:
@@ -268,7 +314,7 @@ def _written(due: Due, state: InstanceState, now: datetime) -> Instance:
     )
 
 
-def _vnic(row: Record) -> Vnic:
+def _vnic(row: Row) -> Vnic:
     return Vnic(
         id=row.vnic_id,
         project_id=row.project_id,

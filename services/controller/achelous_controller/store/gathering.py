@@ -7,8 +7,7 @@ anyway. Nobody waits for company: a request that comes alone starts at once.
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
-from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 import asyncpg
 from sqlalchemy.exc import IntegrityError
@@ -27,8 +26,7 @@ Work = Callable[[Sequence[T]], Awaitable[Sequence[R | BaseException]]]
 """The result of each item, or why it has none, in their order."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Waiting(Generic[T, R]):
+class _Waiting(NamedTuple, Generic[T, R]):
     item: T
     result: asyncio.Future[R]
 

@@ -1,7 +1,6 @@
 """Withdrawing instances: routes and ports go now, rows when all let go."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
 
@@ -9,8 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from achelous_controller.domain.instance_state import InstanceState, may_become
 from achelous_controller.domain.instances import Instance
-from achelous_controller.domain.quotas import Resource
-from achelous_controller.store import changes, quotas
+from achelous_controller.store import changes
 from achelous_controller.store.changes import Change, Due
 
 _LEAVING: Final = may_become(InstanceState.DELETING)
@@ -29,25 +27,8 @@ async def withdraw(
         rows = locked.rows[each.instance_id]
         if rows[0].state in _LEAVING:
             due.append(Due(each.accepted_at, rows, rows[0].host_id, rows[0].vtep))
-    left: dict[UUID, Instance] = {}
-    if due:
-        left = await changes.write(connection, locked, due, InstanceState.DELETING)
-        await _give_back(connection, due)
+    left = await changes.write(connection, locked, due, InstanceState.DELETING) if due else {}
     return [
         left.get(each.instance_id) or changes.as_locked(locked.rows[each.instance_id])
         for each in wanted
     ]
-
-
-async def _give_back(connection: AsyncConnection, gone: Sequence[Due]) -> None:
-    count: Counter[UUID] = Counter()
-    vnic_count: Counter[UUID] = Counter()
-    for each in gone:
-        owner = each.rows[0].project_id
-        count[owner] += 1
-        vnic_count[owner] += len(each.rows)
-    for owner in sorted(count):
-        amounts: Mapping[Resource, int] = {
-            Resource.INSTANCES: count[owner], Resource.VNICS: vnic_count[owner],
-        }  # fmt: skip
-        await quotas.give_back(connection, owner, amounts)
