@@ -7,8 +7,8 @@ from uuid import UUID, uuid4
 import numpy as np
 
 from achelous_controller.domain.instance_state import InstanceState
-from achelous_controller.domain.pending import Pending, PendingVnic
 from achelous_controller.programming.fleet import Fleet, Host
+from achelous_controller.programming.pending import Pending, PendingVnic
 from achelous_controller.programming.reports import Reports
 from achelous_shared.messages import GatewayApplied, HostApplied
 from achelous_shared.routes import REVISION, pack

@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from achelous_controller.domain.instance_state import InstanceState
-from achelous_controller.domain.pending import Pending, PendingVnic
-from achelous_controller.programming.pending import PendingSet
+from achelous_controller.programming.pending import Pending, PendingSet, PendingVnic
 
 IDS, HOSTS = [UUID(int=n) for n in range(6)], [UUID(int=100 + n) for n in range(3)]
 VNIS = range(1, 5)

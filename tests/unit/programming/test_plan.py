@@ -6,8 +6,8 @@ import pytest
 from reports_world import VNI, ReportsWorld
 
 from achelous_controller.domain.instance_state import InstanceState
-from achelous_controller.domain.pending import Pending
 from achelous_controller.programming.fleet import Host
+from achelous_controller.programming.pending import Pending
 from achelous_controller.programming.plan import Observed, Plan, plan
 from achelous_shared.names import port_ifname
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from achelous_controller.domain.instance_state import InstanceState
-from achelous_controller.domain.pending import Pending
+from achelous_controller.programming.pending import Pending
 from achelous_shared.telemetry import LATENCY_BUCKETS_S
 
 

@@ -21,7 +21,7 @@ class RoutesRow:
     base: int
     revision: int
     entries: bytes
-    pending: bytes | None
+    cohorts: bytes | None
     """Who waits for these routes: `domain.pending`, packed."""
 
 
@@ -34,7 +34,7 @@ class DocumentRow:
 
 
 _OUTBOX_ROUTES: Final = text("""
-    SELECT id, vni, base, revision, entries, pending
+    SELECT id, vni, base, revision, entries, cohorts
     FROM (
         SELECT *, sum(octet_length(entries)) OVER (ORDER BY id) - octet_length(entries) AS before
         FROM (SELECT * FROM outbox WHERE kind = 'routes' ORDER BY id LIMIT :rows) AS first

@@ -2,10 +2,77 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 from uuid import UUID
 
+import msgspec
+import numpy as np
+
 from achelous_controller.domain.instance_state import InstanceState
-from achelous_controller.domain.pending import Pending
+from achelous_controller.domain.pending import ID_BYTES, Cohort
+
+
+class PendingVnic(NamedTuple):
+    """A vNIC, and the revision of its VPC that every live gateway must have."""
+
+    id: UUID
+    vni: int
+    revision: int
+
+
+class Pending(msgspec.Struct, eq=False):
+    """An instance that is not ACTIVE. Times are Unix seconds.
+
+    The last two fields are the leader's notes: since when host and gateways are done.
+    """
+
+    id: UUID
+    state: InstanceState
+    host_id: UUID
+    host_revision: int
+    vnics: tuple[PendingVnic, ...]
+    accepted_at: float
+    committed_at: float | None
+    published_at: float | None = None
+    reason: str | None = None
+    """What it was last said to wait for."""
+
+    gateways_applied_at: float | None = None
+    host_applied_at: float | None = None
+
+    @property
+    def stage(self) -> tuple[InstanceState, int]:
+        """What tells this change of the instance from its next."""
+        return self.state, self.host_revision
+
+
+def members(cohort: Cohort) -> list[Pending]:
+    """The instances of a cohort."""
+    accepted = np.frombuffer(cohort.accepted_at, "<f8").tolist()
+    count = len(cohort.vnics) // len(cohort.instances)
+    ids, vnics = _ids(cohort.instances), _ids(cohort.vnics)
+    routes = [cohort.routes[min(n, len(cohort.routes) - 1)] for n in range(count)]
+    return [
+        Pending(
+            instance_id,
+            cohort.state,
+            cohort.host_id,
+            cohort.host_revision,
+            tuple(
+                PendingVnic(vnic, *at)
+                for vnic, at in zip(vnics[n * count : (n + 1) * count], routes, strict=True)
+            ),
+            accepted[n],
+            cohort.committed_at,
+        )
+        for n, instance_id in enumerate(ids)
+    ]
+
+
+def _ids(packed: bytes) -> list[UUID]:
+    return [
+        UUID(bytes=packed[start : start + ID_BYTES]) for start in range(0, len(packed), ID_BYTES)
+    ]
 
 
 @dataclass(slots=True)

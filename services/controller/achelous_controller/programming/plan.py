@@ -12,8 +12,8 @@ from typing import Final
 from uuid import UUID
 
 from achelous_controller.domain.instance_state import InstanceState
-from achelous_controller.domain.pending import Pending
 from achelous_controller.programming.fleet import Fleet
+from achelous_controller.programming.pending import Pending
 from achelous_controller.programming.reports import LIVE_S, GatewayReport, HostReport, Reports
 from achelous_shared.names import port_ifname
 

@@ -8,11 +8,10 @@ from typing import Final, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from achelous_controller.domain.pending import Pending
 from achelous_controller.programming import outbox, records
 from achelous_controller.programming.metrics import Metrics
 from achelous_controller.programming.observer import Observer
-from achelous_controller.programming.pending import PendingSet
+from achelous_controller.programming.pending import Pending, PendingSet
 from achelous_controller.programming.plan import Observed, Plan, plan
 from achelous_controller.programming.sql import autocommit
 

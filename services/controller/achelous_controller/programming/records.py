@@ -11,7 +11,7 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from achelous_controller.domain.instance_state import InstanceState, may_become
-from achelous_controller.domain.pending import Pending, PendingVnic
+from achelous_controller.programming.pending import Pending, PendingVnic
 
 _PENDING_COLUMNS: Final = """
     i.id, i.state, i.host_id, i.host_revision, i.reason,

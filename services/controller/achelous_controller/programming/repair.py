@@ -13,10 +13,10 @@ from collections.abc import Container, Iterable
 from typing import Final, Generic, TypeVar
 from uuid import UUID
 
-from achelous_controller.domain.pending import Pending
 from achelous_controller.programming.document_publisher import DocumentPublisher
 from achelous_controller.programming.fleet import Fleet
 from achelous_controller.programming.observer import Observer
+from achelous_controller.programming.pending import Pending
 from achelous_controller.programming.progress import Progress
 from achelous_controller.programming.reports import LIVE_S, Reports
 from achelous_controller.programming.route_publisher import IN_FLIGHT

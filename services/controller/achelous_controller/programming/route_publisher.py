@@ -8,10 +8,11 @@ from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from achelous_controller.domain.pending import Pending, unpack_pending
+from achelous_controller.domain.pending import unpack_cohorts
 from achelous_controller.programming import outbox
 from achelous_controller.programming.metrics import Metrics
 from achelous_controller.programming.outbox import RoutesRow
+from achelous_controller.programming.pending import Pending, members
 from achelous_controller.programming.sql import autocommit
 from achelous_shared import subjects
 from achelous_shared.bus import Bus, BusError
@@ -81,7 +82,11 @@ class RoutePublisher:
     async def _finish(self, done: Sequence[RoutesRow]) -> None:
         at = time.time()
         pending = [
-            instance for row in done if row.pending for instance in unpack_pending(row.pending)
+            instance
+            for row in done
+            if row.cohorts
+            for cohort in unpack_cohorts(row.cohorts)
+            for instance in members(cohort)
         ]
         for instance in pending:
             instance.published_at = at

@@ -306,7 +306,8 @@ outbox: Final = Table(
     Column("base", BigInteger),  # routes
     Column("revision", BigInteger, nullable=False),
     Column("entries", LargeBinary),  # routes: packed
-    Column("pending", LargeBinary),  # routes: the instances that wait for them, packed
+    Column("cohorts", LargeBinary),  # routes: the instances that wait for them, packed
+    Column("pending", LargeBinary),  # likewise, of controllers from before there were cohorts
     # host: ids of vNICs that came or went, 16 bytes each; null: anything may have changed
     Column("vnics", LargeBinary),
     Column("created_at", Double, nullable=False),  # Unix time, seconds

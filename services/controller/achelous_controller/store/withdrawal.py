@@ -16,7 +16,7 @@ from sqlalchemy.types import BigInteger, DateTime
 from achelous_controller.domain.errors import NotFound
 from achelous_controller.domain.instance_state import InstanceState, may_become
 from achelous_controller.domain.instances import Instance
-from achelous_controller.domain.pending import Pending, PendingVnic
+from achelous_controller.domain.pending import Cohort, Member, RoutesAt, cohorts
 from achelous_controller.domain.precondition import Precondition
 from achelous_controller.domain.quotas import Resource
 from achelous_controller.domain.route_entries import entries, keys4, keys6
@@ -154,7 +154,7 @@ async def _withdraw_routes(
         # ascending: of a vNIC's two routes the later one counts
         owners = [*inside, *(row for row in inside if row.ip6 is not None)]
         last |= zip((row.id for row in owners), table["revision"].tolist(), strict=True)
-        waiting = []
+        waiting: list[Cohort] = []
         if vpc is locked[-1]:
             waiting = _pending(leaving, held, vnis, last, host_revisions, now)
         await record_routes(connection, vpc.id, vpc.vni, vpc.revision, table, waiting)
@@ -180,19 +180,18 @@ def _pending(
     last: Mapping[UUID, int],
     host_revisions: Mapping[UUID, int],
     now: datetime,
-) -> list[Pending]:
-    vnics: dict[UUID, list[PendingVnic]] = defaultdict(list)
-    for row in held:
-        vnics[row.instance_id].append(PendingVnic(row.id, vnis[row.vpc_id], last[row.id]))
-    return [
-        Pending(
+) -> list[Cohort]:
+    vnics: dict[UUID, list[Record]] = defaultdict(list)
+    for vnic in held:
+        vnics[vnic.instance_id].append(vnic)
+    members = (
+        Member(
             row.id,
-            InstanceState.DELETING,
             row.host_id,
-            host_revisions[row.host_id],
-            tuple(vnics[row.id]),
             each.accepted_at.timestamp(),
-            now.timestamp(),
+            [vnic.id for vnic in vnics[row.id]],
+            [RoutesAt(vnis[vnic.vpc_id], last[vnic.id]) for vnic in vnics[row.id]],
         )
         for each, row in leaving
-    ]
+    )
+    return cohorts(members, InstanceState.DELETING, host_revisions, now.timestamp())
