@@ -65,7 +65,7 @@ def cohorts(
     """
     alike: dict[tuple[UUID, tuple[int, ...]], list[Member]] = defaultdict(list)
     for member in members:
-        alike[member.host_id, tuple([vni for vni, _ in member.routes])].append(member)
+        alike[member.host_id, tuple(sorted([vni for vni, _ in member.routes]))].append(member)
     return [
         Cohort(
             state=state,

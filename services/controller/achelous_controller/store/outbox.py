@@ -14,7 +14,7 @@ import numpy as np
 from sqlalchemy import Double, Uuid, bindparam, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.types import Integer, LargeBinary
+from sqlalchemy.types import BigInteger, Integer, LargeBinary
 
 from achelous_controller.domain.pending import Cohort, pack_cohorts
 from achelous_controller.store.schema import fleet, outbox, vpcs
@@ -28,6 +28,13 @@ _WAKE: Final = func.pg_notify(CHANNEL, "")
 _ROUTES_CHANGED: Final = text("""
     WITH reached AS (
         UPDATE vpcs SET revision = CAST(:revision AS bigint) + :count WHERE id = :vpc
+    ), waiting AS (
+        INSERT INTO pending (instance_id, host_id, host_revision)
+        SELECT CAST(encode(substr(ids, place * 16 + 1, 16), 'hex') AS uuid), host_id, host_revision
+        FROM unnest(:hosts, :host_revisions, :instances) AS cohort (host_id, host_revision, ids),
+            generate_series(0, octet_length(ids) / 16 - 1) AS place
+        ON CONFLICT (instance_id) DO UPDATE
+        SET host_id = excluded.host_id, host_revision = excluded.host_revision
     )
     INSERT INTO outbox (kind, vni, base, revision, entries, cohorts, created_at)
     SELECT 'routes', :vni, CAST(:revision AS bigint) + place - 1, CAST(:revision AS bigint) + place,
@@ -41,6 +48,9 @@ _ROUTES_CHANGED: Final = text("""
     bindparam("count", type_=Integer),
     bindparam("entries", type_=ARRAY(LargeBinary)),
     bindparam("cohorts", type_=ARRAY(LargeBinary)),
+    bindparam("hosts", type_=ARRAY(Uuid)),
+    bindparam("host_revisions", type_=ARRAY(BigInteger)),
+    bindparam("instances", type_=ARRAY(LargeBinary)),
     bindparam("now", type_=Double),
     channel=CHANNEL,
 )
@@ -106,12 +116,15 @@ async def record_routes(
     numbered: Routes,
     waiting: Sequence[Cohort] = (),
 ) -> None:
-    """Like `routes_changed`, of entries `with_revisions`. ``waiting``: who waits for them."""
+    """Like `routes_changed`, of entries `with_revisions`. ``waiting``: who waits for them.
+
+    Their instances are noted as pending; the leader notices by itself who waits for no entries.
+    """
     deltas = [
         pack(numbered[start : start + MAX_DELTA_ENTRIES])
         for start in range(0, len(numbered), MAX_DELTA_ENTRIES)
     ]
-    if not deltas:
+    if not deltas and not waiting:
         return
     packed = pack_cohorts(waiting) if waiting else None
     values = {
@@ -120,7 +133,10 @@ async def record_routes(
         "revision": revision,
         "count": len(deltas),
         "entries": deltas,
-        "cohorts": [*[None] * (len(deltas) - 1), packed],
+        "cohorts": [*[None] * (len(deltas) - 1), packed][: len(deltas)],
+        "hosts": [cohort.host_id for cohort in waiting],
+        "host_revisions": [cohort.host_revision for cohort in waiting],
+        "instances": [cohort.instances for cohort in waiting],
         "now": time.time(),
     }
     await connection.execute(_ROUTES_CHANGED, values)
