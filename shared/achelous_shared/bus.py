@@ -7,7 +7,7 @@ so everything here either answers within a deadline or notices the loss and asks
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Final, Self
@@ -37,6 +37,9 @@ Handler = Callable[[bytes], Awaitable[None]]
 
 Answer = Callable[[bytes], Awaitable[bytes]]
 """Takes the payload of a request, returns that of the reply."""
+
+BatchHandler = Callable[[Sequence[bytes]], None]
+"""Takes the payloads of all messages that have come."""
 
 
 class BusError(Exception):
@@ -205,6 +208,18 @@ class Bus:
                 except (OSError, TimeoutError, WireError) as error:
                     log.warning("bus: answering on %s again: %r", subject, error)
             await asyncio.sleep(_RETRY_S[2])
+
+    async def listen_batches(self, subject: str, take: BatchHandler) -> None:
+        """Give what comes on ``subject`` at a high rate to ``take``, until cancelled.
+
+        On a connection of its own, likewise. What comes while that is gone is missed.
+        """
+
+        def answer(payloads: Sequence[bytes]) -> Sequence[bytes]:
+            take(payloads)
+            return [b""] * len(payloads)
+
+        await self.serve_batches(subject, answer, max_payload=self.max_payload)
 
     async def ensure_stream(self, config: StreamConfig) -> datetime:
         """Create the stream, or bring an existing one to this configuration. Raises `BusError`.

@@ -26,7 +26,7 @@ from achelous_shared.bus import Bus
 class Programming:
     """Brings the desired state to gateways and hosts, and instances to ACTIVE.
 
-    Any number of controllers may run it on one database and bus; one of them leads.
+    Any number of controllers may run it on one database and bus; one of those that may leads.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Programming:
         self._metrics = Metrics(registry)
         self._observer = Observer(engine, bus, self._metrics)
         self._snapshots = Snapshots(engine, bus, self._metrics)
-        self._leadership = Leadership(engine, self._lead)
+        self._leadership = Leadership(engine, self._lead, may=settings.lead)
         self._metrics.leader.set_function(lambda: self._leadership.leading)
 
     async def run(self) -> None:
