@@ -153,6 +153,8 @@ class FakeHost(_Reporter):
         self.fleet: FleetDocument | None = None
         self.devices = True
         """Whether the devices of its vNICs are there."""
+        self.up = 0
+        """If they are not: of so many of its vNICs they are all the same."""
         self.failing: str | None = None
         """Why none of its vNICs can run."""
         self.lose = 0
@@ -168,13 +170,17 @@ class FakeHost(_Reporter):
             group.create_task(self.bus.listen(subjects.REPORT, self.on_command))
             group.create_task(self.run_reports())
 
+    def ports(self) -> int:
+        """The number of its vNICs."""
+        return len(self.document.ports) if self.document else 0
+
     async def report(self) -> None:
         ports = [port.vnic_id for port in self.document.ports] if self.document else []
         applied = HostApplied(
             host_id=self.id,
             revision=self.document.revision if self.document else 0,
             fleet_revision=self.fleet.revision if self.fleet else 0,
-            waiting=() if self.devices else tuple(ports),
+            waiting=() if self.devices else tuple(sorted(ports)[self.up :]),
             failed=dict.fromkeys(ports, self.failing) if self.failing else {},
             at=time.time(),
         )

@@ -93,12 +93,14 @@ class World:
     def fleet_size(self) -> int:
         return len(self.gateways) + len(self.hosts)
 
-    async def add_controller(self, *, building_timeout_s: float = 60.0) -> Controller:
-        """One that leads when nobody else does."""
+    async def add_controller(
+        self, *, building_timeout_s: float = 60.0, lead: bool = True
+    ) -> Controller:
+        """One that leads when nobody else does, if it may ``lead``."""
         engine, registry = create_engine(self.dsn), CollectorRegistry()
         self._stack.push_async_callback(engine.dispose)
         settings = ControllerSettings(
-            nats_url="", dsn=self.dsn, building_timeout_s=building_timeout_s
+            nats_url="", dsn=self.dsn, building_timeout_s=building_timeout_s, lead=lead
         )
         programming = Programming(engine, settings, await self.bus(Role.CONTROLLER), registry)
         return Controller(programming, registry, self.run(programming.run()))

@@ -7,8 +7,9 @@ from uuid import UUID, uuid4
 import numpy as np
 
 from achelous_controller.domain.instance_state import InstanceState
-from achelous_controller.domain.pending import Pending, PendingVnic
+from achelous_controller.domain.pending import Member, RoutesAt, cohorts
 from achelous_controller.programming.fleet import Fleet, Host
+from achelous_controller.programming.pending import Pending
 from achelous_controller.programming.reports import Reports
 from achelous_shared.messages import GatewayApplied, HostApplied
 from achelous_shared.routes import REVISION, pack
@@ -69,19 +70,15 @@ class ReportsWorld:
         routes: Mapping[int, int] | None = None,
         *,
         published: bool = True,
+        size: int = 1,
     ) -> Pending:
         """Accepted now, on the host at its revision 5; a vNIC in each VPC (VNI -> revision)."""
-        vnics = ({VNI: 3} if routes is None else routes).items()
-        return Pending(
-            id=uuid4(),
-            state=state,
-            host_id=self.host,
-            host_revision=5,
-            vnics=tuple(PendingVnic(uuid4(), vni, revision) for vni, revision in vnics),
-            accepted_at=self.now,
-            committed_at=self.now,
-            published_at=self.now if published else None,
-        )
+        at = [RoutesAt(*each) for each in ({VNI: 3} if routes is None else routes).items()]
+        members = [
+            Member(uuid4(), self.host, self.now, [uuid4() for _ in at], at) for _ in range(size)
+        ]
+        (cohort,) = cohorts(members, state, {self.host: 5}, self.now)
+        return Pending(cohort, published_at=self.now if published else None)
 
 
 def gateway_applied(

@@ -22,7 +22,7 @@ from nats.aio.subscription import Subscription
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StreamConfig
 
 from achelous_shared import messages, nats_wire, subjects
-from achelous_shared.nats_wire import WireError
+from achelous_shared.nats_wire import Received, WireError
 from achelous_shared.responder import BatchAnswer, Reaction, react, replies
 
 log = logging.getLogger(__name__)
@@ -214,6 +214,18 @@ class Bus:
                 except (OSError, TimeoutError, WireError) as error:
                     log.warning("bus: listening on %s again: %r", subject, error)
             await asyncio.sleep(_RETRY_S[2])
+
+    async def listen_batches(self, subject: str, take: Callable[[Sequence[bytes]], None]) -> None:
+        """Give all messages that have come on ``subject``, at a high rate, to ``take``, likewise.
+
+        What comes while the connection is gone is missed.
+        """
+
+        def reaction(received: Received) -> list[tuple[bytes, bytes]]:
+            take(received.payloads)
+            return []
+
+        await self.react(subject, reaction, max_payload=self.max_payload)
 
     async def ensure_stream(self, config: StreamConfig) -> datetime:
         """Create the stream, or bring an existing one to this configuration. Raises `BusError`.

@@ -55,14 +55,27 @@ def encode(message: Message) -> bytes:
 
 def decode(data: bytes, kind: type[M]) -> M:
     """The message in ``data``; raises `UnknownVersion` or `BadMessage`."""
+    decoder = _decoders.get(kind)
+    if decoder is None:
+        decoder = _decoders[kind] = msgspec.msgpack.Decoder(kind)
+    try:
+        message: M = decoder.decode(data)
+    except msgspec.DecodeError as error:
+        _must_be_known(data, kind)
+        raise BadMessage(f"no {kind.__name__}: {error}") from error
+    if message.v != VERSION:
+        raise UnknownVersion(message.v)
+    return message
+
+
+def _must_be_known(data: bytes, kind: type[M]) -> None:
+    """Raise `UnknownVersion` if that is why ``data`` is no such message."""
     try:
         version = _header.decode(data).v
-        if version != VERSION:
-            raise UnknownVersion(version)
-        decoder = _decoders.setdefault(kind, msgspec.msgpack.Decoder(kind))
-        return decoder.decode(data)  # type: ignore[no-any-return]
     except msgspec.DecodeError as error:
         raise BadMessage(f"no {kind.__name__}: {error}") from error
+    if version != VERSION:
+        raise UnknownVersion(version)
 
 
 def decode_host(data: bytes) -> "HostDocument | HostChanges":

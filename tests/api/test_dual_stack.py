@@ -9,7 +9,8 @@ from api.client import Api, Json, fresh, instance, only_error
 from api.conftest import Controller
 from api.documents import read_whole
 
-from achelous_controller.programming.outbox import read_routes
+from achelous_controller.programming.connections import session
+from achelous_controller.programming.outbox import take_routes
 from achelous_controller.programming.route_pages import read_page
 from achelous_shared.messages import Port
 from achelous_shared.routes import ip_bytes, ip_of, unpack
@@ -207,8 +208,8 @@ async def test_each_address_is_a_route_of_its_own(
     made = await tenant.instance(dual)
     (vnic,) = made["vnics"]
 
-    async with controller.engine.connect() as connection:
-        deltas = [row for row in await read_routes(connection) if row.vni == vpc["vni"]]
+    async with session(controller.engine, "test", {}) as connection:
+        deltas = [row for row in await take_routes(connection, []) if row.vni == vpc["vni"]]
 
     routes = unpack(deltas[-1].entries)
     assert [str(ip_of(ip.tobytes())) for ip in routes["ip"]] == [vnic["ip"], vnic["ip6"]]
@@ -217,8 +218,8 @@ async def test_each_address_is_a_route_of_its_own(
 
     await tenant.delete(f"/instances/{made['id']}")
 
-    async with controller.engine.connect() as connection:
-        deltas = [row for row in await read_routes(connection) if row.vni == vpc["vni"]]
+    async with session(controller.engine, "test", {}) as connection:
+        deltas = [row for row in await take_routes(connection, []) if row.vni == vpc["vni"]]
     gone = unpack(deltas[-1].entries)
     assert [str(ip_of(ip.tobytes())) for ip in gone["ip"]] == [vnic["ip"], vnic["ip6"]]
     assert gone["op"].tolist() == [2, 2]

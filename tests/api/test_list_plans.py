@@ -107,7 +107,8 @@ async def test_instances_are_listed_from_an_index(
         assert vpc is None or isinstance(vpc, UUID)
         query = instances.page_query(project, rest, vpc, objects.Page(after, 100))
 
-        assert scanned(await plan(filled, query)) == set(), filters
+        # that table has no more than what such a list may show
+        assert scanned(await plan(filled, query)) <= {"pending"}, filters
 
 
 @pytest.mark.parametrize("project", [None, UUID(int=5)], ids=["operator", "tenant"])

@@ -74,7 +74,7 @@ class ControllerWorld:
 
     async def settled(self, timeout: float) -> None:
         """Wait until no instance is pending."""
-        query = "SELECT EXISTS (SELECT FROM instances WHERE state <> 'ACTIVE')"
+        query = "SELECT EXISTS (SELECT FROM pending)"
 
         async def none() -> bool:
             return not (await self.execute(query))[0][0]

@@ -16,3 +16,6 @@ class ControllerSettings(ServiceSettings):
     """Written with mode 0600 at the first start on an empty database."""
     building_timeout_s: float = 60.0
     """An instance that builds for longer becomes ERROR (and ACTIVE if it converges later)."""
+    lead: bool = True
+    """Whether it may lead; one that may not serves the API only, and leaves programming to others
+    (which may run on other cores)."""

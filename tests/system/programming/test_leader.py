@@ -38,6 +38,21 @@ async def test_the_other_takes_over_when_the_leader_is_gone(
     await idle.assert_tables_equal()
 
 
+async def test_one_that_may_not_lead_sees_who_does_and_that_nobody_does(idle: World) -> None:
+    api = await idle.add_controller(lead=False)
+    await wait_until(lambda: api.programming.status()["bus"] is None, "it to be there")
+    assert "no leader is known" in (api.programming.status()["leader"] or "")
+
+    leader = await idle.add_controller()
+    await wait_until(lambda: api.programming.status()["leader"] is None, "it to see the leader")
+    await idle.instances(await idle.subnet(), 3)
+    await idle.until_active()
+
+    await leader.crash()
+    await wait_until(lambda: api.programming.status()["leader"] is not None, "it to miss one")
+    assert not api.leading
+
+
 async def test_somebody_leads_again_when_the_leaders_session_ends(
     idle: World, two: tuple[Controller, Controller]
 ) -> None:

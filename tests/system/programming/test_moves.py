@@ -1,12 +1,12 @@
 """Instances that are given another host: ACTIVE there, whatever the old one says or does not."""
 
 import asyncio
-from uuid import UUID
 
 from programming_fakes import FakeHost
 from programming_world import World
 
 from achelous_controller.programming import records
+from achelous_controller.programming.connections import session
 from achelous_lab.waiting import wait_until
 
 
@@ -71,18 +71,17 @@ async def test_an_instance_that_waits_for_a_dead_host_is_moved_away_from_it(idle
 async def test_what_the_old_host_finished_is_not_taken_for_the_new_one_s(idle: World) -> None:
     old, new = idle.hosts
     (made,) = await idle.instances(await idle.subnet(), 1, old)
-    async with idle.engine.begin() as connection:
-        (before,) = await records.load_pending(connection, [UUID(made)])
+    async with session(idle.engine, "test", records.SESSION) as connection:
+        (before,) = await records.load(connection, list(await records.sizes(connection)))
 
-    await move(idle, made, new)
+        await move(idle, made, new)
 
-    async with idle.engine.begin() as connection:
-        (after,) = await records.load_pending(connection, [UUID(made)])
-        assert after.host_revision == before.host_revision  # of different hosts
-        assert after.stage != before.stage
-        assert await records.activate(connection, [before], 1.0) == frozenset()
+        (after,) = await records.load(connection, list(await records.sizes(connection)))
+        assert after.cohort.host_revision == before.cohort.host_revision  # of different hosts
+        assert after.change != before.change
+        assert await records.activate(connection, [before], 1.0) == {}
         await records.note_overdue(connection, [(before, "late")])
-        assert await records.activate(connection, [after], 1.0) == {UUID(made)}
+        assert await records.activate(connection, [after], 1.0) == {after.change: 1}
     shown = await idle.show(made)
     assert (shown["state"], shown["reason"]) == ("ACTIVE", None)
 

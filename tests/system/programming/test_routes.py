@@ -28,6 +28,28 @@ async def test_deltas_of_a_vpc_come_in_order_and_join_on(world: World) -> None:
         assert gateway.snapshots == 0
 
 
+async def test_deltas_of_a_vpc_that_wait_together_are_one_message(idle: World) -> None:
+    first = await idle.add_controller()
+    subnets = [await idle.subnet() for _ in range(2)]
+    for subnet in subnets:
+        await idle.instances(subnet, 1)
+    await idle.until_active()
+    await idle.assert_tables_equal()
+    await first.crash()
+
+    for subnet in subnets * 3:
+        made = await idle.instances(subnet, 5)
+        await idle.delete(made[:2])
+    await idle.add_controller()
+
+    await idle.until_active()
+    await idle.assert_tables_equal()
+    for gateway in idle.gateways:
+        for deltas in gateway.received.values():
+            assert (deltas[-1].base, deltas[-1].revision) == (1, 10)
+        assert gateway.snapshots == 0
+
+
 async def test_a_crash_after_publishing_loses_nothing_and_repeats_nothing(idle: World) -> None:
     first = await idle.add_controller()
     subnet = await idle.subnet()

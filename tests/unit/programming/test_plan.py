@@ -6,9 +6,9 @@ import pytest
 from reports_world import VNI, ReportsWorld
 
 from achelous_controller.domain.instance_state import InstanceState
-from achelous_controller.domain.pending import Pending
 from achelous_controller.programming.fleet import Host
-from achelous_controller.programming.plan import Observed, Plan, plan
+from achelous_controller.programming.pending import Pending
+from achelous_controller.programming.plan import Observed, Plan, apart, plan
 from achelous_shared.names import port_ifname
 
 BUILDING, ERROR, DELETING = InstanceState.BUILDING, InstanceState.ERROR, InstanceState.DELETING
@@ -24,7 +24,9 @@ def world() -> ReportsWorld:
 
 
 def look(world: ReportsWorld, *pending: Pending) -> Plan:
-    return plan(pending, Observed(world.fleet, world.reports, world.now), TIMEOUT_S)
+    observed = Observed(world.fleet, world.reports, world.now)
+    parts = [part for some in pending for part in apart(some, observed, TIMEOUT_S)]
+    return plan(parts, observed, TIMEOUT_S)
 
 
 def reason(world: ReportsWorld, instance: Pending) -> str:
@@ -136,9 +138,9 @@ class TestHost:
         instance = world.pending(routes={VNI: 3, 8: 1})
         for gateway in (world.g1, world.g2):
             world.gateway_has(gateway, {VNI: 3, 8: 1})
-        world.host_runs(5, waiting=(instance.vnics[1].id,))
+        world.host_runs(5, waiting=(instance.vnics()[1],))
         assert outcome(look(world, instance)) == "waits"
-        world.host_runs(5, failed={instance.vnics[0].id: "no room"})
+        world.host_runs(5, failed={instance.vnics()[0]: "no room"})
         assert outcome(look(world, instance)) == "waits"
         world.host_runs(5)
         assert outcome(look(world, instance)) == "active"
@@ -146,7 +148,7 @@ class TestHost:
     def test_what_goes_need_not_have_been_up(self, world: ReportsWorld) -> None:
         instance = world.pending(DELETING)
         world.gateways_have(3)
-        world.host_runs(5, waiting=(instance.vnics[0].id,))
+        world.host_runs(5, waiting=(instance.vnics()[0],))
         assert outcome(look(world, instance)) == "gone"
 
     def test_a_silent_one_runs_nothing_for_sure(self, world: ReportsWorld) -> None:
@@ -154,6 +156,71 @@ class TestHost:
         world.wait(4)
         world.gateways_have(3)
         assert outcome(look(world, world.pending(), world.pending(DELETING))) == "waits"
+
+
+class TestCohorts:
+    """Instances that wait together go together, but for those that their host names."""
+
+    @pytest.fixture
+    def cohort(self, world: ReportsWorld) -> Pending:
+        """Of ten instances with two vNICs each, that gateways have."""
+        for gateway in (world.g1, world.g2):
+            world.gateway_has(gateway, {VNI: 3, 8: 1})
+        return world.pending(routes={VNI: 3, 8: 1}, size=10)
+
+    def test_they_are_one_while_nothing_parts_them(
+        self, world: ReportsWorld, cohort: Pending
+    ) -> None:
+        world.host_runs(5)
+        assert look(world, cohort).active == [cohort]
+
+    def test_who_is_named_waits_and_the_rest_goes(
+        self, world: ReportsWorld, cohort: Pending
+    ) -> None:
+        ids, vnics = cohort.instances(), cohort.vnics()
+        world.host_runs(5, waiting=(vnics[4], uuid4()), failed={vnics[19]: "no room"})
+
+        (rest,) = look(world, cohort).active
+
+        assert rest.instances() == [one for n, one in enumerate(ids) if n not in (2, 9)]
+        assert rest.vnics() == [one for n, one in enumerate(vnics) if n // 2 not in (2, 9)]
+
+    def test_who_leaves_is_not_parted(self, world: ReportsWorld) -> None:
+        world.gateways_have(3)
+        leaving = world.pending(DELETING, size=3)
+        world.host_runs(5, waiting=(leaving.vnics()[0],))
+        assert look(world, leaving).gone == [leaving]
+
+    def test_nobody_is_parted_by_a_report_of_before(
+        self, world: ReportsWorld, cohort: Pending
+    ) -> None:
+        world.host_runs(4, waiting=(cohort.vnics()[0],))
+        assert apart(cohort, Observed(world.fleet, world.reports, world.now), TIMEOUT_S) == [cohort]
+
+    def test_who_is_late_is_told_of_its_own_vnic(
+        self, world: ReportsWorld, cohort: Pending
+    ) -> None:
+        ids, vnics = cohort.instances(), cohort.vnics()
+        world.wait(TIMEOUT_S + 1)
+        for gateway in (world.g1, world.g2):
+            world.gateway_has(gateway, {VNI: 3, 8: 1})
+        world.host_runs(5, waiting=(vnics[0], vnics[2]), failed={vnics[5]: "no room"})
+
+        made = look(world, cohort)
+
+        told = {late.instances()[0]: (len(late), text) for late, text in made.overdue}
+        assert sum(map(len, made.active)) == 7
+        assert told == {
+            instance: (1, next(text for _, text in made.overdue if str(vnic) in text))
+            for instance, vnic in zip(ids[:3], (vnics[0], vnics[2], vnics[5]), strict=True)
+        }
+
+    def test_who_waits_for_its_host_is_told_together(
+        self, world: ReportsWorld, cohort: Pending
+    ) -> None:
+        world.wait(TIMEOUT_S + 1)
+        world.host_runs(4)
+        assert look(world, cohort).overdue == [(cohort, "host h1 does not run revision 5 yet")]
 
 
 class TestStages:
@@ -194,14 +261,14 @@ class TestReasons:
 
     def test_a_device_that_has_not_appeared(self, world: ReportsWorld) -> None:
         instance = self.late(world)
-        vnic = instance.vnics[0].id
+        vnic = instance.vnics()[0]
         world.host_runs(5, waiting=(vnic,))
         text = reason(world, instance)
         assert text == f"device {port_ifname(vnic)} of vNIC {vnic} has not appeared on host h1"
 
     def test_a_failed_vnic_says_why(self, world: ReportsWorld) -> None:
         instance = self.late(world)
-        vnic = instance.vnics[0].id
+        vnic = instance.vnics()[0]
         world.host_runs(5, failed={vnic: "too many rules"})
         assert reason(world, instance) == f"vNIC {vnic} on host h1: too many rules"
 

@@ -1,64 +1,103 @@
-"""Instances on their way to ACTIVE, or out: what the leader looks after.
+"""Instances on their way to ACTIVE, or out, by what they wait for: cohorts.
 
-Whoever changes an instance leaves one of these beside its routes in the outbox, so that the leader
-need not look for it.
+Whoever changes instances leaves their cohorts beside their routes in the outbox, so that the leader
+need not look for them.
 """
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 from uuid import UUID
 
 import msgspec
+import numpy as np
 
 from achelous_controller.domain.instance_state import InstanceState
 
-Stage = tuple[InstanceState, UUID, int]
-"""A state, and the host and its revision that it is about."""
+ID_BYTES: Final = 16
 
 
-class PendingVnic(NamedTuple):
-    """A vNIC, and the revision of its VPC that every live gateway must have."""
+class RoutesAt(NamedTuple):
+    """Routes of a VPC, at the revision that every live gateway must have."""
 
-    id: UUID
     vni: int
     revision: int
 
 
-class Pending(msgspec.Struct, array_like=True, eq=False):
-    """An instance that is not ACTIVE. Times are Unix seconds.
-
-    The last two fields are the leader's notes: since when host and gateways are done.
-    """
+class Member(NamedTuple):
+    """An instance that one transaction changed, with its vNICs and their routes in one order."""
 
     id: UUID
+    host_id: UUID
+    accepted_at: float
+    """Unix seconds."""
+    vnics: Sequence[UUID]
+    routes: Sequence[RoutesAt]
+
+
+class Cohort(msgspec.Struct, array_like=True, eq=False):
+    """Instances that are not ACTIVE, were changed together, and wait for the same."""
+
     state: InstanceState
     host_id: UUID
     host_revision: int
-    vnics: tuple[PendingVnic, ...]
-    accepted_at: float
+    routes: tuple[RoutesAt, ...]
+    """Of each VPC once."""
     committed_at: float | None
-    published_at: float | None = None
-    reason: str | None = None
-    """What it was last said to wait for."""
+    """Unix seconds."""
+    instances: bytes
+    """Their ids, `ID_BYTES` each."""
+    vnics: bytes
+    """The ids of their vNICs, as many of each, in the order of the instances."""
+    accepted_at: bytes
+    """When each was asked for: Unix seconds, ``<f8``."""
 
-    gateways_applied_at: float | None = None
-    host_applied_at: float | None = None
 
-    @property
-    def stage(self) -> Stage:
-        """What tells this change of the instance from its next."""
-        return self.state, self.host_id, self.host_revision
+def cohorts(
+    members: Iterable[Member],
+    state: InstanceState,
+    host_revisions: Mapping[UUID, int],
+    committed_at: float,
+) -> list[Cohort]:
+    """Those of one transaction: an instance waits for the latest routes of its VPCs that it made.
+
+    ``host_revisions``: what each host must run.
+    """
+    alike: dict[tuple[UUID, tuple[int, ...]], list[Member]] = defaultdict(list)
+    for member in members:
+        alike[member.host_id, tuple(sorted([vni for vni, _ in member.routes]))].append(member)
+    return [
+        Cohort(
+            state=state,
+            host_id=host_id,
+            host_revision=host_revisions[host_id],
+            routes=latest(routes for member in some for routes in member.routes),
+            committed_at=committed_at,
+            instances=b"".join([member.id.bytes for member in some]),
+            vnics=b"".join([vnic.bytes for member in some for vnic in member.vnics]),
+            accepted_at=np.array([member.accepted_at for member in some], "<f8").tobytes(),
+        )
+        for (host_id, _), some in alike.items()
+    ]
+
+
+def latest(routes: Iterable[RoutesAt]) -> tuple[RoutesAt, ...]:
+    """The latest of each VPC, in order of VNI."""
+    found: dict[int, int] = {}
+    for vni, revision in routes:
+        found[vni] = max(found.get(vni, 0), revision)
+    return tuple([RoutesAt(*each) for each in sorted(found.items())])
 
 
 _encoder: Final = msgspec.msgpack.Encoder(uuid_format="bytes")
-_decoder: Final = msgspec.msgpack.Decoder(list[Pending])
+_decoder: Final = msgspec.msgpack.Decoder(list[Cohort])
 
 
-def pack_pending(instances: Sequence[Pending]) -> bytes:
+def pack_cohorts(some: Sequence[Cohort]) -> bytes:
     """As the outbox holds them."""
-    return _encoder.encode(instances)
+    return _encoder.encode(some)
 
 
-def unpack_pending(packed: bytes) -> list[Pending]:
-    """The reverse of `pack_pending`."""
+def unpack_cohorts(packed: bytes) -> list[Cohort]:
+    """The reverse of `pack_cohorts`."""
     return _decoder.decode(packed)

@@ -24,13 +24,17 @@ DATABASE_ERRORS: Final = (
 """What it looks like when PostgreSQL is gone or refuses: come back later."""
 
 _TIMEOUT_S: Final = 2.0
+WORK_TIMEOUT_S: Final = 20.0
+"""For statements over many rows; longer than the server's own limit."""
 
 
 @asynccontextmanager
 async def session(
-    engine: AsyncEngine, name: str, settings: Mapping[str, str]
+    engine: AsyncEngine, name: str, settings: Mapping[str, str], timeout: float = _TIMEOUT_S
 ) -> AsyncIterator[Any]:
     """An asyncpg connection to the engine's database, with ``settings`` of the session.
+
+    ``timeout``: seconds that a statement may take.
 
     When the connection breaks, the body is cancelled and `ConnectionResetError` raised.
     """
@@ -38,7 +42,7 @@ async def session(
     connection = await asyncpg.connect(
         **options,
         timeout=_TIMEOUT_S,
-        command_timeout=_TIMEOUT_S,
+        command_timeout=timeout,
         server_settings={"application_name": name, **settings},
     )
     try:

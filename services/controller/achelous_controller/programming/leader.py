@@ -20,7 +20,16 @@ LOCK_KEY: Final = 0x61_63_68_65_6C_6F_75_73
 
 _RETRY_S: Final = 0.2
 _PING_S: Final = 0.3
+_WATCH_S: Final = 1.0
 _KNOWN_FOR_S: Final = 3.0
+_LOCKED: Final = """
+    SELECT EXISTS (
+        SELECT FROM pg_locks
+        WHERE locktype = 'advisory' AND granted AND objsubid = 1
+            AND (classid::bigint << 32 | objid::bigint) = $1
+            AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    )
+"""
 _SESSION: Final = {
     # PostgreSQL frees the lock of a leader that froze, or whose machine went silent
     "idle_session_timeout": "2000",
@@ -37,9 +46,13 @@ class Leadership:
     everybody tries again. Other errors of the term are not handled here.
     """
 
-    def __init__(self, engine: AsyncEngine, term: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    def __init__(
+        self, engine: AsyncEngine, term: Callable[[], Coroutine[Any, Any, None]], *, may: bool
+    ) -> None:
+        """``may``: whether this controller may lead, and not only see who does."""
         self._engine = engine
         self._term = term
+        self._attempt = self._try if may else self._watch
         self._leading = False
         self._other_leads_at = float("-inf")  # monotonic: when the lock was last seen taken
 
@@ -52,10 +65,10 @@ class Leadership:
         """None if somebody leads, this controller or another; else what is wrong."""
         if self._leading or time.monotonic() - self._other_leads_at < _KNOWN_FOR_S:
             return None
-        return f"no leader is known: the database has not answered for {_KNOWN_FOR_S:g} s or more"
+        return f"no leader is known: none was seen in the database for {_KNOWN_FOR_S:g} s or more"
 
     async def run(self) -> None:
-        """Lead whenever nobody else does, until cancelled."""
+        """Lead whenever nobody else does, if that may be, until cancelled."""
         while True:
             # In a task of its own: before Python 3.13 a task group that failed leaves its task
             # marked as cancelled, and this one must know whether it really is.
@@ -67,7 +80,14 @@ class Leadership:
             _raise_if_cancelled()
             await asyncio.sleep(_RETRY_S)
 
-    async def _attempt(self) -> None:
+    async def _watch(self) -> None:
+        async with session(self._engine, "achelous-watch", {}) as connection:
+            while True:
+                if await connection.fetchval(_LOCKED, LOCK_KEY):
+                    self._other_leads_at = time.monotonic()
+                await asyncio.sleep(_WATCH_S)
+
+    async def _try(self) -> None:
         async with session(self._engine, "achelous-leader", _SESSION) as connection:
             await self._acquire(connection)
             await self._lead(connection)

@@ -1,12 +1,47 @@
 """What programming counts and measures."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client.core import HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from achelous_controller.domain.instance_state import InstanceState
-from achelous_controller.domain.pending import Pending
+from achelous_controller.programming.pending import Change, Pending
 from achelous_shared.telemetry import LATENCY_BUCKETS_S
+
+_STAGES: Final = ("committed", "published", "gateways_applied", "host_applied", "active")
+_LATENCY: Final = "From the acceptance of an instance to the end of each stage"
+
+
+class Latencies(Collector):
+    """A histogram by stage that takes many observations at once: the library's takes one a call."""
+
+    def __init__(self, name: str, documentation: str, stages: Sequence[str]) -> None:
+        self._name, self._documentation, self._stages = name, documentation, stages
+        self._counts = np.zeros((len(stages), len(LATENCY_BUCKETS_S) + 1), np.int64)
+        self._sums = np.zeros(len(stages))
+
+    def observe(self, seconds: NDArray[np.float64]) -> None:
+        """A row for each stage; NaN: not known."""
+        seconds = np.maximum(seconds, 0)
+        places = np.searchsorted(LATENCY_BUCKETS_S, seconds)
+        for stage, (row, place) in enumerate(zip(seconds, places, strict=True)):
+            known = ~np.isnan(row)
+            self._counts[stage] += np.bincount(place[known], minlength=self._counts.shape[1])
+            self._sums[stage] += row[known].sum()
+
+    def collect(self) -> Iterator[Metric]:
+        """What was observed so far."""
+        family = HistogramMetricFamily(self._name, self._documentation, labels=["stage"])
+        bounds = [*map(str, LATENCY_BUCKETS_S), "+Inf"]
+        for stage, counts, total in zip(self._stages, self._counts, self._sums, strict=True):
+            buckets = list(zip(bounds, np.cumsum(counts).tolist(), strict=True))
+            family.add_metric([stage], buckets, sum_value=float(total))
+        yield family
 
 
 class Metrics:
@@ -39,36 +74,37 @@ class Metrics:
             ["state"],
             registry=registry,
         )
-        self._latency = Histogram(
-            "programming_latency_seconds",
-            "From the acceptance of an instance to the end of each stage",
-            ["stage"],
-            buckets=LATENCY_BUCKETS_S,
-            registry=registry,
-        )
+        self._latency = Latencies("programming_latency_seconds", _LATENCY, _STAGES)
+        registry.register(self._latency)
 
-    def count_pending(self, instances: Iterable[Pending]) -> None:
+    def count_pending(self, pending: Iterable[Pending]) -> None:
         """Set the gauges of pending instances."""
         counts = dict.fromkeys(InstanceState, 0)
-        for instance in instances:
-            counts[instance.state] += 1
+        for part in pending:
+            counts[part.cohort.state] += len(part)
         del counts[InstanceState.ACTIVE]
         for state, count in counts.items():
             self._pending.labels(state).set(count)
 
-    def became_active(self, instances: Iterable[Pending], at: float) -> None:
-        """Measure the stages of instances that became ACTIVE at ``at``, Unix seconds."""
-        for instance in instances:
-            gateways_at, host_at = instance.gateways_applied_at, instance.host_applied_at
-            stages = {
-                "committed": instance.committed_at,
-                # those who apply may tell before the publisher does
-                "published": instance.published_at or min(gateways_at or at, host_at or at),
-                "gateways_applied": gateways_at,
-                "host_applied": host_at,
-                "active": at,
-            }
-            for stage, done_at in stages.items():
-                if done_at is not None:
-                    latency = max(0.0, done_at - instance.accepted_at)
-                    self._latency.labels(stage).observe(latency)
+    def became_active(
+        self, parts: Iterable[Pending], made: Mapping[Change, int], at: float
+    ) -> None:
+        """Measure the stages of instances that became ACTIVE at ``at``, Unix seconds.
+
+        ``made``: how many of each change did; the others, of which there are few, are anybody.
+        """
+        left = dict(made)
+        for part in parts:
+            accepted = part.accepted()[: left.get(part.change, 0)]
+            left[part.change] = left.get(part.change, 0) - len(accepted)
+            if len(accepted):
+                self._latency.observe(_done_at(part, at)[:, None] - accepted)
+
+
+def _done_at(part: Pending, at: float) -> NDArray[np.float64]:
+    """When each of `_STAGES` was done; NaN: not known."""
+    gateways_at, host_at = part.gateways_applied_at or at, part.host_applied_at or at
+    committed_at = part.cohort.committed_at
+    # those who apply may tell before the publisher does
+    published_at = part.published_at or min(gateways_at, host_at)
+    return np.array([committed_at or np.nan, published_at, gateways_at, host_at, at])

@@ -5,7 +5,7 @@ fleet's status and any can lead at once.
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from sqlalchemy import text
@@ -63,17 +63,23 @@ class Observer:
             await asyncio.sleep(_REFRESH_S)
 
     async def _listen(self, subject: str, kind: type[M], take: Callable[[M, float], bool]) -> None:
-        async def on_report(data: bytes) -> None:
-            try:
-                news = take(decode(data, kind), time.time())
-            except BadMessage as error:
-                self._metrics.bad_messages.labels(subject).inc()
-                log.warning("%s: %s", subject, error)
-                return
-            if news:
-                self.moved.set()
+        def on_reports(reports: Sequence[bytes]) -> None:
+            at = time.time()
+            for data in reports:
+                if self._take(subject, data, kind, take, at):
+                    self.moved.set()
 
-        await self._bus.listen(subject, on_report)
+        await self._bus.listen_batches(subject, on_reports)
+
+    def _take(
+        self, subject: str, data: bytes, kind: type[M], take: Callable[[M, float], bool], at: float
+    ) -> bool:
+        try:
+            return take(decode(data, kind), at)
+        except BadMessage as error:
+            self._metrics.bad_messages.labels(subject).inc()
+            log.warning("%s: %s", subject, error)
+            return False
 
 
 async def _read_fleet(connection: AsyncConnection) -> Fleet:

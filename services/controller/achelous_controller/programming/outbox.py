@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import text
@@ -22,8 +22,10 @@ class RoutesRow:
     base: int
     revision: int
     entries: bytes
-    pending: bytes | None
+    cohorts: bytes | None
     """Who waits for these routes: `domain.pending`, packed."""
+    unnoted: bool
+    """Whether its writer, from before there were cohorts, left them out of `pending`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +42,20 @@ class DocumentRow:
     """The revision of the host's document; None: the host is gone."""
 
 
-_OUTBOX_ROUTES: Final = text("""
-    SELECT id, vni, base, revision, entries, pending
+_TAKE_ROUTES: Final = """
+    WITH done AS (DELETE FROM outbox WHERE id = ANY ($1::bigint[]))
+    SELECT id, vni, base, revision, entries, cohorts, unnoted
     FROM (
         SELECT *, sum(octet_length(entries)) OVER (ORDER BY id) - octet_length(entries) AS before
-        FROM (SELECT * FROM outbox WHERE kind = 'routes' ORDER BY id LIMIT :rows) AS first
+        FROM (
+            SELECT id, vni, base, revision, entries, cohorts, pending IS NOT NULL AS unnoted
+            FROM outbox WHERE kind = 'routes' AND id <> ALL ($1::bigint[])
+            ORDER BY id LIMIT $2
+        ) AS first
     ) AS sized
-    WHERE before < :bytes
+    WHERE before < $3
     ORDER BY id
-""")
+"""
 
 
 _OUTBOX_DOCUMENTS: Final = text("""
@@ -67,9 +74,12 @@ _OUTBOX_OF_HOSTS: Final = text("""
 """)
 
 
-async def read_routes(connection: AsyncConnection) -> list[RoutesRow]:
-    """The oldest route deltas: at most `BATCH_ROWS`, and about `BATCH_BYTES`, at least one."""
-    found = await connection.execute(_OUTBOX_ROUTES, {"rows": BATCH_ROWS, "bytes": BATCH_BYTES})
+async def take_routes(connection: Any, done: Sequence[int]) -> list[RoutesRow]:
+    """The oldest route deltas: at most `BATCH_ROWS`, and about `BATCH_BYTES`, at least one.
+
+    Removes those that are ``done``. On a connection of the leader's own, like `depth`.
+    """
+    found = await connection.fetch(_TAKE_ROUTES, done, BATCH_ROWS, BATCH_BYTES)
     return [RoutesRow(*row) for row in found]
 
 
@@ -96,8 +106,9 @@ async def delete(connection: AsyncConnection, ids: Sequence[int]) -> None:
     await connection.execute(query, {"ids": ids})
 
 
-async def depth(connection: AsyncConnection) -> int:
-    """Rows in the outbox, counted up to 100,000."""
-    query = text("SELECT count(*) FROM (SELECT FROM outbox LIMIT 100000) AS counted")
-    rows: int = (await connection.execute(query)).scalar_one()
+async def depth(connection: Any) -> int:
+    """Rows in the outbox, counted up to 100,000; on a connection of the leader's own."""
+    rows: int = await connection.fetchval(
+        "SELECT count(*) FROM (SELECT FROM outbox LIMIT 100000) AS counted"
+    )
     return rows

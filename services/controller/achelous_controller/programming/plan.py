@@ -1,4 +1,4 @@
-"""What becomes of pending instances, given what gateways and hosts report: pure.
+"""What becomes of pending cohorts, given what gateways and hosts report: pure.
 
 | condition | BUILDING | ERROR | DELETING |
 |---|---|---|---|
@@ -6,14 +6,17 @@
 | something is missing for too long | ERROR | its reason is kept true | its reason says so |
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
+import numpy as np
+
 from achelous_controller.domain.instance_state import InstanceState
-from achelous_controller.domain.pending import Pending
+from achelous_controller.domain.pending import Cohort
 from achelous_controller.programming.fleet import Fleet
+from achelous_controller.programming.pending import Pending
 from achelous_controller.programming.reports import LIVE_S, GatewayReport, HostReport, Reports
 from achelous_shared.names import port_ifname
 
@@ -25,7 +28,7 @@ _NOBODY: Final = 2**63
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do with pending instances; who is in none of the lists goes on waiting."""
+    """What to do with pending cohorts; who is in none of the lists goes on waiting."""
 
     active: list[Pending] = field(default_factory=list)
     gone: list[Pending] = field(default_factory=list)
@@ -125,79 +128,117 @@ class Observed:
         return sorted(name for name, has in self._revisions(vni).items() if has < revision)
 
 
+def apart(pending: Pending, observed: Observed, building_timeout_s: float) -> Sequence[Pending]:
+    """The parts of a cohort that differ: by vNICs that its host does not run, though it knows them.
+
+    The one part is held up by them. Once it is late, each instance is a part, whose reason names
+    its own vNIC.
+    """
+    down = _down(pending, observed)
+    if not down or len(pending) == 1:
+        return [pending]
+    held = pending.has_any(down)
+    if not held.any():
+        return [pending]
+    rest = [] if held.all() else [pending.part(~held)]
+    if _late(pending, observed, building_timeout_s):
+        return rest + [pending.part(np.array([place])) for place in np.flatnonzero(held)]
+    return [*rest, pending.part(held)] if rest else [pending]
+
+
 def plan(pending: Iterable[Pending], observed: Observed, building_timeout_s: float) -> Plan:
-    """What to do now. Notes in each instance since when its stages are done."""
+    """What to do now with cohorts that were taken `apart`. Notes since when stages are done."""
     made = Plan()
-    for instance in pending:
-        gateways, host = _gateways_done(instance, observed), _host_done(instance, observed)
-        now = observed.now
-        instance.gateways_applied_at = (instance.gateways_applied_at or now) if gateways else None
-        instance.host_applied_at = (instance.host_applied_at or now) if host else None
+    now = observed.now
+    for some in pending:
+        gateways, host = _gateways_done(some.cohort, observed), _host_done(some, observed)
+        some.gateways_applied_at = (some.gateways_applied_at or now) if gateways else None
+        some.host_applied_at = (some.host_applied_at or now) if host else None
         if gateways and host:
-            leaves = instance.state is InstanceState.DELETING
-            (made.gone if leaves else made.active).append(instance)
-        elif observed.settled and now - instance.accepted_at > building_timeout_s:
-            reason = _reason(instance, observed)
-            if reason != instance.reason:
-                made.overdue.append((instance, reason))
+            leaves = some.cohort.state is InstanceState.DELETING
+            (made.gone if leaves else made.active).append(some)
+        elif _late(some, observed, building_timeout_s):
+            reason = _reason(some, observed)
+            if reason != some.reason:
+                made.overdue.append((some, reason))
     return made
 
 
-def _gateways_done(instance: Pending, observed: Observed) -> bool:
-    leaves = instance.state is InstanceState.DELETING
+def _late(pending: Pending, observed: Observed, building_timeout_s: float) -> bool:
+    return observed.settled and observed.now - pending.asked_at > building_timeout_s
+
+
+def _gateways_done(cohort: Cohort, observed: Observed) -> bool:
+    leaves = cohort.state is InstanceState.DELETING
     return all(
-        observed.route_floor(vnic.vni) >= vnic.revision
-        or (leaves and not observed.served(vnic.vni))  # nobody is there that could hold a route
-        for vnic in instance.vnics
+        observed.route_floor(vni) >= revision
+        or (leaves and not observed.served(vni))  # nobody is there that could hold a route
+        for vni, revision in cohort.routes
     )
 
 
-def _host_done(instance: Pending, observed: Observed) -> bool:
+def _host_done(pending: Pending, observed: Observed) -> bool:
     """Whether its host runs it and, where routes are programmed ahead, all hosts have its own."""
-    report = observed.host(instance.host_id)
-    if report is None or report.revision < instance.host_revision:
+    cohort = pending.cohort
+    report = observed.host(cohort.host_id)
+    if report is None or report.revision < cohort.host_revision:
         return False
-    down = report.waiting | report.failed.keys()
-    if instance.state is not InstanceState.DELETING and any(v.id in down for v in instance.vnics):
+    down = _down(pending, observed)
+    if down and pending.has_any(down).any():
         return False
-    return all(observed.followers_have(vnic.vni, vnic.revision) for vnic in instance.vnics)
+    return all(observed.followers_have(vni, revision) for vni, revision in cohort.routes)
 
 
-def _reason(instance: Pending, observed: Observed) -> str:
-    """The first thing that an instance waits for; at least one thing is missing.
+def _down(pending: Pending, observed: Observed) -> frozenset[UUID]:
+    """vNICs that the cohort's host knows of and does not run, if that matters to the cohort."""
+    cohort = pending.cohort
+    report = observed.host(cohort.host_id)
+    if (
+        report is None
+        or report.revision < cohort.host_revision
+        or cohort.state is InstanceState.DELETING
+    ):
+        return frozenset()
+    return report.waiting | report.failed.keys()
+
+
+def _reason(pending: Pending, observed: Observed) -> str:
+    """The first thing that a cohort waits for; at least one thing is missing.
 
     It stays the same while nothing happens: a reason that changes is written to the database.
     """
-    if instance.host_applied_at is None:
-        return _reason_on_host(instance, observed)
-    for vnic in instance.vnics:
-        if behind := observed.behind(vnic.vni, vnic.revision):
+    if pending.host_applied_at is None:
+        return _reason_on_host(pending, observed)
+    for vni, revision in pending.cohort.routes:
+        if behind := observed.behind(vni, revision):
             verb = "gateway {} is behind" if len(behind) == 1 else "gateways {} are behind"
             return verb.format(", ".join(behind))
     return f"no gateway is live: none has reported for {LIVE_S:g} s"
 
 
-def _reason_on_host(instance: Pending, observed: Observed) -> str:
-    host = f"host {observed.host_name(instance.host_id)}"
-    report = observed.host(instance.host_id)
+def _reason_on_host(pending: Pending, observed: Observed) -> str:
+    cohort = pending.cohort
+    host = f"host {observed.host_name(cohort.host_id)}"
+    report = observed.host(cohort.host_id)
     if report is None:
         return f"{host} is silent: it has not reported for {LIVE_S:g} s"
-    if report.revision < instance.host_revision:
-        return f"{host} does not run revision {instance.host_revision} yet"
-    for vnic in instance.vnics:
-        if why := report.failed.get(vnic.id):
-            return f"vNIC {vnic.id} on {host}: {why}"
-    for vnic in instance.vnics:
-        if vnic.id in report.waiting:
-            return f"device {port_ifname(vnic.id)} of vNIC {vnic.id} has not appeared on {host}"
-    return _reason_on_followers(instance, observed)
+    if report.revision < cohort.host_revision:
+        return f"{host} does not run revision {cohort.host_revision} yet"
+    if _down(pending, observed):
+        vnics = pending.vnics()
+        for vnic in vnics:
+            if why := report.failed.get(vnic):
+                return f"vNIC {vnic} on {host}: {why}"
+        for vnic in vnics:
+            if vnic in report.waiting:
+                return f"device {port_ifname(vnic)} of vNIC {vnic} has not appeared on {host}"
+    return _reason_on_followers(cohort, observed)
 
 
-def _reason_on_followers(instance: Pending, observed: Observed) -> str:
+def _reason_on_followers(cohort: Cohort, observed: Observed) -> str:
     behind = {
-        name for vnic in instance.vnics
-        for name in observed.followers_behind(vnic.vni, vnic.revision)
-    }  # fmt: skip
+        name for vni, revision in cohort.routes for name in observed.followers_behind(vni, revision)
+    }
     names = sorted(behind)
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return f"hosts that lack routes of its preprogrammed VPC: {', '.join(names[:_NAMED])}{more}"

@@ -3,26 +3,26 @@
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Final, TypeVar
 
-from sqlalchemy.ext.asyncio import AsyncEngine
-
-from achelous_controller.domain.pending import Pending
+from achelous_controller.domain.pending import Cohort
 from achelous_controller.programming import outbox, records
 from achelous_controller.programming.metrics import Metrics
 from achelous_controller.programming.observer import Observer
-from achelous_controller.programming.pending import PendingSet
-from achelous_controller.programming.plan import Observed, Plan, plan
-from achelous_controller.programming.sql import autocommit
+from achelous_controller.programming.pending import Pending, PendingSet
+from achelous_controller.programming.plan import Observed, Plan, apart, plan
 
 log = logging.getLogger(__name__)
 
 _TICK_S: Final = 1.0
-_TICK_PER_INSTANCE_S: Final = 50e-6
-"""Ten times what it takes to compare one: a million take a tenth of this process."""
+_TICK_SHARE: Final = 0.2
+"""Of this process's time, at most, for comparing with the database."""
 _ROWS: Final = 5000
-"""Instances of one statement: some 50 ms of the database's time, and few enough of ours."""
+"""Instances of one statement, and one cohort more: some 25 ms of the database's time."""
+_REST_S: Final = 0.005
+"""After a statement: what is reported meanwhile comes with the next. A lone change meets none."""
+
 
 T = TypeVar("T")
 
@@ -30,25 +30,37 @@ T = TypeVar("T")
 class Progress:
     """Holds what is pending: read from the database at the start, told by `published`, and compared
     with the database each second.
+
+    ``connection``: its own, with the settings `records.SESSION`.
     """
 
     def __init__(
-        self, engine: AsyncEngine, observer: Observer, metrics: Metrics, building_timeout_s: float
+        self, connection: Any, observer: Observer, metrics: Metrics, building_timeout_s: float
     ) -> None:
-        self._engine = engine
-        self._autocommit = autocommit(engine)
+        self._connection = connection
         self._observer = observer
         self._metrics = metrics
         self._building_timeout_s = building_timeout_s
         self._fresh: set[int] = set()  # VNIs of what was published since the last look
+        self._uncounted = True
         self.pending = PendingSet()
 
-    def published(self, instances: Sequence[Pending]) -> None:
-        """Take instances whose routes were just published."""
-        for instance in instances:
-            self.pending.put(instance)
-            self._fresh.update([vnic.vni for vnic in instance.vnics])
+    def published(self, cohorts: Sequence[Cohort], at: float) -> None:
+        """Take the cohorts whose routes were published at that time, Unix seconds."""
+        told = [Pending(cohort, published_at=at) for cohort in cohorts]
+        known = [part for new in told for part in self.pending.of(new.change)]
+        for part in known:
+            part.published_at = part.published_at or at
+        changes = {part.change for part in known}
+        for new in told:
+            if new.change not in changes:
+                self.pending.put(new)
+            self._fresh.update([vni for vni, _ in new.cohort.routes])
         self._observer.moved.set()
+
+    def recount(self) -> None:
+        """Somebody wrote instances who does not note which of them are pending."""
+        self._uncounted = True
 
     async def run(self) -> None:
         """Follow the reports until cancelled. Fails when the database does."""
@@ -56,7 +68,7 @@ class Progress:
             began = time.monotonic()
             await self._tick()
             took = time.monotonic() - began
-            due = began + max(_TICK_S, 5 * took, len(self.pending) * _TICK_PER_INSTANCE_S)
+            due = began + max(_TICK_S, took / _TICK_SHARE)
             while (left := due - time.monotonic()) > 0 and await self._moved(left):
                 await self._advance_moved()
 
@@ -73,68 +85,86 @@ class Progress:
     async def _tick(self) -> None:
         """Compare with the database and look at everything: whatever was missed is found here."""
         await self._observer.refresh()
-        known = list(self.pending.by_id)
-        async with self._autocommit.connect() as connection:
-            stored = await records.pending_stages(connection)
-            load, forget = self.pending.difference(known, stored)
-            for instance_id in forget:
-                self.pending.discard(instance_id)
-            for some in _batches(load):
-                for instance in await records.load_pending(connection, some):
-                    self.pending.put(instance)
-            depth = await outbox.depth(connection)
+        await self._compare()
+        depth = await outbox.depth(self._connection)
         self._metrics.outbox.set(depth)
         if not depth:
             self._all_published()
         self._metrics.count_pending(self.pending)
-        await self._apply(plan(self.pending, self._observed(), self._building_timeout_s))
+        await self._apply(self._plan(self.pending, self._observed()))
+
+    async def _compare(self) -> None:
+        if self._uncounted:
+            self._uncounted = False
+            await records.recount(self._connection)
+        known = dict(self.pending.sizes)
+        stored = await records.sizes(self._connection)
+        load, forget = self.pending.difference(known, stored)
+        self.pending.replace(forget, [])
+        for some in _together(load, stored.__getitem__):
+            self.pending.replace(some, await records.load(self._connection, some))
 
     def _all_published(self) -> None:
         """The outbox is empty: what was read before that was published, by whoever led then."""
-        for instance in self.pending:
-            instance.published_at = instance.published_at or time.time()
+        for part in self.pending:
+            part.published_at = part.published_at or time.time()
 
     async def _advance_moved(self) -> None:
         """Look at what the reports since the last look may have finished."""
-        began = time.monotonic()
         moved = self._observer.reports.take_moved()
         fresh, self._fresh = self._fresh, set()
         observed = self._observed()
         floors = {vni: observed.route_floor(vni) for vni in moved.vnis | fresh}
         touched = self.pending.touched(moved.hosts, floors)
-        await self._apply(plan(touched, observed, self._building_timeout_s))
-        if touched:  # more reports come together, and requests are answered meanwhile
-            await asyncio.sleep(time.monotonic() - began)
+        if touched and await self._apply(self._plan(touched, observed)):
+            await asyncio.sleep(_REST_S)
 
     def _observed(self) -> Observed:
         return Observed(self._observer.fleet, self._observer.reports, time.time())
 
-    async def _apply(self, made: Plan) -> None:
-        for some in _batches(made.active):
+    def _plan(self, pending: Iterable[Pending], observed: Observed) -> Plan:
+        parts: list[Pending] = []
+        for whole in pending:
+            found = apart(whole, observed, self._building_timeout_s)
+            if len(found) > 1:
+                self.pending.split(whole, found)
+            parts += found
+        return plan(parts, observed, self._building_timeout_s)
+
+    async def _apply(self, made: Plan) -> bool:
+        """Returns whether there was anything to do."""
+        for some in _together(made.active, len):
             await self._activate(some)
-        for some in _batches(made.gone):
-            async with self._engine.begin() as connection:
-                await records.remove_gone(connection, some)
+        for some in _together(made.gone, len):
+            await records.remove_gone(self._connection, some)
             self._forget(some)
-        for late in _batches(made.overdue):
-            async with self._autocommit.connect() as connection:
-                await records.note_overdue(connection, late)
-            for instance, reason in late:
-                instance.reason = reason
+        for late in _together(made.overdue, lambda late: len(late[0])):
+            await records.note_overdue(self._connection, late)
+            for part, reason in late:
+                part.noted(reason)
+        return bool(made.active or made.gone or made.overdue)
 
-    async def _activate(self, instances: Sequence[Pending]) -> None:
+    async def _activate(self, parts: Sequence[Pending]) -> None:
         at = time.time()
-        async with self._autocommit.connect() as connection:
-            made = await records.activate(connection, instances, at)
-        self._forget(instances)
-        self._metrics.became_active((i for i in instances if i.id in made), at)
+        made = await records.activate(self._connection, parts, at)
+        self._forget(parts)
+        self._metrics.became_active(parts, made, at)
 
-    def _forget(self, instances: Iterable[Pending]) -> None:
+    def _forget(self, parts: Iterable[Pending]) -> None:
         """What did not change because it has moved on meanwhile comes back with the next tick."""
-        for instance in instances:
-            if self.pending.by_id.get(instance.id) is instance:
-                self.pending.discard(instance.id)
+        for part in parts:
+            self.pending.discard(part)
 
 
-def _batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    return (items[start : start + _ROWS] for start in range(0, len(items), _ROWS))
+def _together(items: Iterable[T], size: Callable[[T], int]) -> Iterator[list[T]]:
+    """Lists of items that have `_ROWS` instances or a few more."""
+    some: list[T] = []
+    rows = 0
+    for item in items:
+        some.append(item)
+        rows += size(item)
+        if rows >= _ROWS:
+            yield some
+            some, rows = [], 0
+    if some:
+        yield some

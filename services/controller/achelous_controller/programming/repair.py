@@ -13,10 +13,10 @@ from collections.abc import Container, Iterable
 from typing import Final, Generic, TypeVar
 from uuid import UUID
 
-from achelous_controller.domain.pending import Pending
 from achelous_controller.programming.document_publisher import DocumentPublisher
 from achelous_controller.programming.fleet import Fleet
 from achelous_controller.programming.observer import Observer
+from achelous_controller.programming.pending import Pending
 from achelous_controller.programming.progress import Progress
 from achelous_controller.programming.reports import LIVE_S, Reports
 from achelous_controller.programming.route_publisher import IN_FLIGHT
@@ -61,14 +61,14 @@ def announcements(
     ``followed``: VNIs whose routes hosts hold as well as gateways.
     """
     found: dict[int, int] = {}
-    for instance in pending:
-        published = instance.published_at
+    for part in pending:
+        published = part.published_at
         if published is None or now - published < PERIOD_S:
             continue
-        for vnic in instance.vnics:
-            hosts_lack = vnic.vni in followed and instance.host_applied_at is None
-            if instance.gateways_applied_at is None or hosts_lack:
-                found[vnic.vni] = max(found.get(vnic.vni, 0), vnic.revision)
+        for vni, revision in part.cohort.routes:
+            hosts_lack = vni in followed and part.host_applied_at is None
+            if part.gateways_applied_at is None or hosts_lack:
+                found[vni] = max(found.get(vni, 0), revision)
     return found
 
 
@@ -95,8 +95,7 @@ def untold(fleet: Fleet, reports: Reports, pending: Iterable[Pending], now: floa
         if gateway in fleet.gateways and now - report.at <= LIVE_S
     )
     return partial or any(
-        instance.published_at is not None and now - instance.published_at > FIRST_S
-        for instance in pending
+        part.published_at is not None and now - part.published_at > FIRST_S for part in pending
     )
 
 

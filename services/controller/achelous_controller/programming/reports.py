@@ -27,9 +27,9 @@ class GatewayReport:
     """Revision of each VNI."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class HostReport:
-    """A host as it described itself. ``at``: as above."""
+    """A host as it described itself. ``at``: as above, of the last time that it said so."""
 
     at: float
     revision: int
@@ -40,6 +40,8 @@ class HostReport:
     """Revision of each preprogrammed VPC that it follows."""
     unheld: frozenset[int] = frozenset()
     """Those of them that do not fit whole."""
+    said: tuple[object, ...] = ()
+    """All of it but the time, as it came."""
 
     def says_the_same(self, other: "HostReport") -> bool:
         """Whether nothing but the time and the revisions of VPCs differs."""
@@ -93,6 +95,11 @@ class Reports:
 
     def host(self, message: HostApplied, at: float) -> bool:
         """Take a report; whether it said something new. Raises `BadMessage`."""
+        before, said = self.hosts.get(message.host_id), _said(message)
+        if before is not None and before.said == said:  # nearly always: a heartbeat
+            self._heard(at)
+            before.at = at
+            return False
         routes = _revisions(message.preprogrammed, f"host {message.host_id}")
         self._heard(at)
         report = HostReport(
@@ -103,8 +110,8 @@ class Reports:
             failed=message.failed,
             routes=routes,
             unheld=frozenset(message.unheld),
+            said=said,
         )
-        before = self.hosts.get(message.host_id)
         self.hosts[message.host_id] = report
         moved = self._follow(message.host_id, before.routes if before else {}, routes)
         if before is not None and report.says_the_same(before):
@@ -144,7 +151,16 @@ class Reports:
             self._follow(host, self.hosts.pop(host).routes, {})
 
 
+def _said(message: HostApplied) -> tuple[object, ...]:
+    return (
+        message.revision, message.fleet_revision, message.waiting, message.failed,
+        message.preprogrammed, message.unheld,
+    )  # fmt: skip
+
+
 def _revisions(packed: bytes, whose: str) -> dict[int, int]:
+    if not packed:
+        return {}
     try:
         table = unpack(packed, REVISION)
     except MalformedTable as error:

@@ -3,88 +3,105 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
-from typing import Final
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final
 
-from sqlalchemy.ext.asyncio import AsyncEngine
-
-from achelous_controller.domain.pending import Pending, unpack_pending
+from achelous_controller.domain.pending import unpack_cohorts
 from achelous_controller.programming import outbox
 from achelous_controller.programming.metrics import Metrics
 from achelous_controller.programming.outbox import RoutesRow
-from achelous_controller.programming.sql import autocommit
+from achelous_controller.programming.progress import Progress
 from achelous_shared import subjects
 from achelous_shared.bus import Bus, BusError
 from achelous_shared.messages import RouteDelta, encode
+from achelous_shared.routes import MAX_DELTA_ENTRIES, ROUTE
 
 log = logging.getLogger(__name__)
 
 IN_FLIGHT: Final = 64
 """Messages on their way to the bus at once."""
 
-Published = Callable[[Sequence[Pending]], None]
-"""Takes the pending instances whose routes were just published."""
+_MAX_BYTES: Final = MAX_DELTA_ENTRIES * ROUTE.itemsize
 
 
 class RoutePublisher:
-    """One step takes a batch of deltas from the outbox to the stream."""
+    """One step takes a batch of deltas from the outbox to the stream.
 
-    def __init__(
-        self, engine: AsyncEngine, bus: Bus, metrics: Metrics, published: Published
-    ) -> None:
-        self._autocommit = autocommit(engine)
+    ``connection``: its own. What was published leaves the outbox with the next step's query.
+    """
+
+    def __init__(self, connection: Any, bus: Bus, metrics: Metrics, progress: Progress) -> None:
+        self._connection = connection
         self._bus = bus
         self._metrics = metrics
-        self._published = published
+        self._progress = progress
         self._in_flight = asyncio.Semaphore(IN_FLIGHT)
+        self._published: list[int] = []
 
     async def step(self) -> bool:
         """Publish the oldest batch; whether there was anything to do.
 
-        What was published is taken from the outbox even when the rest was not; `BusError` then.
+        What was published is not published again even when the rest was not; `BusError` then.
         """
-        async with self._autocommit.connect() as connection:
-            rows = await outbox.read_routes(connection)
+        rows = await outbox.take_routes(self._connection, self._published)
+        self._published = []
         by_vni: dict[int, list[RoutesRow]] = {}
         for row in rows:
             by_vni.setdefault(row.vni, []).append(row)
-        done: list[RoutesRow] = []
         async with asyncio.TaskGroup() as group:
             for deltas in by_vni.values():
-                group.create_task(self._publish(deltas, done))
-        if done:
-            await self._finish(done)
-        if len(done) < len(rows):
-            raise BusError(f"{len(rows) - len(done)} of {len(rows)} route deltas were not taken")
+                group.create_task(self._publish(deltas))
+        if len(self._published) < len(rows):
+            left = len(rows) - len(self._published)
+            raise BusError(f"{left} of {len(rows)} route deltas were not taken")
         return bool(rows)
 
-    async def _publish(self, deltas: Iterable[RoutesRow], done: list[RoutesRow]) -> None:
+    async def _publish(self, deltas: Iterable[RoutesRow]) -> None:
         """The deltas of one VPC, up to the first that the bus does not take."""
-        for row in deltas:
+        for rows in joined(deltas):
+            first, last = rows[0], rows[-1]
             message = RouteDelta(
-                vni=row.vni, base=row.base, revision=row.revision, entries=row.entries
+                vni=first.vni,
+                base=first.base,
+                revision=last.revision,
+                entries=b"".join([row.entries for row in rows]),
             )
             async with self._in_flight:
                 try:
                     await self._bus.publish_stream(
                         subjects.ROUTES_STREAM,
-                        subjects.routes(row.vni),
+                        subjects.routes(first.vni),
                         encode(message),
-                        message_id=f"{row.vni}-{row.revision}",
+                        # of its revision there is one that the stream took after all before it
+                        message_id=f"{last.vni}-{last.revision}",
                     )
                 except BusError as error:
-                    log.warning("routes of VNI %d wait: %s", row.vni, error)
+                    log.warning("routes of VNI %d wait: %s", first.vni, error)
                     return
             self._metrics.published.labels("routes").inc()
-            done.append(row)
+            self._done(rows)
 
-    async def _finish(self, done: Sequence[RoutesRow]) -> None:
+    def _done(self, rows: Sequence[RoutesRow]) -> None:
         at = time.time()
-        pending = [
-            instance for row in done if row.pending for instance in unpack_pending(row.pending)
-        ]
-        for instance in pending:
-            instance.published_at = at
-        self._published(pending)
-        async with self._autocommit.connect() as connection:
-            await outbox.delete(connection, [row.id for row in done])
+        for row in rows:
+            self._published.append(row.id)
+            if row.cohorts is not None:
+                self._progress.published(unpack_cohorts(row.cohorts), at)
+            elif row.unnoted:
+                self._progress.recount()
+
+
+def joined(deltas: Iterable[RoutesRow]) -> Iterator[list[RoutesRow]]:
+    """Deltas of one VPC that go together: each joins on to the one before, and all fit a message.
+
+    A message costs every gateway as much as hundreds of entries.
+    """
+    some: list[RoutesRow] = []
+    for row in deltas:
+        size = sum(len(each.entries) for each in some) + len(row.entries)
+        if some and (row.base != some[-1].revision or size > _MAX_BYTES):
+            yield some
+            some = []
+        some.append(row)
+    if some:
+        yield some

@@ -6,6 +6,8 @@ import time
 from prometheus_client import CollectorRegistry
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from achelous_controller.programming import records
+from achelous_controller.programming.connections import WORK_TIMEOUT_S, session
 from achelous_controller.programming.dispatcher import Dispatcher
 from achelous_controller.programming.document_publisher import DocumentPublisher
 from achelous_controller.programming.fleet import FleetStatus, fleet_status
@@ -24,7 +26,7 @@ from achelous_shared.bus import Bus
 class Programming:
     """Brings the desired state to gateways and hosts, and instances to ACTIVE.
 
-    Any number of controllers may run it on one database and bus; one of them leads.
+    Any number of controllers may run it on one database and bus; one of those that may leads.
     """
 
     def __init__(
@@ -40,7 +42,7 @@ class Programming:
         self._metrics = Metrics(registry)
         self._observer = Observer(engine, bus, self._metrics)
         self._snapshots = Snapshots(engine, bus, self._metrics)
-        self._leadership = Leadership(engine, self._lead)
+        self._leadership = Leadership(engine, self._lead, may=settings.lead)
         self._metrics.leader.set_function(lambda: self._leadership.leading)
 
     async def run(self) -> None:
@@ -63,10 +65,17 @@ class Programming:
 
     async def _lead(self) -> None:
         """One term as the leader: nothing is kept from a term before."""
-        progress = Progress(
-            self._engine, self._observer, self._metrics, self._settings.building_timeout_s
-        )
-        routes = RoutePublisher(self._engine, self._bus, self._metrics, progress.published)
+        async with (
+            session(self._engine, "achelous-progress", records.SESSION, WORK_TIMEOUT_S) as first,
+            session(self._engine, "achelous-routes", {}, WORK_TIMEOUT_S) as second,
+        ):
+            progress = Progress(
+                first, self._observer, self._metrics, self._settings.building_timeout_s
+            )
+            routes = RoutePublisher(second, self._bus, self._metrics, progress)
+            await self._program(progress, routes)
+
+    async def _program(self, progress: Progress, routes: RoutePublisher) -> None:
         documents = DocumentPublisher(self._engine, self._bus, self._metrics)
         streams = Streams(self._bus, documents.restore)
         dispatcher = Dispatcher(

@@ -34,3 +34,13 @@ def autocommit(engine: AsyncEngine) -> AsyncEngine:
     A single statement sees one snapshot of the database, whatever it joins.
     """
     return engine.execution_options(isolation_level="AUTOCOMMIT")
+
+
+def ids_in(packed: str) -> str:
+    """SQL for the array of the UUIDs that a bytea parameter holds, 16 bytes each.
+
+    An array as such would be a Python object for each.
+    """
+    size = f"octet_length({packed}::bytea)"
+    one = f"encode(substr({packed}::bytea, n * 16 + 1, 16), 'hex')::uuid"
+    return f"ARRAY(SELECT {one} FROM generate_series(0, {size} / 16 - 1) AS n)"  # noqa: S608  of a parameter

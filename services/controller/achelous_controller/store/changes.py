@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from achelous_controller.domain.errors import NotFound
 from achelous_controller.domain.instance_state import InstanceState
 from achelous_controller.domain.instances import Instance, Kind, Vnic
-from achelous_controller.domain.pending import Pending, PendingVnic
+from achelous_controller.domain.pending import Cohort, Member, RoutesAt, cohorts
 from achelous_controller.domain.precondition import Precondition
 from achelous_controller.domain.route_entries import entries, keys4, keys6
 from achelous_controller.store.database import Record, driver_of
@@ -183,7 +183,7 @@ async def write(
         [host_revisions[each.host_id] for each in due],
         [each.accepted_at for each in due],
     )
-    pending = _pending(locked, due, state, last, host_revisions, now)
+    pending = _cohorts(locked, due, state, last, host_revisions, now)
     for vpc, table in routes:  # who waits for them goes with those of the last VPC
         waiting = pending if vpc is routes[-1][0] else ()
         await record_routes(connection, vpc.id, vpc.vni, vpc.revision, table, waiting)
@@ -249,27 +249,26 @@ def _routes(
     return found, last
 
 
-def _pending(
+def _cohorts(
     locked: Locked,
     due: Sequence[Due],
     state: InstanceState,
     last: Mapping[UUID, int],
     host_revisions: Mapping[UUID, int],
     now: datetime,
-) -> list[Pending]:
+) -> list[Cohort]:
     vnis = {vpc.id: vpc.vni for vpc in locked.vpcs}
-    return [
-        Pending(
+    members = (
+        Member(
             each.id,
-            state,
             each.host_id,
-            host_revisions[each.host_id],
-            tuple([PendingVnic(v.vnic_id, vnis[v.vpc_id], last[v.vnic_id]) for v in each.rows]),
             each.accepted_at.timestamp(),
-            now.timestamp(),
+            [row.vnic_id for row in each.rows],
+            [RoutesAt(vnis[row.vpc_id], last[row.vnic_id]) for row in each.rows],
         )
         for each in due
-    ]
+    )
+    return cohorts(members, state, host_revisions, now.timestamp())
 
 
 def as_locked(rows: Sequence[Row]) -> Instance:

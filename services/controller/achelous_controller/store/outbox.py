@@ -14,9 +14,9 @@ import numpy as np
 from sqlalchemy import Double, Uuid, bindparam, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.types import Integer, LargeBinary
+from sqlalchemy.types import BigInteger, Integer, LargeBinary
 
-from achelous_controller.domain.pending import Pending, pack_pending
+from achelous_controller.domain.pending import Cohort, pack_cohorts
 from achelous_controller.store.schema import fleet, outbox, vpcs
 from achelous_shared.routes import MAX_DELTA_ENTRIES, Routes, pack
 
@@ -28,11 +28,18 @@ _WAKE: Final = func.pg_notify(CHANNEL, "")
 _ROUTES_CHANGED: Final = text("""
     WITH reached AS (
         UPDATE vpcs SET revision = CAST(:revision AS bigint) + :count WHERE id = :vpc
+    ), waiting AS (
+        INSERT INTO pending (instance_id, host_id, host_revision)
+        SELECT CAST(encode(substr(ids, place * 16 + 1, 16), 'hex') AS uuid), host_id, host_revision
+        FROM unnest(:hosts, :host_revisions, :instances) AS cohort (host_id, host_revision, ids),
+            generate_series(0, octet_length(ids) / 16 - 1) AS place
+        ON CONFLICT (instance_id) DO UPDATE
+        SET host_id = excluded.host_id, host_revision = excluded.host_revision
     )
-    INSERT INTO outbox (kind, vni, base, revision, entries, pending, created_at)
+    INSERT INTO outbox (kind, vni, base, revision, entries, cohorts, created_at)
     SELECT 'routes', :vni, CAST(:revision AS bigint) + place - 1, CAST(:revision AS bigint) + place,
-        entries, pending, :now
-    FROM unnest(:entries, :pending) WITH ORDINALITY AS delta (entries, pending, place)
+        entries, cohorts, :now
+    FROM unnest(:entries, :cohorts) WITH ORDINALITY AS delta (entries, cohorts, place)
     ORDER BY place
     RETURNING pg_notify(:channel, '')
 """).bindparams(
@@ -40,7 +47,10 @@ _ROUTES_CHANGED: Final = text("""
     bindparam("vni", type_=Integer),
     bindparam("count", type_=Integer),
     bindparam("entries", type_=ARRAY(LargeBinary)),
-    bindparam("pending", type_=ARRAY(LargeBinary)),
+    bindparam("cohorts", type_=ARRAY(LargeBinary)),
+    bindparam("hosts", type_=ARRAY(Uuid)),
+    bindparam("host_revisions", type_=ARRAY(BigInteger)),
+    bindparam("instances", type_=ARRAY(LargeBinary)),
     bindparam("now", type_=Double),
     channel=CHANNEL,
 )
@@ -104,23 +114,29 @@ async def record_routes(
     vni: int,
     revision: int,
     numbered: Routes,
-    pending: Sequence[Pending] = (),
+    waiting: Sequence[Cohort] = (),
 ) -> None:
-    """Like `routes_changed`, of entries `with_revisions`. ``pending``: who waits for them."""
+    """Like `routes_changed`, of entries `with_revisions`. ``waiting``: who waits for them.
+
+    Their instances are noted as pending; the leader notices by itself who waits for no entries.
+    """
     deltas = [
         pack(numbered[start : start + MAX_DELTA_ENTRIES])
         for start in range(0, len(numbered), MAX_DELTA_ENTRIES)
     ]
-    if not deltas:
+    if not deltas and not waiting:
         return
-    waiting = pack_pending(pending) if pending else None
+    packed = pack_cohorts(waiting) if waiting else None
     values = {
         "vpc": vpc_id,
         "vni": vni,
         "revision": revision,
         "count": len(deltas),
         "entries": deltas,
-        "pending": [*[None] * (len(deltas) - 1), waiting],
+        "cohorts": [*[None] * (len(deltas) - 1), packed][: len(deltas)],
+        "hosts": [cohort.host_id for cohort in waiting],
+        "host_revisions": [cohort.host_revision for cohort in waiting],
+        "instances": [cohort.instances for cohort in waiting],
         "now": time.time(),
     }
     await connection.execute(_ROUTES_CHANGED, values)

@@ -15,7 +15,7 @@ from achelous_controller.domain.identities import Groups, groups_of
 from achelous_controller.domain.ids import new_id
 from achelous_controller.domain.instance_state import InstanceState
 from achelous_controller.domain.instances import Instance, InstanceSpec, Vnic, VnicSpec
-from achelous_controller.domain.pending import Pending, PendingVnic
+from achelous_controller.domain.pending import Cohort, Member, RoutesAt, cohorts
 from achelous_controller.domain.placement import Room
 from achelous_controller.domain.quotas import Resource
 from achelous_controller.domain.route_entries import entries, keys4, keys6
@@ -145,7 +145,7 @@ async def _record(
     connection: AsyncConnection,
     known: References,
     routes: Mapping[UUID, Routes],
-    pending: Sequence[Pending],
+    pending: Sequence[Cohort],
 ) -> None:
     """Record the routes; who waits for them goes with those of the last VPC."""
     last = max(routes)
@@ -168,20 +168,19 @@ def _pending(
     columns: _Columns,
     known: References,
     host_revisions: Mapping[UUID, int],
-) -> list[Pending]:
+) -> list[Cohort]:
     revisions = iter(columns.revisions)
-    return [
-        Pending(
+    members = (
+        Member(
             i.id,
-            i.state,
             i.host_id,
-            host_revisions[i.host_id],
-            tuple([PendingVnic(v.id, known.vpcs[v.vpc_id].vni, next(revisions)) for v in i.vnics]),
             i.accepted_at.timestamp(),
-            i.created_at.timestamp(),
+            [v.id for v in i.vnics],
+            [RoutesAt(known.vpcs[v.vpc_id].vni, next(revisions)) for v in i.vnics],
         )
         for i in made
-    ]
+    )
+    return cohorts(members, InstanceState.BUILDING, host_revisions, made[0].created_at.timestamp())
 
 
 def _assemble(
