@@ -91,10 +91,11 @@ async def read_ports(
     found = ReadPorts()
     if not ids:
         return found
+    rows = (await connection.execute(query, {"ids": ids})).all()
     for (
         host, vnic_id, instance_id, vni, revision, identity, mac, ip, ip6, hostname, groups,
         length, router, length6, router6, dns, lease_s, preprogrammed,
-    ) in await connection.execute(query, {"ids": ids}):  # fmt: skip
+    ) in rows:  # fmt: skip
         found.of[host].append(
             Port(
                 vnic_id=vnic_id,
