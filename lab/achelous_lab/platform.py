@@ -58,6 +58,9 @@ class Size:
     """Gateways and the shards of VPCs are dealt out to so many groups, in turn."""
     cabling: type[Cables] = Cables
     """`Wires`: its guests cannot be moved, and their cables cost nothing."""
+    shared_buffers: str = "64MB"
+    preload: str = ""
+    """Both of PostgreSQL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +177,12 @@ class Lab:
             self.nats = NatsServer(self.run_dir.subdir("nats"))
             await stack.enter_async_context(self.nats)
         if self._external.dsn is None:
-            self.postgres = PostgresServer(self.run_dir.subdir("postgres"), fsync=False)
+            self.postgres = PostgresServer(
+                self.run_dir.subdir("postgres"),
+                fsync=False,
+                shared_buffers=self.size.shared_buffers,
+                preload=self.size.preload,
+            )
             await stack.enter_async_context(self.postgres)
         stack.push_async_callback(self._stop_services)
         stack.push_async_callback(self._clients.aclose)

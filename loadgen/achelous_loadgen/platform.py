@@ -3,23 +3,30 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 from uuid import UUID
 
+from achelous_lab import syscalls
+from achelous_lab.netns.network import Network
+from achelous_lab.netns.underlay import UNDERLAY_DEVICE, UNDERLAY_NETWORK
 from achelous_lab.platform import Lab, Size
 from achelous_lab.process import Process
 from achelous_loadgen.http import Http
 from achelous_loadgen.options import Attach
+from achelous_shared.bpf import ensure_bpffs
 from achelous_shared.bus import Bus
 from achelous_shared.bus_roles import Role
 
 _GATEWAY_VTEPS: Final = IPv4Address("198.19.255.0")
+_RELAY_VTEP: Final = UNDERLAY_NETWORK.network_address + 0x0101
 _ROUTE_CAPACITY: Final = 2_000_000
+_NO_RELAY: Final = MappingProxyType({"DATAPLANE": "none"})
 _BUS_S: Final = 10.0
 _CONNECTIONS: Final = 256
 
@@ -61,7 +68,14 @@ class Platform:
 @asynccontextmanager
 async def own_platform(gateways: int = 2, controllers: int = 2) -> AsyncIterator[Platform]:
     """Servers, controllers, and gateways without a relay, which needs neither root nor eBPF."""
-    size = Size(hosts=0, gateways=0, controllers=controllers, dataplane=False)
+    size = Size(
+        hosts=0,
+        gateways=0,
+        controllers=controllers,
+        dataplane=False,
+        shared_buffers="1GB",  # tables and indexes of the largest VPC
+        preload="pg_stat_statements",
+    )
     async with Lab(size) as lab:
         token = lab.operator_token_file.read_text().strip()
         async with Http(lambda: _urls(lab), token, _CONNECTIONS) as http:
@@ -107,21 +121,61 @@ def _urls(lab: Lab) -> list[str]:
 
 
 async def _gateway(lab: Lab, http: Http, number: int) -> OwnGateway:
-    body = {"name": f"g{number}", "vtep": str(_GATEWAY_VTEPS + number)}
-    gateway_id = UUID((await http.post("/gateways", body))["id"])
+    gateway_id = await _registered(http, f"g{number}", _GATEWAY_VTEPS + number)
     return OwnGateway(gateway_id, gateway_process(lab, gateway_id, f"g{number}"))
 
 
-def gateway_process(lab: Lab, gateway_id: UUID, name: str, nats_url: str | None = None) -> Process:
-    """Of a registered gateway; not started. ``nats_url``: another way to the bus."""
+async def _registered(http: Http, name: str, vtep: IPv4Address) -> UUID:
+    return UUID((await http.post("/gateways", {"name": name, "vtep": str(vtep)}))["id"])
+
+
+@asynccontextmanager
+async def relaying_gateway(lab: Lab, http: Http) -> AsyncIterator[OwnGateway]:
+    """One more gateway, with its relay, in a namespace; not started. Gone at the end.
+
+    Raises PermissionError for whoever may not make a namespace.
+    """
+    if os.geteuid():
+        raise PermissionError("a gateway with a relay needs a namespace, which only root can make")
+    name = "relaying"
+    async with AsyncExitStack() as stack:
+        network = await stack.enter_async_context(Network(lab.run_dir))
+        node = await network.underlay.node(name, _RELAY_VTEP)
+        bpffs = lab.run_dir.subdir("bpffs")
+        ensure_bpffs(bpffs)
+        stack.callback(syscalls.unmount, bpffs)
+        gateway_id = await _registered(http, name, _RELAY_VTEP)
+        stack.push_async_callback(http.call, "DELETE", f"/gateways/{gateway_id}")
+        settings = {
+            "BPF_DIR": os.environ["ACHELOUS_BPF_DIR"],
+            "BPFFS": str(bpffs / name),
+            "NETNS": str(node.namespace.path),
+            "UNDERLAY_DEVICE": UNDERLAY_DEVICE,
+        }
+        process = gateway_process(lab, gateway_id, name, settings=settings)
+        try:
+            yield OwnGateway(gateway_id, process)
+        finally:
+            await process.stop()
+
+
+def gateway_process(
+    lab: Lab,
+    gateway_id: UUID,
+    name: str,
+    nats_url: str | None = None,
+    settings: Mapping[str, str] = _NO_RELAY,
+) -> Process:
+    """Of a registered gateway; not started. ``nats_url``: another way to the bus; ``settings``: of
+    its relay."""
     address_file = lab.run_dir.path / f"gateway-{gateway_id}.http"
     environment = {
         "NATS_URL": nats_url or lab.nats_url(Role.GATEWAY),
         "RUN_DIR": str(lab.run_dir.path),
         "HTTP": "127.0.0.1:0",
         "GATEWAY_ID": str(gateway_id),
-        "DATAPLANE": "none",
         "ROUTE_CAPACITY": str(_ROUTE_CAPACITY),
+        **settings,
     }
     return Process(
         name,

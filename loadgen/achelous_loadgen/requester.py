@@ -4,11 +4,13 @@ It speaks the bus's wire protocol on a socket of its own, because a client libra
 measured.
 """
 
+import asyncio
 import json
 import secrets
 import socket
 import time
 from collections import deque
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
@@ -96,6 +98,34 @@ class Requester:
                 latencies.append((time.perf_counter() - sent_at.popleft()) * 1e3)
         took = time.perf_counter() - begin
         return Load(done * self._part, took, time.thread_time() - cpu, tuple(latencies))
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """What a requester asks one gateway. ``keys``: (n, 16)."""
+
+    url: str
+    subject: str
+    keys: NDArray[np.uint8]
+    vni: int
+    batch: int
+    window: int
+
+    async def run(self, processes: ProcessPoolExecutor, seconds: float) -> Load:
+        """In a process of its own: what it measures is not this one's doing."""
+        return await asyncio.get_running_loop().run_in_executor(processes, _ask, self, seconds)
+
+
+def _ask(asking: Asking, seconds: float) -> Load:
+    requester = Requester(
+        asking.url, asking.subject, asking.keys, asking.vni,
+        batch=asking.batch, window=asking.window,
+    )  # fmt: skip
+    try:
+        requester.check()
+        return requester.run(seconds)
+    finally:
+        requester.close()
 
 
 def _requests(publish: str, keys: NDArray[np.uint8], vni: int, batch: int) -> list[bytes]:

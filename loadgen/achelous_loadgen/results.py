@@ -31,6 +31,8 @@ class Burst(msgspec.Struct, frozen=True, kw_only=True):
     hosts_s: float
     vpc: int
     on_simulated_hosts: int
+    cpu_s: dict[str, float]
+    """Of each service until the last one was reachable."""
 
 
 class Churn(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,23 +66,65 @@ class Churn(msgspec.Struct, frozen=True, kw_only=True):
         return self.rate_per_s < 0.95 * self.wanted_per_s
 
 
+class Relay(msgspec.Struct, frozen=True, kw_only=True):
+    """Of one gateway with its relay. ``delta_...``: from the first message of a delta of so many
+    routes on the bus until the gateway's report; RSP one request at a time, meanwhile while
+    controllers make the deltas' instances."""
+
+    cold_start_s: float
+    delta_entries: int
+    deltas: int
+    delta_p50_ms: float
+    delta_p99_ms: float
+    rsp_p99_at_rest_ms: float
+    rsp_p99_meanwhile_ms: float
+
+
 class Gateway(msgspec.Struct, frozen=True, kw_only=True):
-    """Of one gateway at ``routes`` routes."""
+    """Of one gateway at ``routes`` routes; null: not on this platform, or not as this user."""
 
     cold_start_s: float | None
+    cold_start_with_relay_s: float | None
     lookups_per_s: float
     rss_mb: float | None
     routes: int
+    with_relay: Relay | None
+
+
+class Load(msgspec.Struct, frozen=True, kw_only=True):
+    """Filling the VPC: seconds until the last call was accepted, from then until all instances
+    were ACTIVE, and of each service's CPU for both."""
+
+    accepted_s: float
+    settled_s: float
+    cpu_s: dict[str, float]
+
+
+class Allocation(msgspec.Struct, frozen=True, kw_only=True):
+    """Lone creations in ms, which are given an address or name one.
+
+    ``statement``: mean of the statement that finds a free address; null: nobody can say.
+    """
+
+    given_p50: float
+    given_p99: float
+    named_p50: float
+    named_p99: float
+    statement: float | None
 
 
 class Controller(msgspec.Struct, frozen=True, kw_only=True):
-    """``load_1500000_s``: null unless so many were loaded."""
+    """``load_1500000_s``: null unless so many were loaded; ``list_p99_ms``: pages of 100 by what
+    they are of, deep: far behind the first."""
 
     single_changes_per_s: float
     single_p99_ms: float
     load_1500000_s: float | None
     loaded: int
     load_s: float
+    load: Load
+    list_p99_ms: dict[str, float]
+    allocation_ms: Allocation
 
 
 class FcEntries(msgspec.Struct, frozen=True, kw_only=True):

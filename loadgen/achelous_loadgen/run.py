@@ -27,6 +27,7 @@ from achelous_loadgen.report.targets import targets
 from achelous_loadgen.scenarios import (
     burst,
     churn,
+    controllers,
     faults,
     learning,
     programming_time,
@@ -141,8 +142,8 @@ async def _faults(run: Running) -> None:
 
 async def _services(run: Running) -> None:
     vpc, sizes = await run.vpc(), run.options.sizes
-    run.found.controller = await services.controller(run.world, vpc, sizes.single_s)
-    run.found.gateway = await services.gateway(run.world, vpc, sizes.lookup_s)
+    run.found.controller = await controllers.measure(run.world, vpc, sizes.single_s)
+    run.found.gateway = await services.gateway(run.world, vpc, sizes.burst, sizes.lookup_s)
 
 
 SCENARIOS: Final[dict[str, Callable[[Running], Awaitable[None]]]] = {

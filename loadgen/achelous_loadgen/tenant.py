@@ -3,9 +3,11 @@
 import asyncio
 import secrets
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
+from itertools import cycle
 from socket import inet_aton
 from typing import Any, Final
 
@@ -13,7 +15,7 @@ import msgspec
 import numpy as np
 
 from achelous_lab.api import ApiRefused, Object
-from achelous_loadgen.http import Http
+from achelous_loadgen.http import Http, Reply
 from achelous_loadgen.sim.host import Place
 from achelous_loadgen.watch import Targets
 from achelous_shared.routes import mac_bytes
@@ -23,7 +25,9 @@ _MAPPED: Final = b"\0" * 10 + b"\xff\xff"
 """Before an IPv4 address in a key."""
 _QUOTA: Final = 10_000_000
 _AT_ONCE: Final = 128
+_CALLS: Final = 2
 _SETTLE_S: Final = 0.2
+_UNSETTLED: Final = ("BUILDING", "ERROR", "DELETING")
 
 
 class Vnic(msgspec.Struct):
@@ -45,7 +49,12 @@ class _Batch(msgspec.Struct):
     instances: list[Created]
 
 
+class _Page(msgspec.Struct):
+    items: list[Created]
+
+
 _batches: Final = msgspec.json.Decoder(_Batch)
+_pages: Final = msgspec.json.Decoder(_Page)
 _single: Final = msgspec.json.Decoder(Created)
 
 
@@ -60,11 +69,30 @@ class Vpc:
     filled: int = 0
     load_s: float = 0.0
     """Seconds that the API took to accept them."""
+    settle_s: float = 0.0
+    """Seconds from then on until all were ACTIVE."""
+    load_cpu_s: Counter[str] = field(default_factory=Counter)
+    """CPU seconds of each service for both."""
+    deep_id: str = ""
+    """Of an instance with most of the others before it in order of identifiers."""
 
-    def body(self, place: Place, name: str, ip: str | None = None) -> Object:
+    def body(self, place: Place, name: str, ip: str | None = None) -> bytes:
         """Of a new container on that host; without ``ip`` it gets a free address."""
-        vnic = {"subnet_id": self.subnet_id} | ({"ip": ip} if ip else {})
-        return {"name": name, "kind": "container", "host_id": str(place.id), "vnics": [vnic]}
+        address = f',"ip":"{ip}"' if ip else ""
+        return (
+            f'{{"name":"{name}","kind":"container","host_id":"{place.id}",'
+            f'"vnics":[{{"subnet_id":"{self.subnet_id}"{address}}}]}}'
+        ).encode()
+
+    def batch(self, places: Sequence[Place], count: int, prefix: str) -> bytes:
+        """Of ``count`` containers (`MAX_BATCH` at most), dealt out to the hosts."""
+        ends = [self.body(place, "\n").partition(b"\n") for place in places]
+        names = f"{prefix}-%d".encode()
+        parts = [
+            b"%b%b%b" % (head, names % number, tail)
+            for number, (head, _, tail) in zip(range(count), cycle(ends), strict=False)
+        ]
+        return b'{"instances":[%b]}' % b",".join(parts)
 
     def targets(self, created: Sequence[Created], vteps: Sequence[IPv4Address | None]) -> Targets:
         """Where each of them shall be found; None: nowhere."""
@@ -86,8 +114,6 @@ class Tenant:
     project_id: str
     models: tuple[str, ...]
     """Programming models that the API offers for a VPC, `alm` first."""
-    others: int
-    """Instances that were not ACTIVE before."""
     vpcs: list[Vpc] = field(default_factory=list)
 
     async def vpc(self, name: str, model: str = "alm") -> Vpc:
@@ -104,20 +130,15 @@ class Tenant:
 
     async def create(self, vpc: Vpc, place: Place, name: str, ip: str | None = None) -> Created:
         """One instance on a host."""
-        body = msgspec.json.encode(vpc.body(place, name, ip))
+        body = vpc.body(place, name, ip)
         return _single.decode((await self.http.call("POST", "/instances", body)).body)
 
-    async def create_many(
-        self, vpc: Vpc, places: Sequence[Place], count: int, prefix: str
-    ) -> list[Created]:
-        """One call for ``count`` instances (`MAX_BATCH` at most), dealt out to the hosts."""
-        bodies = [
-            vpc.body(places[number % len(places)], f"{prefix}-{number}") for number in range(count)
-        ]
-        body = msgspec.json.encode({"instances": bodies})
-        return _batches.decode(
-            (await self.http.call("POST", "/instances:batch", body)).body
-        ).instances
+    async def create_many(self, batch: bytes) -> list[Created]:
+        """One call for all of a `Vpc.batch`."""
+        return _batches.decode((await self._post(batch)).body).instances
+
+    async def _post(self, batch: bytes) -> Reply:
+        return await self.http.call("POST", "/instances:batch", batch)
 
     async def move(self, created: Created, place: Place) -> None:
         """Give one another host."""
@@ -140,27 +161,48 @@ class Tenant:
 
     async def fill(self, vpc: Vpc, places: Sequence[Place], count: int) -> list[Created]:
         """``count`` more instances that stay, a call's on the same few hosts, as a scheduler that
-        fills hosts would have it; returns those of the last call."""
-        last: list[Created] = []
-        for at in range(0, count, MAX_BATCH):
-            number = min(MAX_BATCH, count - at)
-            first, end = at * len(places) // count, -(-(at + number) * len(places) // count)
-            begun = time.perf_counter()
-            last = await self.create_many(vpc, places[first:end], number, f"{vpc.filled}")
-            vpc.load_s += time.perf_counter() - begun
-            vpc.filled += number
-        return last
+        fills hosts would have it; returns those of the last call.
 
-    async def building(self) -> int:
-        """Instances that are not what they shall become, less those from before."""
-        return max(0, await _unsettled(self.http) - self.others)
+        Two calls are under way at once: while the API serves one, the next one is made and waits.
+        """
+        first, last = vpc.filled, (count - 1) // MAX_BATCH * MAX_BATCH
+        starts = iter(range(0, count, MAX_BATCH))
+        created: list[Created] = []
+
+        async def client() -> None:
+            for at in starts:
+                number = min(MAX_BATCH, count - at)
+                begin, end = at * len(places) // count, -(-(at + number) * len(places) // count)
+                reply = await self._post(vpc.batch(places[begin:end], number, f"{first + at}"))
+                vpc.filled += number
+                if at == last:  # 12 MB each: the others are not looked at
+                    created.extend(_batches.decode(reply.body).instances)
+
+        begun = time.perf_counter()
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(_CALLS):
+                tasks.create_task(client())
+        vpc.load_s += time.perf_counter() - begun
+        vpc.deep_id = created[0].id
+        return created
+
+    async def unsettled(self) -> int:
+        """Instances that are not what they shall become, 100 of each state at most.
+
+        By a page of each: `/status` counts all there are.
+        """
+        path = f"/instances?project_id={self.project_id}&limit=100&state="
+        replies = [await self.http.call("GET", f"{path}{state}") for state in _UNSETTLED]
+        return sum(len(_pages.decode(reply.body).items) for reply in replies)
 
     async def until_settled(self, timeout: float) -> None:
         """Until none is on its way any more. Raises TimeoutError."""
         deadline = time.monotonic() + timeout
-        while building := await self.building():
+        while unsettled := await self.unsettled():
             if time.monotonic() > deadline:
-                raise TimeoutError(f"after {timeout:g} s {building} instances are on their way")
+                raise TimeoutError(
+                    f"after {timeout:g} s {unsettled} instances or more are on their way"
+                )
             await asyncio.sleep(_SETTLE_S)
 
     async def clean_up(self) -> None:
@@ -201,12 +243,7 @@ async def make_tenant(http: Http) -> Tenant:
     )
     body = {"name": f"load-{secrets.token_hex(4)}", "quotas": quotas}
     project = await http.post("/projects", body)
-    return Tenant(http, project["id"], await _models(http), await _unsettled(http))
-
-
-async def _unsettled(http: Http) -> int:
-    states: dict[str, int] = (await http.get("/status"))["instances"]
-    return sum(count for state, count in states.items() if state != "ACTIVE")
+    return Tenant(http, project["id"], await _models(http))
 
 
 async def _models(http: Http) -> tuple[str, ...]:

@@ -62,6 +62,11 @@ class Usage:
         self.sample()
         return {name: sum(spent.values()) for name, spent in self._seconds.items()}
 
+    def spent_since(self, before: Mapping[str, float]) -> dict[str, float]:
+        """CPU seconds of each since `cpu_seconds` said ``before``."""
+        now = self.cpu_seconds()
+        return {name: round(spent - before.get(name, 0.0), 3) for name, spent in now.items()}
+
 
 def _family(process: psutil.Process, children: Mapping[int, list[int]]) -> list[psutil.Process]:
     """A service and its descendants; this process alone, whose children are the services."""

@@ -103,7 +103,7 @@ class World:
 
     async def _park(self, count: int) -> list[Place]:
         places = await self._places(count)
-        self.parked.add(places)
+        self.parked.add(place.id for place in places)
         return places
 
     def count_from(self, number: int) -> None:

@@ -47,7 +47,6 @@ class ControllerWorld:
     project: str
     vpc: str
     subnet: str
-    fleet_revision: int
     fleet_pid: int | None = None
 
     def urls(self) -> list[str]:
@@ -172,12 +171,11 @@ async def _fill(
         )
     world = ControllerWorld(
         nats, postgres, controllers, run_dir, token, str(uuid4()), [], project["id"],
-        vpc["id"], subnet["id"], 0,
+        vpc["id"], subnet["id"],
     )  # fmt: skip
     await world.execute(_HOSTS.replace(":hosts", str(hosts)))
     async with Api(lambda: [_address(run_dir, controllers[0])], token) as api:
         gateway = await api.post("/gateways", {"name": "g", "vtep": "198.18.1.1"})
     world.gateway = gateway["id"]
     world.hosts = [row.id for row in await world.execute("SELECT id FROM hosts")]
-    world.fleet_revision = (await world.execute("SELECT revision FROM fleet"))[0][0]
     return world

@@ -162,9 +162,7 @@ async def measure(options: argparse.Namespace) -> Result:
     ) as world:
         stop = context.Event()
         url = world.nats.url(Role.OBSERVER)
-        fleet = context.Process(
-            target=play, args=(url, UUID(world.gateway), world.hosts, world.fleet_revision, stop)
-        )
+        fleet = context.Process(target=play, args=(url, UUID(world.gateway), world.hosts, stop))
         fleet.start()
         world.fleet_pid = fleet.pid
         try:

@@ -191,7 +191,7 @@ async def measure(world: World, vpc: Vpc, rate: float, seconds: float) -> Churn:
     churning = Churning(world, vpc, rate, await world.churned_hosts())
     before, begun = world.usage.cpu_seconds(), time.perf_counter()
     await churning.run(seconds)
-    took, after = time.perf_counter() - begun, world.usage.cpu_seconds()
+    took, spent = time.perf_counter() - begun, world.usage.spent_since(before)
     outcome = churning.outcome
     await world.tenant.delete_many([one.created for one in outcome.alive])
     if not outcome.seconds:
@@ -214,8 +214,7 @@ async def measure(world: World, vpc: Vpc, rate: float, seconds: float) -> Churn:
         moves=len(outcome.moves),
         move_p99_ms=_milliseconds(outcome.moves, 99)[0] if outcome.moves else None,
         cpu_ms_per_change={
-            name: round((spent - before.get(name, 0.0)) * 1e3 / len(outcome.seconds), 3)
-            for name, spent in after.items()
+            name: round(seconds * 1e3 / len(outcome.seconds), 3) for name, seconds in spent.items()
         },
     )
 

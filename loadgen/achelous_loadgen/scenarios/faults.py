@@ -152,7 +152,7 @@ async def _settled(world: World, vpc: Vpc) -> tuple[float, int]:
 
 async def _pending(world: World, vpc: Vpc) -> int:
     """Instances on their way, gateways behind, FC entries that are not the gateway's."""
-    wrong = await world.tenant.building()
+    wrong = await world.tenant.unsettled()
     revision = await truth.revision(world.buses[Role.GATEWAY], vpc.vni)
     for gateway in world.gateways:
         shown = await gateway.show()

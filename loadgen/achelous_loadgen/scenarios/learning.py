@@ -59,7 +59,7 @@ async def measure(world: World, vpc: Vpc, hosts: int, mean: int, seconds: float)
     peers = np.minimum(np.maximum(drawn.astype(int), 1), len(routes))
     async with world.borrowed_hosts(hosts, max_fc=65_536) as added:
         places = [host.place for host in added]
-        own = await world.tenant.create_many(vpc, places, hosts, "talks")
+        own = await world.tenant.create_many(vpc.batch(places, hosts, "talks"))
         talks = [
             Talk(host, routes["ip"][random.choice(len(routes), count, replace=False)], random)
             for host, count in zip(added, peers.tolist(), strict=True)

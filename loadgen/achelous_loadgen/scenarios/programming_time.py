@@ -112,7 +112,9 @@ async def grow(world: World, vpc: Vpc, size: int) -> str | None:
     if missing <= 0:
         return None
     places = await world.park_hosts(missing)
+    before = world.usage.cpu_seconds()
     last = await world.tenant.fill(vpc, places, missing)
+    accepted = time.perf_counter()
     vteps = {str(place.id): place.vtep for place in places}
     targets = vpc.targets(last, [vteps[one.host_id] for one in last])
     await world.watch.until_met(targets, _FILL_S)
@@ -120,6 +122,9 @@ async def grow(world: World, vpc: Vpc, size: int) -> str | None:
         await world.tenant.until_settled(_FILL_S)
     except TimeoutError as error:
         return str(error)
+    finally:
+        vpc.settle_s += time.perf_counter() - accepted
+        vpc.load_cpu_s.update(world.usage.spent_since(before))
     return None
 
 

@@ -6,13 +6,12 @@ and no agent applies them. What is measured is never measured on them.
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Final
 from uuid import UUID
 
 import msgspec
 
-from achelous_loadgen.sim.host import Place
 from achelous_shared import subjects
 from achelous_shared.bus import Bus, BusError
 from achelous_shared.messages import HostApplied, encode
@@ -44,20 +43,20 @@ class ParkedHosts:
         """When a document last came, of those that repeat their report still."""
         self._decoder = msgspec.msgpack.Decoder(_Head)
 
-    def add(self, places: Sequence[Place]) -> None:
+    def add(self, hosts: Iterable[UUID]) -> None:
         """Speak for these hosts too."""
-        self._revisions |= {place.id: 0 for place in places}
-        self._subjects |= {place.id: subjects.host_applied(place.id).encode() for place in places}
+        for host_id in hosts:
+            self._revisions[host_id] = 0
+            self._subjects[host_id] = subjects.host_applied(host_id).encode()
 
     async def run(self) -> None:
         """Until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            for documents in (subjects.ALL_HOSTS, subjects.ALL_HOST_CHANGES):
-                tasks.create_task(
-                    self._bus.react(
-                        documents, self._on_documents, max_payload=self._bus.max_payload
-                    )
+            tasks.create_task(
+                self._bus.react(
+                    subjects.ALL_OF_HOSTS, self._on_documents, max_payload=self._bus.max_payload
                 )
+            )
             tasks.create_task(self._bus.listen(subjects.REPORT, self._on_command))
             tasks.create_task(self._repeat())
 
@@ -85,7 +84,7 @@ class ParkedHosts:
             self._told_at = {host: at for host, at in self._told_at.items() if at > begun}
             await self._publish(list(self._told_at))
 
-    async def _publish(self, hosts: Sequence[UUID]) -> None:
+    async def _publish(self, hosts: Iterable[UUID]) -> None:
         for host_id in hosts:
             subject, report = self._report(host_id)
             try:
