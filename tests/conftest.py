@@ -2,10 +2,11 @@
 
 import os
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 
 import pytest
+from turns import Turns
 
 from achelous_lab.netns.network import Network
 from achelous_lab.rundir import RunDir
@@ -19,6 +20,15 @@ os.environ.setdefault("ACHELOUS_BPF_DIR", str(ROOT / "build/bpf"))
 def pytest_sessionstart() -> None:
     """Remove what an earlier run has left that was killed."""
     sweep_stale()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # what a test waits for its turn is not its time
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    if not hasattr(item.config, "workerinput"):  # nobody runs beside it
+        return (yield)
+    of_this_run = Path(item.config.option.basetemp).parent
+    with Turns(of_this_run).turn(alone=item.get_closest_marker("alone") is not None):
+        return (yield)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -82,5 +82,8 @@ def stale_rundirs(base: Path | None = None) -> Iterator[RunDir]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(lock)
-        else:
+            continue
+        if os.fstat(lock).st_nlink:
             yield RunDir(path, lock)
+        else:  # another sweep has just removed it
+            os.close(lock)

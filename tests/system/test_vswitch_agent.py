@@ -177,9 +177,9 @@ async def test_an_unknown_destination_is_asked_about_once_a_second(world: World)
     async with a.guest.pinger(IPv4Address("10.1.77.77"), interval=0.02):
         no_route = 'achelous_vswitch_fc_learned_total{answer="no route"}'
         first = await here.metric(no_route)
-        await wait_until(lambda: here.metric_is(no_route, above=first), "the first answer")
+        took = await wait_until(lambda: here.metric_is(no_route, above=first), "the first answer")
         asked = sum(gateway.asked_for(IPv4Address("10.1.77.77")) for gateway in world.gateways)
-        assert asked <= 2
+        assert asked <= 2 + int(took)  # which is 0, unless the machine is busy
         assert entry_for(a, await here.show()) is None
 
 

@@ -11,6 +11,7 @@ from achelous_shared.messages import HostApplied
 STAGES = ("committed", "published", "gateways_applied", "host_applied", "active")
 
 
+@pytest.mark.alone
 async def test_a_batch_of_twenty_thousand_becomes_active(idle: World) -> None:
     controller = await idle.add_controller()
     subnet = await idle.subnet()

@@ -3,6 +3,7 @@
 import asyncio
 from itertools import pairwise
 
+import pytest
 from programming_world import World
 
 
@@ -80,10 +81,11 @@ async def test_a_lost_last_delta_is_noticed_by_its_announcement(world: World) ->
     await world.assert_tables_equal()
 
 
+@pytest.mark.alone
 async def test_a_snapshot_read_while_routes_change_joins_on_to_the_deltas(world: World) -> None:
     subnet = await world.subnet()
     await world.instances(subnet, 9000)  # more than one page
-    await world.until_active()
+    await world.until_active(timeout=60)
     late = world.gateways[0]
 
     async def change() -> None:
