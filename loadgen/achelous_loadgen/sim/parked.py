@@ -52,11 +52,12 @@ class ParkedHosts:
     async def run(self) -> None:
         """Until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(
-                self._bus.react(
-                    subjects.ALL_OF_HOSTS, self._on_documents, max_payload=self._bus.max_payload
+            for documents in (subjects.ALL_HOSTS, subjects.ALL_HOST_CHANGES):
+                tasks.create_task(
+                    self._bus.react(
+                        documents, self._on_documents, max_payload=self._bus.max_payload
+                    )
                 )
-            )
             tasks.create_task(self._bus.listen(subjects.REPORT, self._on_command))
             tasks.create_task(self._repeat())
 
