@@ -78,6 +78,8 @@ class Changes:
     @classmethod
     def join(cls, parts: Sequence["Changes"]) -> "Changes":
         """The changes of batches of distinct routes as those of one batch."""
+        if len(parts) == 1:
+            return parts[0]
         return cls(
             np.concatenate([_NO_ROWS, *(part.rows for part in parts)]),
             np.concatenate([_NO_KEYS, *(part.written for part in parts)]),
