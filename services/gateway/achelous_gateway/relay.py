@@ -38,7 +38,7 @@ VTEP: Final = np.dtype([("vtep", ">u4")])
 
 _PART: Final = 65_536
 _LEGACY: Final = "routes"
-"""The hash table that releases before the shared table kept routes in."""
+"""The hash table in which releases before the shared table kept routes."""
 _TABLE: Final = ("route_table", "route_buckets", "route_passed", "route_keys", "route_values")
 COPIES: Final = Copies(
     shared=frozenset(("config", "vteps", *_TABLE)),

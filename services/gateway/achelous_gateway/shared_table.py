@@ -134,8 +134,8 @@ class SharedTable(RouteTable):
         written = []
         for at in range(0, len(rows), self._spare):
             old = rows[at : at + self._spare]
-            keys, fresh = self._keys[old], self._take(len(old))
-            self._keys[fresh], self._values[fresh] = keys, values[at : at + self._spare]
+            keys, fresh = self._keys.take(old, axis=0), self._take(len(old))
+            self._put(fresh, keys, values[at : at + self._spare])
             self._index.replace(keys, old, fresh)
             self._release(old)
             written.append(fresh)

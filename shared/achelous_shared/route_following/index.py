@@ -159,7 +159,7 @@ class KeyIndex:
         rows = (slots[at] & _ROWS).view(np.int64) - 1
         sound = (rows > 0) & (rows < len(self._keys) - 1)
         rows[~sound] = 0
-        buckets, words = self._places(self._keys[rows], rows)
+        buckets, words = self._places(self._keys.take(rows, axis=0), rows)
         sound &= (words == slots[at]) & ((at // SLOTS - buckets) & self._mask <= FARTHEST)
         slots[at[~sound]] = 0
         homes, ends, rows = buckets[sound], at[sound] // SLOTS, rows[sound]

@@ -30,6 +30,9 @@ _NO_ROWS: Final[Rows] = np.zeros(0, np.int64)
 _NO_KEYS: Final[Keys] = np.zeros((0, 3), np.uint64)
 _NO_VALUES: Final[Records] = np.zeros(0, VALUE)
 
+_WHOLE: Final = np.dtype(f"V{VALUE.itemsize}")
+"""A key of the index, or a value: both have the same size."""
+
 _MIX: Final = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F], np.uint64)
 """Odd factors: addresses that differ rarely have equal sums of products, equal ones always."""
 
@@ -78,6 +81,8 @@ class Changes:
     @classmethod
     def join(cls, parts: Sequence["Changes"]) -> "Changes":
         """The changes of batches of distinct routes as those of one batch."""
+        if len(parts) == 1:
+            return parts[0]
         return cls(
             np.concatenate([_NO_ROWS, *(part.rows for part in parts)]),
             np.concatenate([_NO_KEYS, *(part.written for part in parts)]),
@@ -96,6 +101,9 @@ class RouteTable:
         memory = memory or Memory.private(capacity + 2, VALUE)  # see KeyIndex for the two
         self._keys: Keys = memory.keys
         self._values: Records = memory.values
+        # The same as bytes: numpy copies these whole, and records field by field.
+        self._whole_keys = self._keys.view(_WHOLE).reshape(-1)
+        self._whole_values = self._values.view(_WHOLE)
         self._index = KeyIndex(memory)
         self._unused = 1  # rows from here on were never used
         self._free = np.zeros(len(self._keys), np.int64)  # a stack of rows that were used once
@@ -162,7 +170,7 @@ class RouteTable:
         rows = self._index.find(keys)
         new = rows < 0
         self._must_fit(int(new.sum()))
-        differ = ~new & (self._values[rows] != values)
+        differ = ~new & (self._values.take(rows, mode="clip") != values)
         self._upsert(vni, keys, values, rows, new, differ)
         written = new | differ
         changes = Changes(rows[written], keys[written], values[written], _NO_ROWS, _NO_KEYS)
@@ -175,14 +183,14 @@ class RouteTable:
         rows = self._take(len(chunk))
         in_a_row = slice(rows[0], rows[0] + len(rows)) if len(rows) else slice(0)
         where = in_a_row if (np.diff(rows) == 1).all() else rows  # a slice is written faster
-        self._keys[where], self._values[where] = keys, values
+        self._put(where, keys, values)
         self._index.add(keys, rows)
         self._count(vni, len(rows))
         return Changes(rows, keys, values, _NO_ROWS, _NO_KEYS), rows
 
     def remove(self, vni: int, rows: Rows) -> Changes:
         """Remove rows of one VPC."""
-        keys = self._keys[rows]
+        keys = self._keys.take(rows, axis=0)
         if len(rows):
             self._index.remove(keys, rows)
             self._release(rows)
@@ -197,8 +205,7 @@ class RouteTable:
         self._must_fit(len(keys))
         rows = np.arange(self._unused, self._unused + len(keys))
         self._unused += len(keys)
-        self._keys[rows] = keys_of(keys["vni"], keys["ip"])
-        self._values[rows] = values
+        self._put(rows, keys_of(keys["vni"], keys["ip"]), values)
         self._index.add(self._keys[rows], rows)
         self._count_all(keys["vni"].astype(np.int64))
 
@@ -227,17 +234,22 @@ class RouteTable:
         if new.any():
             rows[new] = self._insert(vni, keys[new], values[new])
 
+    def _put(self, rows: Rows | slice, keys: Keys, values: Records) -> None:
+        """Write rows that nothing leads to."""
+        self._whole_keys[rows] = keys.view(_WHOLE).reshape(-1)
+        self._whole_values[rows] = values.view(_WHOLE)
+
     def _insert(self, vni: int, keys: Keys, values: Records) -> Rows:
         """Routes that are not held; returns their rows."""
         rows = self._take(len(keys))
-        self._keys[rows], self._values[rows] = keys, values
+        self._put(rows, keys, values)
         self._index.add(keys, rows)
         self._count(vni, len(rows))
         return rows
 
     def _rewrite(self, rows: Rows, values: Records) -> Rows:
         """Have routes that are held in ``rows`` lead elsewhere; returns the rows of them."""
-        self._values[rows] = values
+        self._whole_values[rows] = values.view(_WHOLE)
         return rows
 
     def _release(self, rows: Rows) -> None:

@@ -60,3 +60,15 @@ def test_the_relay_does_what_was_foretold(
     assert reply.to_vtep == (PEER_VTEP if verdict == "sent" else "")
     real = gateway.receive(data)
     assert (run.verdict, run.frame) == (real.verdict, real.frame)
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_a_trace_tells_of_the_route_and_not_of_how_it_is_found(
+    gateway: GatewayPath, second: TracedPath, held: bool
+) -> None:
+    if held:
+        gateway.route(B, PEER_VTEP)
+    run = second.run("relay", relayed(), LOOPBACK, {})
+    [step] = [view(second, step) for step in run.steps if "route" in step.table]
+    assert (step.table, step.key, step.found) == ("routes", {"vni": VNI, "ip": B}, held)
+    assert step.entry.get("vtep") == (PEER_VTEP if held else None)
