@@ -149,6 +149,7 @@ class FakeHost(_Reporter):
         super().__init__(bus)
         self.id, self.name = host_id, name
         self._reader = HostReader()
+        self._begin = asyncio.Event()
         self.document: HostDocument | None = None
         self.fleet: FleetDocument | None = None
         self.devices = True
@@ -163,9 +164,7 @@ class FakeHost(_Reporter):
     async def run(self) -> None:
         stream = subjects.HOSTS_STREAM
         async with asyncio.TaskGroup() as group:
-            group.create_task(
-                self.bus.follow(stream, subjects.all_of_host(self.id), self._on_document, last=True)
-            )
+            group.create_task(self._follow())
             group.create_task(self.bus.follow(stream, subjects.FLEET, self._on_fleet, last=True))
             group.create_task(self.bus.listen(subjects.REPORT, self.on_command))
             group.create_task(self.run_reports())
@@ -173,6 +172,24 @@ class FakeHost(_Reporter):
     def ports(self) -> int:
         """The number of its vNICs."""
         return len(self.document.ports) if self.document else 0
+
+    def begin_again(self) -> None:
+        """Forget its document, and follow the stream as a new agent does."""
+        self._reader, self.document = HostReader(), None
+        self._begin.set()
+
+    async def _follow(self) -> None:
+        subject = subjects.all_of_host(self.id)
+        while True:
+            self._begin.clear()
+            following = asyncio.create_task(
+                self.bus.follow(subjects.HOSTS_STREAM, subject, self._on_document, last=True)
+            )
+            try:
+                await self._begin.wait()
+            finally:
+                following.cancel()
+                await asyncio.gather(following, return_exceptions=True)
 
     async def report(self) -> None:
         ports = [port.vnic_id for port in self.document.ports] if self.document else []

@@ -8,7 +8,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface
@@ -314,6 +314,25 @@ class Host:
         """Send the document as it is now, with the next revision."""
         self.revision += 1
         await self._world.publish_host(self)
+
+    async def change(self, base: int, *, new: Sequence[Vnic], gone: Sequence[Vnic]) -> None:
+        """Send what changed since the document of revision ``base``, and wait until it runs."""
+        for vnic in gone:
+            del self.ports[vnic.vnic_id]
+        for vnic in new:
+            await self.plug(vnic)
+            self.ports[vnic.vnic_id] = vnic.port
+        self.revision += 1
+        changes = messages.HostChanges(
+            host_id=self.host_id,
+            base=base,
+            revision=self.revision,
+            ports=tuple(vnic.port for vnic in new),
+            gone=tuple(vnic.vnic_id for vnic in gone),
+        )
+        subject = subjects.host_changes(self.host_id)
+        await self._world.publish_raw(subject, messages.encode(changes))
+        await self.applied()
 
     async def applied(self, timeout: float = 10.0) -> messages.HostApplied:
         """Wait until the agent runs the last document with nothing waiting."""

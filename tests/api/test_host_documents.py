@@ -9,8 +9,16 @@ from api.conftest import Controller
 from api.documents import read_of, read_whole
 from sqlalchemy import delete, select
 
+from achelous_controller.programming import host_documents
+from achelous_controller.programming import outbox as rows
+from achelous_controller.programming.documents import snapshot
 from achelous_controller.programming.held_ports import HeldPorts
-from achelous_controller.programming.host_documents import Fresh
+from achelous_controller.programming.host_documents import (
+    Fresh,
+    Wanted,
+    read_fresh,
+    read_wanted,
+)
 from achelous_controller.store.schema import outbox
 from achelous_shared.host_documents import HostReader
 from achelous_shared.messages import HostChanges, HostDocument, decode_host, encode
@@ -176,3 +184,34 @@ async def test_a_change_is_told_by_what_changed_and_a_change_of_rules_by_the_who
     await tenant.make(f"/security-groups/{group['id']}/rules", direction="ingress", protocol="tcp")
     await publisher.publish()
     assert publisher.kinds == [HostDocument]
+
+
+async def test_a_step_is_bounded_and_what_it_leaves_comes_with_the_next(
+    controller: Controller, operator: Api, subnet: Json, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with controller.engine.begin() as connection:
+        await connection.execute(delete(outbox))
+    first, second = [UUID((await operator.host())["id"]) for _ in range(2)]
+    for host in (first, second, first):
+        await operator.instance(subnet, host_id=str(host))
+    held = HeldPorts()
+
+    async def step() -> tuple[dict[UUID, Wanted], list[Fresh]]:
+        async with snapshot(controller.engine) as connection:
+            wanted, _ = await read_wanted(connection, ())
+            return wanted, await read_fresh(connection, wanted, held)
+
+    monkeypatch.setattr(rows, "BATCH_DOCUMENTS", 1)
+    wanted, _ = await step()  # of its host all, however few rows were asked for
+    assert [(host, len(want.changes)) for host, want in wanted.items()] == [(first, 3)]
+    monkeypatch.undo()
+    monkeypatch.setattr(host_documents, "PORTS_AT_ONCE", 1)
+    held = HeldPorts()
+    wanted, found = await step()
+    assert list(wanted) == [first, second]
+    assert [fresh.message.host_id for fresh in found] == [first]
+    assert len(found[0].rows) == 3
+
+    await Publisher(controller, [first]).forget(found)
+    _, found = await step()
+    assert [fresh.message.host_id for fresh in found] == [second]

@@ -9,6 +9,7 @@ reads the stream. Of each kind of change: messages and bytes published, and ms o
 import argparse
 import gc
 import json
+import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -50,7 +51,8 @@ _NETWORK = """
 """
 _PORTS = """
     WITH made AS (
-        SELECT uuidv7() AS vnic, uuidv7() AS instance, h.host, :first + h.place * :ports + n AS number
+        SELECT uuidv7() AS vnic, uuidv7() AS instance, h.host,
+            :first + h.place * :ports + n AS number
         FROM unnest(CAST(:hosts AS uuid[])) WITH ORDINALITY AS h (host, place)
         CROSS JOIN generate_series(1, :ports) AS n
     ), instances AS (
@@ -210,7 +212,8 @@ def main() -> None:
     options = parser.parse_args()
     gc.freeze()  # as the controller does
     gc.set_threshold(200_000, 20, 100)
-    print(json.dumps(uvloop.run(measure(options.hosts, options.ports)), indent=2))
+    found = uvloop.run(measure(options.hosts, options.ports))
+    sys.stdout.write(json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -286,6 +286,29 @@ async def test_without_the_bus_packets_pass_and_with_it_again_documents_do(world
     assert (await a.guest.ping(c.guest)).received == 3
 
 
+# ---- what changed since the whole document -----------------------------------------------------
+
+
+async def test_a_host_runs_its_document_with_what_changed_since(world: World) -> None:
+    host, _ = world.hosts
+    a, b, c = [await host.vnic() for _ in range(3)]
+    await host.run(a, b)
+    base = host.revision
+
+    await host.change(base, new=[c], gone=[b])
+    assert (await a.guest.ping(c.guest)).received == 3
+    assert (await a.guest.ping(b.guest)).received == 0
+
+    await host.agent.stop()
+    await host.start_again()  # it finds both on the stream
+    assert (await a.guest.ping(c.guest)).received == 3
+
+    host.ports[b.vnic_id] = b.port
+    await host.publish()
+    await host.applied()
+    assert (await a.guest.ping(b.guest)).received == 3
+
+
 # ---- bad input ---------------------------------------------------------------------------------
 
 

@@ -53,6 +53,35 @@ async def test_one_that_may_not_lead_sees_who_does_and_that_nobody_does(idle: Wo
     assert not api.leading
 
 
+async def test_hosts_run_what_changed_whoever_leads_and_whenever_they_begin(
+    idle: World, two: tuple[Controller, Controller]
+) -> None:
+    leader, other = two
+    subnet = await idle.subnet()
+    await idle.instances(subnet, 40)
+    await idle.until_active()
+    for _ in range(3):
+        await idle.instances(subnet, 2)
+        await idle.until_active()
+    told = [each.metric("programming_published_total", kind="host changes") for each in two]
+    assert max(told) > 0
+
+    await idle.instances(subnet, 2)
+    await leader.crash()
+    await wait_until(lambda: other.leading, "the other to lead", timeout=HANDOVER_S)
+    await idle.instances(subnet, 2)
+    await idle.until_active()
+    for host in idle.hosts:
+        before = host.document
+        host.begin_again()
+        await wait_until(lambda: host.document is not None, "its document")  # noqa: B023
+        await idle.instances(subnet, 2)
+        await idle.until_active()
+        assert before is not None
+        assert host.document is not None
+        assert host.document.revision >= before.revision
+
+
 async def test_somebody_leads_again_when_the_leaders_session_ends(
     idle: World, two: tuple[Controller, Controller]
 ) -> None:

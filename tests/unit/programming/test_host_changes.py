@@ -123,6 +123,33 @@ class Stream:
         return list(self._last.values())
 
 
+class SlowHost:
+    """Begins at some moment, and takes what the stream has for it one by one.
+
+    What is replaced before it was taken never comes.
+    """
+
+    def __init__(self, last: list[bytes], max_ports: int) -> None:
+        self._backlog = last
+        self._agent = Resolver(max_ports=max_ports, max_rules=9)
+        self.reader = HostReader()
+        self.runs: Desired | None = None
+
+    def published(self, data: bytes) -> None:
+        kind = type(decode_host(data))
+        self._backlog = [old for old in self._backlog if type(decode_host(old)) is not kind]
+        self._backlog.append(data)
+
+    def take_one(self) -> bool:
+        """Whether there was one."""
+        for data in self._backlog[:1]:
+            del self._backlog[0]
+            self.reader.take(decode_host(data))
+            self.runs = self._agent.take(decode_host(data)) or self.runs
+            return True
+        return False
+
+
 def in_order(document: HostDocument | None) -> object:
     assert document is not None
     return (
@@ -132,20 +159,52 @@ def in_order(document: HostDocument | None) -> object:
 
 
 class World:
-    """The leader, the stream, and hosts that follow it."""
+    """The leader, the stream, and a host as several readers that began at different moments."""
 
     def __init__(self, limit: int, max_ports: int) -> None:
         self.database, self.stream = Database(), Stream()
         self.max_ports = max_ports
         self.held = HeldPorts(limit)
         self.limit = limit
-        self.readers = [HostReader()]
-        self.agent = Resolver(max_ports=max_ports, max_rules=9)
-        self.runs: Desired | None = None
+        self.before = HeldPorts(limit)
+        """Of the leader before this one, who may not know yet."""
+        self.hosts = [SlowHost([], max_ports)]
+        self.torn = False
+        """Whether two leaders have published, and this one no whole document since."""
 
-    def publish(self, *, lost: bool = False, again: bool = False) -> None:
-        """A step of the leader; ``lost``: the bus does not take it, or does not say so."""
-        database, held = self.database, self.held
+    def publish(self) -> None:
+        """A step of the leader."""
+        self.step(self.held)
+
+    def publish_again(self) -> None:
+        self.step(self.held, again=True)
+
+    def fail(self) -> None:
+        """The bus does not take it."""
+        self.step(self.held, taken=False, told=False)
+
+    def be_silent(self) -> None:
+        """The bus takes it, and the leader does not hear of that, or dies."""
+        self.step(self.held, told=False)
+
+    def two_leaders(self) -> None:
+        """The one before still publishes, and this one's changes may stand on nothing then."""
+        self.step(self.before)
+        self.torn = True
+
+    def repair(self) -> None:
+        """As the leader does when a host reports an older document than it should run."""
+        reporting = self.hosts[0]
+        for _ in range(3):
+            while reporting.take_one():
+                pass
+            if reporting.reader.revision < self.database.revision:
+                self.step(self.held, again=True)
+
+    def step(
+        self, held: HeldPorts, *, taken: bool = True, told: bool = True, again: bool = False
+    ) -> None:
+        database = self.database
         held.trim()
         missing = held.missing(HOST, database.revision, database.rows, again=again)
         read = [
@@ -154,42 +213,43 @@ class World:
         now = held.update(HOST, database.revision, missing, read, PREPROGRAMMED)
         message = database.message(now)
         assert isinstance(message, HostChanges) or now.all
-        if lost:
-            return
-        self.hear(encode(message))
-        if isinstance(message, HostDocument):
-            now.published()
-        database.rows.clear()
-        expected = in_order(database.whole())
-        for reader in self.readers:
-            assert in_order(reader.document()) == expected
-        self.check_agent()
+        if taken:
+            self.stream.take(encode(message))
+            for host in self.hosts:
+                host.published(encode(message))
+        if taken and told:
+            if isinstance(message, HostDocument):
+                now.published()
+                self.torn = self.torn and held is not self.held
+            database.rows.clear()
 
-    def hear(self, data: bytes) -> None:
-        self.stream.take(data)
-        message = decode_host(data)
-        for reader in self.readers:
-            reader.take(message)
-        self.runs = self.agent.take(message) or self.runs
+    def check(self) -> None:
+        """Who has taken all runs what the database says, as a new agent would that is told of the
+        whole, its ports in the same order."""
+        if self.torn:
+            self.repair()
+        expected = in_order(self.database.whole())
+        for host in self.hosts:
+            while host.take_one():
+                pass
+            document = host.reader.document()
+            assert document is not None
+            assert in_order(document) == expected
+            assert host.runs == Resolver(max_ports=self.max_ports, max_rules=9).take(document)
 
-    def check_agent(self) -> None:
-        """What runs is what a new agent makes of the whole document, ports in the order in which
-        this one has been told of them."""
-        [reader] = self.readers[:1]
-        document = reader.document()
-        assert document is not None
-        assert self.runs == Resolver(max_ports=self.max_ports, max_rules=9).take(document)
+    def publish_and_check(self) -> None:
+        self.publish()
+        self.check()
 
     def new_leader(self) -> None:
-        self.held = HeldPorts(self.limit)
+        self.before, self.held = self.held, HeldPorts(self.limit)
 
-    def new_reader(self) -> None:
-        reader, agent, runs = HostReader(), Resolver(max_ports=self.max_ports, max_rules=9), None
-        for data in self.stream.last():
-            reader.take(decode_host(data))
-            runs = agent.take(decode_host(data)) or runs
-        self.readers.append(reader)
-        self.agent, self.runs = agent, runs
+    def begin(self) -> None:
+        self.hosts.append(SlowHost(self.stream.last(), self.max_ports))
+
+    def deliver(self) -> None:
+        for host in self.hosts:
+            host.take_one()
 
     def other_hosts(self) -> None:
         """They take all the room that there is."""
@@ -219,11 +279,14 @@ steps: st.SearchStrategy[Callable[[World], None]] = st.one_of(
         st.just(step)
         for step in (
             World.publish,
-            World.publish,
-            lambda world: world.publish(lost=True),
-            lambda world: world.publish(again=True),
+            World.publish_and_check,
+            World.publish_again,
+            World.fail,
+            World.be_silent,
+            World.two_leaders,
             World.new_leader,
-            World.new_reader,
+            World.begin,
+            World.deliver,
             World.other_hosts,
         )
     ),
@@ -243,7 +306,7 @@ def test_whatever_happens(
     world.publish()
     for step in history:
         step(world)
-    world.publish()
+    world.publish_and_check()
 
 
 def test_changes_that_stand_on_another_document_are_left_alone() -> None:
@@ -278,3 +341,36 @@ def test_assembling_with_another_document_is_refused() -> None:
     whole = HostDocument(host_id=HOST, revision=5, ports=(), security_groups={})
     with pytest.raises(ValueError, match="since 4"):
         assemble(whole, HostChanges(host_id=HOST, base=4, revision=7))
+
+
+def test_rules_that_changed_while_the_host_had_nobody_in_the_group_are_told() -> None:
+    database, held, reader = Database(), HeldPorts(), HostReader()
+
+    def tell(changed: set[UUID] | None) -> HostDocument | HostChanges:
+        found = [
+            port for port in database.ports.values() if changed is None or port.vnic_id in changed
+        ]
+        now = held.update(HOST, database.revision, changed, found, PREPROGRAMMED)
+        message = database.message(now)
+        if isinstance(message, HostDocument):
+            now.published()
+        assert reader.take(decode_host(encode(message)))
+        assert in_order(reader.document()) == in_order(database.whole())
+        return message
+
+    group, other, named = GROUPS[:3]
+    database.toggle(set(VNICS[1:9]), frozenset())
+    database.toggle({VNICS[0]}, frozenset([group]))
+    database.write_rules(group, named, 1)
+    database.number(7, frozenset([named]))
+    tell(None)
+    database.toggle({VNICS[0]}, frozenset())
+    tell({VNICS[0]})
+
+    database.write_rules(group, named, 2)
+    database.rules[other] = [rule(named, 3)]
+    database.identities = {8: (named,)}
+    database.toggle({VNICS[9]}, frozenset([group, other]))
+    message = tell({VNICS[9]})
+    assert isinstance(message, HostChanges)
+    assert set(message.security_groups) == {group, other}

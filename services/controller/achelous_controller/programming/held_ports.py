@@ -57,8 +57,8 @@ class Whole:
     revision: int
     ports: int
     told: Counter[UUID]
-    """Security groups that it has the rules of -> ports that are in it ever since, or more: a host
-    hears of changed rules only while a port of it is in the group."""
+    """Security groups whose rules it has -> ports that are in the group, at least. A host hears of
+    changed rules only while a port of it is in the group: at 0 the rules are to be told anew."""
 
 
 @dataclass(slots=True)

@@ -59,17 +59,15 @@ _TAKE_ROUTES: Final = """
 
 
 _OUTBOX_DOCUMENTS: Final = text("""
-    SELECT o.id, o.host_id, o.revision, o.vnics, h.revision
-    FROM (
-        SELECT id, host_id, revision, vnics FROM outbox WHERE kind IN ('host', 'fleet')
-        ORDER BY id LIMIT :rows
-    ) AS o LEFT JOIN hosts AS h ON h.id = o.host_id
-    ORDER BY o.id
+    SELECT o.id, o.host_id, o.revision, o.vnics,
+        (SELECT h.revision FROM hosts AS h WHERE h.id = o.host_id)
+    FROM outbox AS o WHERE o.kind IN ('host', 'fleet') ORDER BY o.id LIMIT :rows
 """)
 _OUTBOX_OF_HOSTS: Final = text("""
-    SELECT COALESCE(o.id, 0), w.id, COALESCE(o.revision, 0), o.vnics, h.revision
+    SELECT COALESCE(o.id, 0), w.id, COALESCE(o.revision, 0), o.vnics,
+        (SELECT h.revision FROM hosts AS h WHERE h.id = w.id)
     FROM unnest(CAST(:hosts AS uuid[])) WITH ORDINALITY AS w (id, place)
-    LEFT JOIN hosts AS h ON h.id = w.id LEFT JOIN outbox AS o ON o.host_id = w.id
+    LEFT JOIN outbox AS o ON o.host_id = w.id
     ORDER BY w.place, o.id
 """)
 
