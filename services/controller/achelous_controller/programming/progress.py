@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 _TICK_S: Final = 1.0
 _TICK_SHARE: Final = 0.2
-"""Of this process's time, for comparing with the database; but it is compared every `_TICK_MOST_S`."""
+"""Of this process's time, for comparing with the database, which waits `_TICK_MOST_S` at most."""
 _TICK_MOST_S: Final = 3.0
 _ROWS: Final = 5000
 """Instances of one statement, and one cohort more: some 25 ms of the database's time."""
