@@ -183,8 +183,7 @@ def _host_done(pending: Pending, observed: Observed) -> bool:
     report = observed.host(cohort.host_id)
     if report is None or report.revision < cohort.host_revision:
         return False
-    down = _down(pending, observed)
-    if down and pending.has_any(down).any():
+    if report.down and pending.has_any(_down(pending, observed)).any():
         return False
     return all(observed.followers_have(vni, revision) for vni, revision in cohort.routes)
 
@@ -193,13 +192,9 @@ def _down(pending: Pending, observed: Observed) -> frozenset[UUID]:
     """vNICs that the cohort's host knows of and does not run, if that matters to the cohort."""
     cohort = pending.cohort
     report = observed.host(cohort.host_id)
-    if (
-        report is None
-        or report.revision < cohort.host_revision
-        or cohort.state is InstanceState.DELETING
-    ):
+    if report is None or not report.down or report.revision < cohort.host_revision:
         return frozenset()
-    return report.waiting | report.failed.keys()
+    return frozenset() if cohort.state is InstanceState.DELETING else report.down
 
 
 def _reason(pending: Pending, observed: Observed) -> str:

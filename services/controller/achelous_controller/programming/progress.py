@@ -10,14 +10,15 @@ from achelous_controller.domain.pending import Cohort
 from achelous_controller.programming import outbox, records
 from achelous_controller.programming.metrics import Metrics
 from achelous_controller.programming.observer import Observer
-from achelous_controller.programming.pending import Pending, PendingSet
+from achelous_controller.programming.pending import Change, Pending, PendingSet
 from achelous_controller.programming.plan import Observed, Plan, apart, plan
 
 log = logging.getLogger(__name__)
 
 _TICK_S: Final = 1.0
 _TICK_SHARE: Final = 0.2
-"""Of this process's time, at most, for comparing with the database."""
+"""Of this process's time, for comparing with the database, which waits `_TICK_MOST_S` at most."""
+_TICK_MOST_S: Final = 3.0
 _ROWS: Final = 5000
 """Instances of one statement, and one cohort more: some 25 ms of the database's time."""
 _REST_S: Final = 0.005
@@ -43,6 +44,7 @@ class Progress:
         self._building_timeout_s = building_timeout_s
         self._fresh: set[int] = set()  # VNIs of what was published since the last look
         self._uncounted = True
+        self._differing: frozenset[Change] | None = None  # at the last tick; None: load at once
         self.pending = PendingSet()
 
     def published(self, cohorts: Sequence[Cohort], at: float) -> None:
@@ -68,7 +70,7 @@ class Progress:
             began = time.monotonic()
             await self._tick()
             took = time.monotonic() - began
-            due = began + max(_TICK_S, took / _TICK_SHARE)
+            due = began + max(_TICK_S, min(took / _TICK_SHARE, _TICK_MOST_S))
             while (left := due - time.monotonic()) > 0 and await self._moved(left):
                 await self._advance_moved()
 
@@ -95,12 +97,15 @@ class Progress:
 
     async def _compare(self) -> None:
         if self._uncounted:
-            self._uncounted = False
+            self._uncounted, self._differing = False, None
             await records.recount(self._connection)
         known = dict(self.pending.sizes)
         stored = await records.sizes(self._connection)
-        load, forget = self.pending.difference(known, stored)
+        differing, forget = self.pending.difference(known, stored)
         self.pending.replace(forget, [])
+        before, self._differing = self._differing, frozenset(differing)
+        # what was committed a moment ago is being published, and comes by itself
+        load = [change for change in differing if before is None or change in before]
         for some in _together(load, stored.__getitem__):
             self.pending.replace(some, await records.load(self._connection, some))
 

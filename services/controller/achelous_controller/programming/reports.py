@@ -42,6 +42,8 @@ class HostReport:
     """Those of them that do not fit whole."""
     said: tuple[object, ...] = ()
     """All of it but the time, as it came."""
+    down: frozenset[UUID] = frozenset()
+    """vNICs that it knows of and does not run: waiting or failed."""
 
     def says_the_same(self, other: "HostReport") -> bool:
         """Whether nothing but the time and the revisions of VPCs differs."""
@@ -111,6 +113,7 @@ class Reports:
             routes=routes,
             unheld=frozenset(message.unheld),
             said=said,
+            down=frozenset(message.waiting).union(message.failed),
         )
         self.hosts[message.host_id] = report
         moved = self._follow(message.host_id, before.routes if before else {}, routes)
