@@ -203,6 +203,6 @@ class Tokens:
         return principal
 
     async def _ask(self, tokens: Sequence[str]) -> list[Principal | None]:
-        async with self._database.glance() as connection:
-            holders = await projects.principals(connection, set(tokens))
+        async with self._database.driver() as driver:
+            holders = await projects.principals(driver, set(tokens))
         return [holders.get(token) for token in tokens]

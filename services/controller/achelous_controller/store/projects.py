@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import LargeBinary, any_, bindparam, delete, func, insert, select
-from sqlalchemy.dialects.postgresql import ARRAY
+import asyncpg
+from sqlalchemy import delete, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from achelous_controller.domain.errors import Conflict
@@ -77,16 +77,16 @@ async def remove_token(connection: AsyncConnection, token_id: UUID) -> None:
     await objects.remove(connection, tokens, token_id)
 
 
+_PRINCIPALS: Final = "SELECT hash, id, project_id FROM tokens WHERE hash = ANY($1::bytea[])"
+
+
 async def principals(
-    connection: AsyncConnection, tokens_given: Collection[str]
+    driver: asyncpg.Connection, tokens_given: Collection[str]
 ) -> dict[str, Principal]:
     """Who holds each of the different tokens; those that nobody holds are left out."""
     hashes = {token_hash(token): token for token in tokens_given}
-    query = select(tokens.c.hash, tokens.c.id, tokens.c.project_id).where(
-        tokens.c.hash == any_(bindparam("hashes", type_=ARRAY(LargeBinary)))
-    )
-    rows = await connection.execute(query, {"hashes": list(hashes)})
-    return {hashes[row.hash]: Principal(row.id, row.project_id) for row in rows}
+    rows = await driver.fetch(_PRINCIPALS, list(hashes))
+    return {hashes[row["hash"]]: Principal(row["id"], row["project_id"]) for row in rows}
 
 
 async def any_token(connection: AsyncConnection) -> bool:
