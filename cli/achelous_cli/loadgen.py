@@ -31,7 +31,7 @@ not change it: the report says which.
 _SCENARIOS: Final = {
     "programming-time": "Time until one more instance can be reached, in VPCs of growing size.",
     "burst": "Many containers in one call, and when the last of them can be reached.",
-    "churn": "Creations and deletions at a steady rate, and how late they take effect.",
+    "churn": "Creations, deletions and moves at a steady rate, and how late they take effect.",
     "learning": "What hosts learn when their guests talk to a few of very many.",
     "reconcile": "What it costs a host to keep what it has learned true.",
     "faults": "Parts that fail during churn, and how long until all is right again.",

@@ -21,7 +21,7 @@ async def choose(http: Http, urls: Sequence[str]) -> None:
         return
     for url in urls:
         if _FOLLOWS in (await http.outside("/metrics", url) or b""):
-            http.prefer(url)
+            http.preferred = url
             return
 
 

@@ -54,7 +54,8 @@ class Http:
         )
         self._key = f"\r\nIdempotency-Key: {secrets.token_hex(8)}-"
         self._numbers = itertools.count()
-        self._preferred: str | None = None
+        self.preferred: str | None = None
+        """The controller that is asked as long as it answers."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -67,10 +68,6 @@ class Http:
     ) -> None:
         for connection in self._idle:
             connection.close()
-
-    def prefer(self, url: str | None) -> None:
-        """Ask this controller from now on, as long as it answers."""
-        self._preferred = url
 
     async def call(self, method: str, path: str, body: bytes = b"") -> Reply:
         """The reply of 2xx, or 404 to DELETE. Raises ApiRefused, ApiGone."""
@@ -137,20 +134,22 @@ class Http:
             connection = self._idle.pop()
             if not connection.open:
                 continue
-            if self._preferred is None or connection.url == self._preferred:
+            if self.preferred is None or connection.url == self.preferred:
                 return connection
             connection.close()
         return None
 
     async def _connect(self) -> Connection:
         failed: OSError = ApiGone("no controller listens")
-        for url in sorted(self._urls(), key=lambda url: url != self._preferred):
+        for url in sorted(self._urls(), key=lambda url: url != self.preferred):
             try:
-                return await _open(url)
+                connection = await _open(url)
             except OSError as error:
                 failed = error
-                if url == self._preferred:
-                    self._preferred = None
+            else:
+                if url != self.preferred:
+                    self.preferred = None
+                return connection
         raise failed
 
     def _request(self, method: str, path: str, body: bytes) -> bytes:

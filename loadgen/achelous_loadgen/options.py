@@ -16,6 +16,8 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     """Instances in the VPC, ascending, at which programming time is measured."""
     samples: int = 100
     """Instances created one by one at each size."""
+    last_samples: int = 300
+    """At the largest: a p99 of 100 is their largest."""
     ahead_hosts: int = 4
     """Simulated hosts where every route is programmed ahead: each holds the whole VPC."""
     ahead_s: float = 120.0
@@ -41,6 +43,7 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
 QUICK: Final = Sizes(
     vpc=(10, 100, 1_000),
     samples=10,
+    last_samples=10,
     ahead_hosts=2,
     ahead_s=15.0,
     hosts=4,

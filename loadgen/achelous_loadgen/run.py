@@ -87,7 +87,7 @@ async def _ahead(run: Running) -> None:
 async def _programmed(run: Running, model: str, seconds: float) -> None:
     sizes = run.options.sizes
     run.vpcs[model], figures = await programming_time.measure(
-        run.world, model, sizes.vpc, sizes.samples, seconds, run.say
+        run.world, model, sizes, seconds, run.say
     )
     found = run.found.programming_time = run.found.programming_time or {}
     found[model] = figures.by_size

@@ -16,7 +16,7 @@ from achelous_shared import messages, rsp, subjects
 from achelous_shared.bus import Bus
 from achelous_shared.messages import BadMessage, RouteDelta
 from achelous_shared.nats_wire import Received
-from achelous_shared.routes import unpack
+from achelous_shared.routes import MalformedTable, unpack
 
 _POLL_S: Final = 0.001
 _MANY: Final = 32
@@ -194,7 +194,7 @@ class Watch:
 
     def _on_deltas(self, received: Received) -> tuple[()]:
         for data in received.payloads:
-            with suppress(BadMessage):
+            with suppress(BadMessage, MalformedTable):
                 self._on_delta(messages.decode(data, RouteDelta))
         return ()
 

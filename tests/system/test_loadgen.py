@@ -52,6 +52,8 @@ def test_churn_loses_nothing(figures: dict[str, Any]) -> None:
 
     assert churn["lost"] == churn["refused"] == 0
     assert churn["moves"] > 0
+    assert churn["freshness_samples"] > 0
+    assert churn["cpu_ms_per_change"]["loadgen"] > 0
     assert 0 < churn["p50_ms"] <= churn["p99_ms"]
 
 
@@ -77,8 +79,16 @@ def test_after_each_fault_everything_agrees_with_the_database(figures: dict[str,
 def test_services_are_measured(figures: dict[str, Any]) -> None:
     assert figures["gateway"]["routes"] == 20
     assert figures["gateway"]["lookups_per_s"] > 0
-    assert figures["controller"]["single_changes_per_s"] > 0
-    assert figures["controller"]["load_1500000_s"] is None
+    relay = figures["gateway"]["with_relay"]
+    assert relay["cold_start_s"] == figures["gateway"]["cold_start_with_relay_s"] > 0
+    assert relay["delta_entries"] == 500
+    assert 0 < relay["delta_p50_ms"] <= relay["delta_p99_ms"]
+    controller = figures["controller"]
+    assert controller["single_changes_per_s"] > 0
+    assert controller["load_1500000_s"] is None
+    assert controller["load"]["cpu_s"]["postgres"] > 0
+    assert controller["list_p99_ms"].keys() >= {"all", "all, deep", "name", "host", "subnet, deep"}
+    assert 0 < controller["allocation_ms"]["statement"] < controller["allocation_ms"]["given_p50"]
     assert {"controller1", "g1", "g2", "nats", "postgres"} <= figures["services"].keys()
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from achelous_loadgen import waiting
+from achelous_loadgen.options import Sizes
 from achelous_loadgen.results import Quantiles
 from achelous_loadgen.sim.host import SimulatedHost
 from achelous_loadgen.tenant import Created, Vpc
@@ -18,7 +19,7 @@ from achelous_shared.routes import ip_bytes
 
 _WAIT_S: Final = 30.0
 _FILL_S: Final = 300.0
-_SAMPLE_S: Final = 30.0
+_SAMPLE_S: Final = 45.0
 _FEWEST: Final = 10
 _TELLING: Final = 1_000
 """So many instances tell how long more of them take."""
@@ -69,13 +70,14 @@ class Allowance:
 
 
 async def measure(
-    world: World, model: str, sizes: Sequence[int], samples: int, seconds: float, say: Say
+    world: World, model: str, wanted: Sizes, seconds: float, say: Say
 ) -> tuple[Vpc, Figures]:
     """A VPC that grows from size to size, as far as it comes in ``seconds``. The VPC stays.
 
     Another VPC keeps the first size and is measured in turn with the one that grows, so that what
     else goes on meets both. The first size's figures are those beside the last size.
     """
+    sizes = wanted.vpc
     small = await world.tenant.vpc(f"small-{model}", model)
     vpc = await world.tenant.vpc(f"grows-{model}", model)
     figures, allowance = Figures(), Allowance(seconds)
@@ -93,6 +95,7 @@ async def measure(
             if late := await grow(world, vpc, size):
                 figures.unsettled.append(f"measured with {size:,} instances all the same: {late}")
             allowance.filled(missing, time.monotonic() - begun)
+            samples = wanted.last_samples if size == sizes[-1] else wanted.samples
             beside, here = await _in_turn(world, (small, vpc), samples)
         except TimeoutError as error:
             figures.stopped = f"came to its end with {size:,} instances: {error}"
@@ -129,7 +132,7 @@ async def grow(world: World, vpc: Vpc, size: int) -> str | None:
 
 
 async def _in_turn(world: World, vpcs: Sequence[Vpc], samples: int) -> list[Stages]:
-    """For each VPC the stages of ``samples`` changes, taken in turn; fewer after half a minute."""
+    """For each VPC the stages of ``samples`` changes, taken in turn; fewer when time is up."""
     for vpc in vpcs:
         await _one(world, vpc, 0)  # connections and caches are warm from here on
     taken: list[list[tuple[float, ...]]] = []

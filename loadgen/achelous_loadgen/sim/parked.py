@@ -62,8 +62,8 @@ class ParkedHosts:
             tasks.create_task(self._repeat())
 
     def _on_documents(self, received: Received) -> list[tuple[bytes, bytes]]:
-        """The reports upon documents."""
-        told = [self._told(document) for document in received.payloads]
+        """The reports upon documents, one for each host that got some."""
+        told = dict.fromkeys(self._told(document) for document in received.payloads)
         return [self._report(host_id) for host_id in told if host_id is not None]
 
     def _told(self, document: bytes) -> UUID | None:
