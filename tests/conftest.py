@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from turns import Turns
 
 from achelous_lab.netns.network import Network
@@ -15,6 +16,10 @@ from achelous_shared.bpf import missing_for_ebpf
 
 ROOT = Path(__file__).parents[1]
 os.environ.setdefault("ACHELOUS_BPF_DIR", str(ROOT / "build/bpf"))
+
+# how long an example takes is up to what else runs
+settings.register_profile("beside", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("beside")
 
 
 def pytest_sessionstart() -> None:

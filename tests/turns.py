@@ -1,4 +1,4 @@
-"""Test files run side by side; a test that needs the whole machine runs by itself."""
+"""Test files run side by side; a test that measures time runs by itself."""
 
 import fcntl
 from collections.abc import Iterator

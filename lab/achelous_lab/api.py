@@ -13,6 +13,8 @@ Object = dict[str, Any]
 """An object as the API gives it."""
 
 _TIMEOUT_S: Final = 30.0
+_IDLE_S: Final = 2.0
+"""A connection is not used again after this: controllers close theirs after 5 s."""
 
 
 class ApiRefused(RuntimeError):
@@ -53,7 +55,9 @@ class Api:
     def __init__(self, addresses: Callable[[], list[str]], token: str) -> None:
         self._addresses = addresses
         self._http = httpx.AsyncClient(
-            headers={"Authorization": f"Bearer {token}"}, timeout=_TIMEOUT_S
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=_TIMEOUT_S,
+            limits=httpx.Limits(keepalive_expiry=_IDLE_S),
         )
 
     async def __aenter__(self) -> Self:

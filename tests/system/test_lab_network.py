@@ -136,6 +136,7 @@ async def test_connection_tester_notices_when_the_way_closes_and_opens(
         assert await tester.wait_until(reachable=True) < 5
 
 
+@pytest.mark.alone
 async def test_a_cable_moves_to_another_host_and_no_tcp_connection_notices(
     segment: Segment,
 ) -> None:

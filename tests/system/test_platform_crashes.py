@@ -215,6 +215,7 @@ async def test_the_database(world: World) -> None:
         await world.lab.postgres.start()
 
 
+@pytest.mark.alone
 async def test_a_gateways_machine_takes_nothing_with_it(world: World) -> None:
     fresh = await world.net.run(0, 1, 0, 1)
     dead = world.lab.gateways[1]

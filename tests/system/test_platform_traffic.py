@@ -213,6 +213,7 @@ async def test_a_hypervisor_runs_what_is_created_through_the_api(lab: Lab, net: 
         await asyncio.gather(task, return_exceptions=True)
 
 
+@pytest.mark.alone
 async def test_an_agents_crash_loses_no_packet_of_a_running_iperf(lab: Lab, net: Net) -> None:
     a, b = await net.run(0, 1)
     await a.guest.ping(b.guest, count=2)

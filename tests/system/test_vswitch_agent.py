@@ -143,6 +143,7 @@ async def test_the_first_packet_is_relayed_and_the_rest_go_direct(world: World) 
     assert (view.relayed, view.direct) == (1, 10)
 
 
+@pytest.mark.alone
 async def test_a_changed_route_is_acted_on_within_the_lifetime_of_an_entry(world: World) -> None:
     here, _ = world.hosts
     a, b = await remote_pair(world)
@@ -160,6 +161,7 @@ async def test_a_changed_route_is_acted_on_within_the_lifetime_of_an_entry(world
     assert before.generation % 2 == 1
 
 
+@pytest.mark.alone
 async def test_a_route_that_is_withdrawn_leaves_the_cache(world: World) -> None:
     here, _ = world.hosts
     a, b = await remote_pair(world)
@@ -170,6 +172,7 @@ async def test_a_route_that_is_withdrawn_leaves_the_cache(world: World) -> None:
     assert await here.shows(lambda shown: entry_for(b, shown) is None) < 0.4
 
 
+@pytest.mark.alone
 async def test_an_unknown_destination_is_asked_about_once_a_second(world: World) -> None:
     here, _ = world.hosts
     a = await here.vnic()
@@ -177,9 +180,9 @@ async def test_an_unknown_destination_is_asked_about_once_a_second(world: World)
     async with a.guest.pinger(IPv4Address("10.1.77.77"), interval=0.02):
         no_route = 'achelous_vswitch_fc_learned_total{answer="no route"}'
         first = await here.metric(no_route)
-        took = await wait_until(lambda: here.metric_is(no_route, above=first), "the first answer")
+        await wait_until(lambda: here.metric_is(no_route, above=first), "the first answer")
         asked = sum(gateway.asked_for(IPv4Address("10.1.77.77")) for gateway in world.gateways)
-        assert asked <= 2 + int(took)  # which is 0, unless the machine is busy
+        assert asked <= 2
         assert entry_for(a, await here.show()) is None
 
 
@@ -201,6 +204,7 @@ def shares(shown: VswitchShow) -> list[float]:
     return sorted(gateway.share for gateway in shown.gateways)
 
 
+@pytest.mark.alone
 async def test_a_dead_gateway_loses_its_share_within_a_second_and_gets_it_back(
     world: World,
 ) -> None:
@@ -214,6 +218,7 @@ async def test_a_dead_gateway_loses_its_share_within_a_second_and_gets_it_back(
     await here.shows(lambda shown: shares(shown)[0] > 0.4)
 
 
+@pytest.mark.alone
 async def test_a_gateway_that_nobody_vouches_for_loses_its_share(world: World) -> None:
     here = world.hosts[0]
     await here.shows(lambda shown: shares(shown)[0] > 0.4)

@@ -41,6 +41,7 @@ async def upgrade(host: Host, objects: Path) -> None:
 
 
 @pytest.mark.parametrize("how", [kill, stop, upgrade])
+@pytest.mark.alone
 async def test_nothing_is_lost_and_no_connection_reset(
     world: World, how: Callable[[Host, Path], Awaitable[None]], tmp_path: Path
 ) -> None:
