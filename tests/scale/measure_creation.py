@@ -19,7 +19,7 @@ import psutil
 from prometheus_client import CollectorRegistry
 from scale.world import say
 from sqlalchemy import BigInteger, Uuid, bindparam, event, text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from achelous_controller.api.context import Services
 from achelous_controller.app import create_app
@@ -148,20 +148,21 @@ async def _world(rows: int) -> AsyncIterator[tuple[Client, Backends, Messages]]:
             messages = Messages(engine)
             await migrate(engine)
             await first_token(engine, run_dir.path / "token")
-            async with engine.begin() as connection:
-                await connection.execute(text("SET LOCAL statement_timeout = 0"))
-                kinds = (bindparam("one", type_=Uuid), bindparam("rows", type_=BigInteger))
-                for statement in _FILL:
-                    used = [kind for kind in kinds if f":{kind.key}" in statement]
-                    query = text(statement).bindparams(*used)
-                    await connection.execute(query, {"one": _ONE, "rows": rows})
-            analyzing = engine.execution_options(isolation_level="AUTOCOMMIT")
-            async with analyzing.connect() as connection:
-                await connection.execute(text("SET statement_timeout = 0"))
-                await connection.execute(text("VACUUM ANALYZE"))
+            await _fill(postgres.dsn(), rows)
             client = Client(engine, (run_dir.path / "token").read_text().strip())
             yield client, Backends(postgres.process.pid), messages
             await engine.dispose()
+
+
+async def _fill(dsn: str, rows: int) -> None:
+    engine = create_async_engine(dsn, isolation_level="AUTOCOMMIT")  # none of ours has the time
+    kinds = (bindparam("one", type_=Uuid), bindparam("rows", type_=BigInteger))
+    async with engine.connect() as connection:
+        for statement in (*_FILL, "VACUUM ANALYZE"):
+            used = [kind for kind in kinds if f":{kind.key}" in statement]
+            query = text(statement).bindparams(*used)
+            await connection.execute(query, {"one": _ONE, "rows": rows})
+    await engine.dispose()
 
 
 async def _cost(
