@@ -28,6 +28,7 @@ from achelous_controller.store.allocation import Macs
 from achelous_controller.store.database import Database
 from achelous_controller.store.gathering import Gatherer, Lanes, together
 from achelous_controller.store.idempotency import Claim, Reply
+from achelous_controller.store.provisioning import Made
 from achelous_controller.store.withdrawal import Withdrawal, withdraw
 
 _ALONE: Final = ""
@@ -105,14 +106,22 @@ class InstanceWrites:
         wanted = Wanted(specs, [accepted_at] * len(specs), _IN_BATCH)
         _check_allowed(caller, wanted)
 
-        async def work(connection: AsyncConnection) -> Response:
-            made = await provisioning.create(connection, caller.project_id, wanted, macs)
+        macs = await self._macs.take(sum([len(spec.vnics) for spec in specs]))
+
+        def reply(made: Made) -> Response:
             views = made_views(made, show_host=caller.operator)
             return replies.rendered_batch(BatchView(views))
 
-        macs = await self._macs.take(sum([len(spec.vnics) for spec in specs]))
-        async with self._batches.turn():
-            return await carry_out(self._database, claim, work)
+        async def work(connection: AsyncConnection) -> Response:
+            return reply(await provisioning.create(connection, caller.project_id, wanted, macs))
+
+        if claim is not None:
+            async with self._batches.turn():
+                return await carry_out(self._database, claim, work)
+        # no reply is kept with what is made: the next batch need not wait for it
+        async with self._batches.turn(), self._database.write() as connection:
+            made = await provisioning.create(connection, caller.project_id, wanted, macs)
+        return reply(made)
 
     async def delete(
         self, caller: Principal, instance_id: UUID, match: Precondition, accepted_at: datetime
