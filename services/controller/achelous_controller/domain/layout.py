@@ -17,14 +17,15 @@ T = TypeVar("T")
 class Layout:
     """n instances and their m vNICs, in the order of the request.
 
-    ``lists``: the instances' different lists of vNICs, ``specs``: the specs in these, one list
-    after the other. Of each vNIC, shape (m,): ``spec``, the index of its
-    spec, ``owner``, that of its instance, ``position``, its place there. ``sizes``: of each
-    instance, shape (n,), its number of vNICs.
+    ``lists``: the instances' different lists of vNICs; ``specs``: the specs in these, one list
+    after the other. Of each instance, shape (n,): ``list_of``, the index of its list, and
+    ``sizes``, its number of vNICs. Of each vNIC, shape (m,): ``spec``, the index of its spec,
+    ``owner``, that of its instance, ``position``, its place there.
     """
 
     wanted: Wanted
     lists: list[tuple[VnicSpec, ...]]
+    list_of: Indices
     specs: list[VnicSpec]
     spec: Indices
     owner: Indices
@@ -53,9 +54,8 @@ def laid_out(wanted: Wanted) -> Layout:
     owner, position = spread(sizes)
     starts = np.cumsum(lengths) - lengths
     spec = starts[which][owner] + position
-    return Layout(
-        wanted, lists, [spec for some in lists for spec in some], spec, owner, position, sizes
-    )
+    specs = [spec for some in lists for spec in some]
+    return Layout(wanted, lists, which, specs, spec, owner, position, sizes)
 
 
 def spread(lengths: Indices) -> tuple[Indices, Indices]:
