@@ -205,7 +205,7 @@ async def test_a_new_instance_is_recorded_for_gateways_and_its_host(
 
     made = await operator.instance(subnet, host_id=host["id"])
 
-    document, routes = await recorded(controller)
+    document, routes = sorted(await recorded(controller), key=lambda row: row.kind)
     entry = unpack(routes.entries)[0]
     assert (routes.kind, routes.vni, routes.base, routes.revision) == ("routes", vpc["vni"], 0, 1)
     assert str(ip_of(entry["ip"].tobytes())) == made["vnics"][0]["ip"]
@@ -229,7 +229,7 @@ async def test_a_deleted_instance_is_withdrawn_and_waits_for_the_data_plane(
     assert reply.status_code == 202
     assert reply.json()["state"] == "DELETING"
     assert reply.json()["published_at"] is None
-    document, routes = await recorded(controller)
+    document, routes = sorted(await recorded(controller), key=lambda row: row.kind)
     entry = unpack(routes.entries)[0]
     assert (entry["op"], entry["revision"]) == (RouteOp.DELETE, routes.revision)
     assert str(document.host_id) == host["id"]

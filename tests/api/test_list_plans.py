@@ -14,7 +14,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from achelous_controller.store import allocation, instances, objects, schema
-from achelous_controller.store.database import create_engine
+from achelous_controller.store.database import create_engine, driver_of
 from achelous_controller.store.migrate import migrate
 from achelous_lab.servers.postgres import PostgresServer
 
@@ -71,8 +71,9 @@ def nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def scanned(found: list[dict[str, Any]]) -> set[str]:
-    """Tables that are read from end to end."""
-    return {node["Relation Name"] for node in found if node["Node Type"].endswith("Seq Scan")}
+    """Tables of millions of rows that are read from end to end."""
+    names = {node["Relation Name"] for node in found if node["Node Type"].endswith("Seq Scan")}
+    return names & {"instances", "vnics", "vnic_security_groups"}
 
 
 def some_of(values: dict[str, object], most: int) -> list[dict[str, object]]:
@@ -145,19 +146,18 @@ async def test_nothing_is_passed_over_to_reach_a_page(filled: AsyncEngine) -> No
 async def test_a_free_address_is_found_by_a_walk_that_ends_at_it(filled: AsyncEngine) -> None:
     """However many addresses are taken before the place where the last search ended."""
     last_taken = ip_address("10.0.0.0") + ROWS
-    bounds = {
-        "low": last_taken - 10,
-        "high": ip_address("10.255.255.254"),
-        "below": last_taken - 11,
-        "above": ip_address("10.255.255.255"),
-    }
-    query = text(f"EXPLAIN (ANALYZE, FORMAT JSON) {allocation.IPV4.gaps.text}").bindparams(
-        *allocation.IPV4.gaps._bindparams.values()
+    bounds = (
+        last_taken - 10,
+        ip_address("10.255.255.254"),
+        last_taken - 11,
+        ip_address("10.255.255.255"),
     )
     async with filled.begin() as connection:
-        values = {"subnet": UUID(int=5), "limit": 2, **bounds}
-        (found,) = (await connection.execute(query, values)).scalar_one()
+        await connection.execute(text("SELECT 1"))  # begins the transaction
+        driver = await driver_of(connection)
+        explained = f"EXPLAIN (ANALYZE, FORMAT JSON) {allocation.IPV4.gaps}"
+        found = await driver.fetchval(explained, 4096 + 5, *bounds, 2)
 
-    (scan,) = [node for node in nodes(found["Plan"]) if "Relation Name" in node]
+    (scan,) = [node for node in nodes(found[0]["Plan"]) if "Relation Name" in node]
     assert scan["Node Type"].startswith("Index")
     assert scan["Actual Rows"] <= 10

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -14,9 +15,10 @@ from scale.world import _ready
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from achelous_controller.domain.instances import VnicSpec
+from achelous_controller.domain.instances import InstanceSpec, Kind, VnicSpec, Wanted
+from achelous_controller.domain.layout import indices, laid_out
 from achelous_controller.store import allocation
-from achelous_controller.store.references import Range, References, Subnet
+from achelous_controller.store.references import LockedVpc, Place, Range, References, Subnet
 from achelous_controller.store.schema import subnets
 from achelous_lab.api import Api
 from achelous_lab.process import Process
@@ -84,6 +86,9 @@ class ControllerWorld:
         """Time that the store takes to choose one free address of the /8."""
         engine = create_async_engine(self.postgres.dsn())
         took = []
+        vnic = VnicSpec(UUID(int=0), None, None, ())
+        spec = InstanceSpec("measured", Kind.VM, None, None, (vnic,))
+        layout = laid_out(Wanted([spec], [datetime.now(UTC)], ""))
         try:
             for _ in range(times):
                 async with engine.begin() as connection:
@@ -92,10 +97,10 @@ class ControllerWorld:
                         row.id, row.project_id, row.vpc_id, row.name,
                         Range(row.cidr, row.gateway_ip, row.next_ip), None,
                     )  # fmt: skip
-                    known = References({subnet.id: subnet}, {}, {})
-                    spec = VnicSpec("", subnet.id, None, None, ())
+                    place = Place(subnet, LockedVpc(row.vpc_id, 0, 0), ())
+                    known = References([place], indices([0]), {})
                     begin = time.perf_counter()
-                    await allocation.addresses(connection, [spec], known, allocation.IPV4)
+                    await allocation.addresses(connection, layout, known, allocation.IPV4)
                     took.append((time.perf_counter() - begin) * 1e3)
         finally:
             await engine.dispose()

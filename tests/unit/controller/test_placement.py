@@ -7,11 +7,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from achelous_controller.domain.placement import HostFull, NoRoom, Room, assign
+from achelous_controller.domain import placement
+from achelous_controller.domain.layout import indices
+from achelous_controller.domain.placement import HostFull, NoRoom, Room
 
 
 def host(number: int, vnic_count: int, capacity: int) -> Room:
-    return Room(UUID(int=number), IPv4Address(number), vnic_count, capacity)
+    return Room(UUID(int=number), IPv4Address(number), vnic_count, capacity, 1)
+
+
+def assign(hosts: list[Room], sizes: list[int], given: list[int | None]) -> list[int]:
+    """The numbers of the hosts that are chosen; ``given``: likewise numbers, from 1 on."""
+    numbers = indices(-1 if number is None else number - 1 for number in given)
+    chosen = placement.assign(hosts, indices(sizes), numbers)
+    return [hosts[index].host_id.int for index in chosen]
 
 
 def test_the_host_with_the_fewest_vnics_is_chosen() -> None:
@@ -19,20 +28,20 @@ def test_the_host_with_the_fewest_vnics_is_chosen() -> None:
 
     chosen = assign(hosts, [1, 1, 1, 1], [None] * 4)
 
-    assert [host_id.int for host_id in chosen] == [2, 2, 3, 1]
+    assert chosen == [2, 2, 3, 1]
 
 
 def test_a_given_host_is_kept_free_for_whom_it_is_given_to() -> None:
     hosts = [host(1, 0, 1), host(2, 5, 10)]
 
-    chosen = assign(hosts, [1, 1], [None, UUID(int=1)])
+    chosen = assign(hosts, [1, 1], [None, 1])
 
-    assert [host_id.int for host_id in chosen] == [2, 1]
+    assert chosen == [2, 1]
 
 
 def test_a_given_host_without_room_is_refused() -> None:
     with pytest.raises(HostFull) as refused:
-        assign([host(1, 9, 10), host(2, 0, 10)], [1, 1], [UUID(int=1), UUID(int=1)])
+        assign([host(1, 9, 10), host(2, 0, 10)], [1, 1], [1, 1])
 
     assert refused.value.index == 1
 
@@ -40,7 +49,7 @@ def test_a_given_host_without_room_is_refused() -> None:
 def test_a_host_too_full_for_one_instance_still_takes_a_smaller_one() -> None:
     chosen = assign([host(1, 0, 2), host(2, 1, 10)], [4, 1], [None, None])
 
-    assert [host_id.int for host_id in chosen] == [2, 1]
+    assert chosen == [2, 1]
 
 
 loads = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=5)
@@ -55,7 +64,9 @@ def test_capacity_is_never_exceeded(loads: list[tuple[int, int]], sizes: list[in
         sizes = sizes[: refused.index]
         chosen = assign(hosts, sizes, [None] * len(sizes))
     for room in hosts:
-        taken = sum(n for host_id, n in zip(chosen, sizes, strict=True) if host_id == room.host_id)
+        taken = sum(
+            n for host_id, n in zip(chosen, sizes, strict=True) if host_id == room.host_id.int
+        )
         assert room.vnic_count + taken <= room.capacity
 
 

@@ -100,11 +100,11 @@ async def _accepted_at(request: Request) -> datetime:
     return at
 
 
-def cursor_after(ids: Sequence[UUID], limit: int) -> str | None:
+def cursor_after(ids: Sequence[UUID | str], limit: int) -> str | None:
     """The cursor that follows a page with these ids; None after the last page."""
     if len(ids) < limit:
         return None
-    return base64.urlsafe_b64encode(ids[-1].bytes).decode().rstrip("=")
+    return base64.urlsafe_b64encode(UUID(str(ids[-1])).bytes).decode().rstrip("=")
 
 
 def _id_of(cursor: str) -> UUID:

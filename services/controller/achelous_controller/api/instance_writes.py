@@ -8,37 +8,46 @@ from typing import Annotated, Final
 from uuid import UUID
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.responses import Response
 
 from achelous_controller.api import replies
 from achelous_controller.api.creation import carry_out, reply_of, response_of
-from achelous_controller.api.rendering import batch_view, instance_view
+from achelous_controller.api.rendering import BatchView, InstanceView, instance_view, made_views
 from achelous_controller.api.turns import Turns
 from achelous_controller.domain import instances as domain
 from achelous_controller.domain.errors import FieldError, Forbidden
-from achelous_controller.domain.instances import InstanceSpec
+from achelous_controller.domain.instances import InstanceSpec, Wanted
 from achelous_controller.domain.precondition import Precondition
 from achelous_controller.domain.principal import Principal
 from achelous_controller.store import idempotency, provisioning
+from achelous_controller.store.allocation import Macs
 from achelous_controller.store.changes import Change
 from achelous_controller.store.database import Database
 from achelous_controller.store.gathering import Gatherer, Lanes, together
 from achelous_controller.store.idempotency import Claim, Reply
 from achelous_controller.store.moves import Move, move
+from achelous_controller.store.provisioning import Made
 from achelous_controller.store.withdrawal import withdraw
+
+_ALONE: Final = ""
+_IN_BATCH: Final = "instances[{}]."
+"""Where an instance stands in its request."""
 
 _GROUP: Final = 256
 """Changes of one transaction: it holds its VPC for some 50 ms."""
 
 
 class Order(msgspec.Struct, frozen=True):
-    """A creation. ``claim``: its Idempotency-Key, if it has one."""
+    """A creation. ``claim``: its Idempotency-Key, if it has one; ``macs``: of its vNICs."""
 
     spec: InstanceSpec
     accepted_at: datetime
     claim: Claim | None
+    macs: npt.NDArray[np.uint64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +66,7 @@ class InstanceWrites:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._macs = Macs(database)
         self._keys: set[tuple[UUID, str]] = set()
         # the next one is read meanwhile; in a transaction it would wait for the lock of the VPC
         self._batches = Turns(at_once=1, in_line=32, seconds=60)
@@ -76,9 +86,9 @@ class InstanceWrites:
         self, caller: Principal, spec: InstanceSpec, accepted_at: datetime, claim: Claim | None
     ) -> Response:
         """Make an instance, or repeat the reply of the time when it was made."""
-        _check_allowed(caller, [spec])
+        _check_allowed(caller, Wanted([spec], [accepted_at], _ALONE))
         lane = _Lane(caller, frozenset(vnic.subnet_id for vnic in spec.vnics))
-        order = Order(spec, accepted_at, claim)
+        order = Order(spec, accepted_at, claim, await self._macs.take(len(spec.vnics)))
         if claim is None:
             return await self._creations.submit(lane, order)
         key = (claim.token_id, claim.key)
@@ -98,15 +108,25 @@ class InstanceWrites:
         claim: Claim | None,
     ) -> Response:
         """Make all instances or none, or repeat the reply of the time when they were made."""
-        _check_allowed(caller, specs)
+        wanted = Wanted(specs, [accepted_at] * len(specs), _IN_BATCH)
+        _check_allowed(caller, wanted)
+
+        macs = await self._macs.take(sum([len(spec.vnics) for spec in specs]))
+
+        def reply(made: Made) -> Response:
+            views = made_views(made, show_host=caller.operator)
+            return replies.rendered_batch(BatchView(views))
 
         async def work(connection: AsyncConnection) -> Response:
-            accepted = [accepted_at] * len(specs)
-            made = await provisioning.create(connection, caller.project_id, specs, accepted)
-            return replies.rendered_batch(batch_view(made, show_host=caller.operator))
+            return reply(await provisioning.create(connection, caller.project_id, wanted, macs))
 
-        async with self._batches.turn():
-            return await carry_out(self._database, claim, work)
+        if claim is not None:
+            async with self._batches.turn():
+                return await carry_out(self._database, claim, work)
+        # no reply is kept with what is made: the next batch need not wait for it
+        async with self._batches.turn(), self._database.write() as connection:
+            made = await provisioning.create(connection, caller.project_id, wanted, macs)
+        return reply(made)
 
     async def delete(
         self, caller: Principal, instance_id: UUID, match: Precondition, accepted_at: datetime
@@ -160,12 +180,13 @@ def _host_named(errors: Sequence[FieldError]) -> Forbidden:
     return Forbidden("only operators may name a host", errors)
 
 
-def _check_allowed(caller: Principal, specs: Sequence[InstanceSpec]) -> None:
+def _check_allowed(caller: Principal, wanted: Wanted) -> None:
     if caller.operator:
         return
+    message = "leave it out: a host is chosen"
     errors = [
-        FieldError(f"{spec.field}host_id", str(spec.host_id), "leave it out: a host is chosen")
-        for spec in specs
+        FieldError(wanted.field(index, "host_id"), str(spec.host_id), message)
+        for index, spec in enumerate(wanted.specs)
         if spec.host_id is not None
     ]
     if errors:
@@ -177,10 +198,10 @@ async def _create(
 ) -> list[Response]:
     before = await _earlier(connection, orders)
     due = [order for order, reply in zip(orders, before, strict=True) if reply is None]
-    made = iter(await _make(connection, caller, due) if due else ())
+    views = iter(await _make(connection, caller, due) if due else ())
     responses, kept = [], []
     for order, reply in zip(orders, before, strict=True):
-        response = _created(next(made), caller) if reply is None else response_of(reply)
+        response = _created(next(views)) if reply is None else response_of(reply)
         if reply is None and order.claim is not None:
             kept.append((order.claim, reply_of(response)))
         responses.append(response)
@@ -200,13 +221,15 @@ async def _earlier(connection: AsyncConnection, orders: Sequence[Order]) -> list
 
 async def _make(
     connection: AsyncConnection, caller: Principal, orders: Sequence[Order]
-) -> list[domain.Instance]:
+) -> list[InstanceView]:
     specs, accepted = [order.spec for order in orders], [order.accepted_at for order in orders]
-    return await provisioning.create(connection, caller.project_id, specs, accepted)
+    macs = np.concatenate([order.macs for order in orders])
+    wanted = Wanted(specs, accepted, _ALONE)
+    made = await provisioning.create(connection, caller.project_id, wanted, macs)
+    return made_views(made, show_host=caller.operator)
 
 
-def _created(instance: domain.Instance, caller: Principal) -> Response:
-    view = instance_view(instance, show_host=caller.operator)
+def _created(view: InstanceView) -> Response:
     return replies.rendered(view, 201, f"/v1/instances/{view.id}")
 
 

@@ -38,7 +38,7 @@ async def create_instances(
     body: BatchCreate, caller: Caller, post: Post, writes: Writes, accepted_at: AcceptedAt
 ) -> Response:
     """Make up to 20,000 instances, or none of them."""
-    specs = [item.spec(f"instances[{index}].") for index, item in enumerate(body.instances)]
+    specs = [item.spec() for item in body.instances]
     return await writes.create_batch(caller, specs, accepted_at, post.claim)
 
 

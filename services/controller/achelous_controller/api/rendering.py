@@ -1,26 +1,32 @@
 """Instances and vNICs as JSON: what `models.instances` describes, written without its checks."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import datetime
-from socket import inet_ntoa
+from socket import AF_INET6, inet_ntoa, inet_ntop
 from typing import Final
 from uuid import UUID
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from achelous_controller.domain import instances as domain
+from achelous_controller.domain.ids import digits, texts
 from achelous_controller.domain.instance_state import InstanceState
 from achelous_controller.domain.instances import Kind
+from achelous_controller.store.allocation import Addresses
+from achelous_controller.store.bulk import slices
+from achelous_controller.store.provisioning import Made
 from achelous_shared.routes import mac_of
 
 
 class VnicView(msgspec.Struct):
     """`models.instances.Vnic`."""
 
-    id: UUID
+    id: UUID | str
     version: int
     project_id: UUID
-    instance_id: UUID
+    instance_id: UUID | str
     vpc_id: UUID
     subnet_id: UUID
     position: int
@@ -33,7 +39,7 @@ class VnicView(msgspec.Struct):
 class InstanceView(msgspec.Struct):
     """`models.instances.Instance`."""
 
-    id: UUID
+    id: UUID | str
     version: int
     created_at: datetime
     project_id: UUID
@@ -111,6 +117,69 @@ def instance_view(instance: domain.Instance, *, show_host: bool) -> InstanceView
     )
 
 
-def batch_view(instances: Iterable[domain.Instance], *, show_host: bool) -> BatchView:
-    """Instances in their order."""
-    return BatchView([instance_view(one, show_host=show_host) for one in instances])
+def made_views(made: Made, *, show_host: bool) -> list[InstanceView]:
+    """New instances in their order; ``show_host``: to an operator."""
+    layout = made.layout
+    ids = texts(made.ids)
+    vnics = _made_vnics(made, ids)
+    ends = (np.flatnonzero(layout.position == 0) + layout.sizes).tolist()
+    owners = [made.places[place].subnet.project_id for place in made.place[layout.firsts].tolist()]
+    hosts = [room.host_id if show_host else None for room in made.rooms]
+    return [
+        InstanceView(
+            instance_id, 1, made.created_at, project_id, spec.name, spec.kind, hosts[room],
+            InstanceState.BUILDING, None, accepted_at, made.created_at, None, None, None, None,
+            vnics[end - len(spec.vnics) : end],
+        )
+        for instance_id, project_id, spec, room, accepted_at, end in zip(
+            ids, owners, layout.wanted.specs, made.room.tolist(), layout.wanted.accepted, ends,
+            strict=True,
+        )
+    ]  # fmt: skip
+
+
+def _made_vnics(made: Made, instance_ids: Sequence[str]) -> list[VnicView]:
+    places = [(p.subnet.project_id, p.vpc.id, p.subnet.id, p.groups) for p in made.places]
+    macs = made.macs.astype(">u8").view(np.uint8).reshape(-1, 8)[:, 2:]
+    found = []
+    for vnic_id, owner, position, place, ip, ip6, mac in zip(
+        texts(made.vnic_ids),
+        made.layout.owner.tolist(),
+        made.layout.position.tolist(),
+        made.place.tolist(),
+        _ips(made.ip),
+        _ips6(made.ip6),
+        _macs(macs),
+        strict=True,
+    ):
+        project_id, vpc_id, subnet_id, groups = places[place]
+        found.append(
+            VnicView(
+                vnic_id, 1, project_id, instance_ids[owner], vpc_id, subnet_id, position, ip, ip6,
+                mac, groups,
+            )
+        )  # fmt: skip
+    return found
+
+
+def _ips(addresses: Addresses) -> list[str]:
+    return [inet_ntoa(each) for each in slices(addresses.keys[:, 12:].tobytes(), 4)]
+
+
+def _ips6(addresses: Addresses) -> list[str | None]:
+    if not addresses.present.any():
+        return [None] * len(addresses.present)
+    return [
+        inet_ntop(AF_INET6, each) if there else None
+        for each, there in zip(
+            slices(addresses.keys.tobytes(), 16), addresses.present.tolist(), strict=True
+        )
+    ]
+
+
+def _macs(macs: npt.NDArray[np.uint8]) -> list[str]:
+    """Of bytes (n, 6)."""
+    written = np.full((len(macs), 6, 3), ord(":"), np.uint8)
+    written[:, :, :2] = digits(macs).reshape(-1, 6, 2)
+    text = written.tobytes().decode()
+    return [text[start : start + 17] for start in range(0, len(text), 18)]

@@ -7,6 +7,7 @@ route would not give.
 """
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Final
 from uuid import UUID
 
@@ -47,11 +48,13 @@ class _VnicCreate(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _InstanceCreate(msgspec.Struct, forbid_unknown_fields=True):
-    name: Annotated[str, Meta(min_length=1, max_length=MAX_NAME, pattern=_whole(NAME_PATTERN))]
-    vnics: Annotated[list[_VnicCreate], Meta(min_length=1, max_length=MAX_VNICS)]
+    """Names, ids and vNICs are looked at later: those that many have in common once."""
+
+    name: str
+    vnics: msgspec.Raw
     kind: Kind = Kind.VM
-    project_id: UUID | None = None
-    host_id: UUID | None = None
+    project_id: str | None = None
+    host_id: str | None = None
 
 
 class _BatchCreate(msgspec.Struct, forbid_unknown_fields=True):
@@ -69,6 +72,10 @@ class _OtherWay(Exception):
 _one: Final = msgspec.json.Decoder(_InstanceCreate)
 _many: Final = msgspec.json.Decoder(_BatchCreate)
 _moved: Final = msgspec.json.Decoder(_InstanceMove)
+_vnics: Final = msgspec.json.Decoder(
+    Annotated[list[_VnicCreate], Meta(min_length=1, max_length=MAX_VNICS)]
+)
+_names: Final = re.compile(rf"(?:{NAME_PATTERN.removeprefix('^').removesuffix('$')}\n)*")
 _key: Final = re.compile(_whole(KEY_PATTERN))
 
 _ONE: Final = "/v1/instances"
@@ -163,30 +170,54 @@ def _claim(path: str, headers: Headers, caller: Principal, body: bytes) -> Claim
 
 def _single(body: bytes) -> InstanceSpec:
     try:
-        return _spec(_one.decode(body), "")
+        [spec] = _specs([_one.decode(body)])
     except (msgspec.DecodeError, ValueError):
         raise _OtherWay from None
+    return spec
 
 
 def _batch(body: bytes) -> list[InstanceSpec]:
     try:
-        wanted = _many.decode(body).instances
-        return [_spec(each, f"instances[{index}].") for index, each in enumerate(wanted)]
+        return _specs(_many.decode(body).instances)
     except (msgspec.DecodeError, ValueError):
         raise _OtherWay from None
 
 
-def _spec(wanted: _InstanceCreate, field: str) -> InstanceSpec:
-    vnics = tuple([_vnic(vnic, f"{field}vnics[{n}]") for n, vnic in enumerate(wanted.vnics)])
-    return InstanceSpec(field, wanted.name, wanted.kind, wanted.project_id, wanted.host_id, vnics)
+def _specs(wanted: Sequence[_InstanceCreate]) -> list[InstanceSpec]:
+    """What is written alike becomes one object, which the store looks at once."""
+    names = [each.name for each in wanted]
+    if max(map(len, names)) > MAX_NAME or not _names.fullmatch("\n".join([*names, ""])):
+        raise _OtherWay
+    ids, vnics = _Ids(), _Vnics()
+    return [
+        InstanceSpec(
+            each.name, each.kind, ids[each.project_id], ids[each.host_id], vnics[bytes(each.vnics)]
+        )
+        for each in wanted
+    ]
 
 
-def _vnic(wanted: _VnicCreate, field: str) -> VnicSpec:
+class _Ids(dict[str | None, UUID | None]):
+    """Ids by their text."""
+
+    def __missing__(self, text: str | None) -> UUID | None:
+        found = self[text] = msgspec.convert(text, UUID | None)
+        return found
+
+
+class _Vnics(dict[bytes, tuple[VnicSpec, ...]]):
+    """vNICs of an instance by their text."""
+
+    def __missing__(self, text: bytes) -> tuple[VnicSpec, ...]:
+        found = self[text] = tuple([_vnic(vnic) for vnic in _vnics.decode(text)])
+        return found
+
+
+def _vnic(wanted: _VnicCreate) -> VnicSpec:
     groups = wanted.security_group_ids
     if len(groups) > 1 and len(set(groups)) != len(groups):
         raise _OtherWay
     return VnicSpec(
-        field,
         wanted.subnet_id,
         None if wanted.ip is None else networks.parse_address(wanted.ip),
         None if wanted.ip6 is None else networks.parse_address6(wanted.ip6),

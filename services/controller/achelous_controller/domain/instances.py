@@ -1,5 +1,7 @@
 """Instances as they are asked for and as they are made: structs, as they come by the thousand."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
@@ -29,9 +31,8 @@ class Kind(StrEnum):
 
 
 class VnicSpec(msgspec.Struct, frozen=True):
-    """A vNIC that is asked for. ``field``: its path in the request, for errors."""
+    """A vNIC that is asked for."""
 
-    field: str
     subnet_id: UUID
     ip: IPv4Address | None
     ip6: IPv6Address | None
@@ -40,14 +41,29 @@ class VnicSpec(msgspec.Struct, frozen=True):
 
 
 class InstanceSpec(msgspec.Struct, frozen=True):
-    """An instance that is asked for. ``field``: its path in the request, ending in a dot, or ""."""
+    """An instance that is asked for."""
 
-    field: str
     name: str
     kind: Kind
     project_id: UUID | None
     host_id: UUID | None
     vnics: tuple[VnicSpec, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Instances that are asked for together. ``accepted``: when each was asked for.
+
+    ``path``: where one stands in its request, as a format of its index; ends in a dot, or is "".
+    """
+
+    specs: Sequence[InstanceSpec]
+    accepted: Sequence[datetime]
+    path: str
+
+    def field(self, index: int, member: str) -> str:
+        """The path of an instance's member, for errors."""
+        return self.path.format(index) + member
 
 
 class Vnic(msgspec.Struct, frozen=True):

@@ -6,6 +6,11 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from uuid import UUID
 
+import numpy as np
+import numpy.typing as npt
+
+from achelous_controller.domain.layout import Indices
+
 
 @dataclass(frozen=True, slots=True)
 class Room:
@@ -15,6 +20,8 @@ class Room:
     vtep: IPv4Address
     vnic_count: int
     capacity: int
+    revision: int
+    """Of its document."""
 
 
 class HostFull(Exception):
@@ -33,38 +40,58 @@ class NoRoom(Exception):
         self.index, self.vnics = index, vnics
 
 
-def assign(hosts: Sequence[Room], vnics: Sequence[int], given: Sequence[UUID | None]) -> list[UUID]:
-    """The host of each instance; raises `HostFull` or `NoRoom`.
+def assign(hosts: Sequence[Room], vnics: Indices, given: Indices) -> Indices:
+    """The host of each of n instances; raises `HostFull` or `NoRoom`.
 
-    ``vnics``: how many each instance has; ``given``: its host, or None where one is chosen. The
-    given ones are served first, so that a choice never takes their room.
+    Hosts are numbered in their order, the first of equals is chosen. ``vnics``, shape (n,): how
+    many each instance has; ``given``, shape (n,): its host, -1 where one is chosen. The given ones
+    are served first, so that a choice never takes their room.
     """
-    counts = {host.host_id: host.vnic_count for host in hosts}
-    by_id = {host.host_id: host for host in hosts}
-    for index, (host_id, wanted) in enumerate(zip(given, vnics, strict=True)):
-        if host_id is not None:
-            if counts[host_id] + wanted > by_id[host_id].capacity:
-                raise HostFull(index, by_id[host_id])
-            counts[host_id] += wanted
-    heap = [(count, host_id) for host_id, count in counts.items()]
-    heapq.heapify(heap)
-    chosen = []
-    for index, (host_id, wanted) in enumerate(zip(given, vnics, strict=True)):
-        chosen.append(host_id or _choose(heap, by_id, index, wanted))
+    counts = np.array([host.vnic_count for host in hosts], np.int64)
+    capacities = np.array([host.capacity for host in hosts], np.int64)
+    fixed = given >= 0
+    taken = np.bincount(given[fixed], vnics[fixed], len(hosts)).astype(np.int64)
+    if (full := counts + taken > capacities).any():
+        raise _host_full(hosts, vnics, given, full)
+    chosen = given.copy()
+    left = np.flatnonzero(~fixed)
+    chosen[left] = _choose((counts + taken).tolist(), capacities.tolist(), vnics, left)
     return chosen
 
 
-def _choose(heap: list[tuple[int, UUID]], by_id: dict[UUID, Room], index: int, wanted: int) -> UUID:
-    too_full = []
-    try:
+def _host_full(
+    hosts: Sequence[Room], vnics: Indices, given: Indices, full: npt.NDArray[np.bool]
+) -> HostFull:
+    """The first instance that its host has no room for."""
+    counts = [host.vnic_count for host in hosts]
+    for index in np.flatnonzero((given >= 0) & full[given]).tolist():
+        host = hosts[given[index]]
+        counts[given[index]] += vnics[index]
+        if counts[given[index]] > host.capacity:
+            return HostFull(index, host)
+    raise AssertionError("a host is full without any of those that it was given to")
+
+
+def _choose(
+    counts: list[int], capacities: list[int], vnics: Indices, instances: Indices
+) -> list[int]:
+    """Hosts for these instances, one after another; the heap holds count * hosts + host."""
+    hosts = len(counts)
+    heap = sorted(count * hosts + host for host, count in enumerate(counts))
+    chosen = []
+    for index, wanted in zip(instances.tolist(), vnics[instances].tolist(), strict=True):
+        too_full = []
         while heap:
-            count, host_id = heapq.heappop(heap)
-            if count + wanted <= by_id[host_id].capacity:
-                heapq.heappush(heap, (count + wanted, host_id))
-                return host_id
-            if count < by_id[host_id].capacity:
-                too_full.append((count, host_id))
-        raise NoRoom(index, wanted)
-    finally:
+            count, host = divmod(heap[0], hosts)
+            if count + wanted <= capacities[host]:
+                break
+            entry = heapq.heappop(heap)
+            if count < capacities[host]:
+                too_full.append(entry)
+        else:
+            raise NoRoom(index, wanted)
+        heapq.heapreplace(heap, (count + wanted) * hosts + host)
         for entry in too_full:
             heapq.heappush(heap, entry)
+        chosen.append(host)
+    return chosen

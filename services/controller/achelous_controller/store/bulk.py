@@ -1,61 +1,195 @@
-"""Many rows at once: by COPY, which takes rows ten times faster than INSERT, or a few by arrays."""
+"""Rows by the thousand, from columns: COPY takes half the time of INSERT, or a few by arrays."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import cache
-from itertools import count
-from typing import Final
+from itertools import chain, count
+from typing import Any, Final
 
 import asyncpg
-from sqlalchemy import Table
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import DateTime, Integer, Table, Text, Uuid
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects.postgresql import INET
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.types import TypeEngine
+
+from achelous_controller.store.database import driver_of
 
 _COPY_FROM: Final = 500
 """Rows. COPY takes three messages there and back, which fewer rows do not repay."""
 
+_CHUNK: Final = 256 * 1024
+"""Bytes of a message of COPY: the server works on one while the next is written."""
+
+_HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+_TRAILER: Final = b"\xff\xff"
+
+_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+_UUID_DIGITS: Final = 32
+
 _DIALECT: Final = postgresql.dialect()  # type: ignore[no-untyped-call]
+
+Fixed = npt.NDArray[Any]
+"""Values of one size, big-endian as PostgreSQL sends them: shape (n,), or (n, bytes) of uint8."""
+
+Varying = Sequence[bytes | None]
+"""Values of different sizes, or NULL."""
 
 
 @dataclass(frozen=True, slots=True)
-class Columns:
-    """Some columns of a table, in the order of the records."""
+class Rows:
+    """New rows of a table, at least one, by columns: first those of ``fixed``."""
 
     table: Table
-    names: tuple[str, ...]
+    fixed: Mapping[str, Fixed]
+    varying: Mapping[str, Varying]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.fixed.values())))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns in their order; those that are NULL throughout come before what varies."""
+        return (
+            *self.fixed,
+            *sorted(self.varying, key=lambda name: not _is_null(self.varying[name])),
+        )
 
 
-Records = Sequence[tuple[object, ...]]
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A statement, and its arguments: ``{}`` stands for each of them, in their order."""
+
+    name: str
+    sql: str
+    arguments: tuple[object, ...]
 
 
-async def append(connection: AsyncConnection, parts: Sequence[tuple[Columns, Records]]) -> None:
-    """Append rows, at least one to each table, in the connection's transaction.
+async def write(
+    connection: AsyncConnection, rows: Sequence[Rows], parts: Sequence[Part]
+) -> list[asyncpg.Record]:
+    """Append rows and carry out ``parts``, in the connection's transaction; what the last returns.
 
+    Parts share a message with each other, and with few rows: none sees what another one does.
     Raises asyncpg's own exceptions.
     """
-    raw = await connection.get_raw_connection()
-    driver: asyncpg.Connection = raw.driver_connection
-    if max(len(records) for _, records in parts) >= _COPY_FROM:
-        for columns, records in parts:
-            await driver.copy_records_to_table(
-                columns.table.name, records=records, columns=columns.names
+    driver = await driver_of(connection)
+    if max(map(len, rows)) < _COPY_FROM:
+        parts = [*map(_insert, rows), *parts]
+    else:
+        for some in rows:
+            await driver.copy_to_table(
+                some.table.name, source=_chunks(some), columns=some.names, format="binary"
             )
-        return
-    arrays = [array for _, records in parts for array in zip(*records, strict=True)]
-    await driver.execute(_insert(tuple(columns for columns, _ in parts)), *arrays)
+    numbers = count(1)
+    written = [part.sql.format(*(f"${next(numbers)}" for _ in part.arguments)) for part in parts]
+    first = [f"{part.name} AS ({sql})" for part, sql in zip(parts[:-1], written, strict=False)]
+    arguments = [argument for part in parts for argument in part.arguments]
+    found: list[asyncpg.Record] = await driver.fetch(
+        f"WITH {', '.join(first)} {written[-1]}", *arguments
+    )
+    return found
+
+
+def microseconds(times: Sequence[datetime]) -> npt.NDArray[np.int64]:
+    """Times as PostgreSQL counts them."""
+    return np.array([(each - _EPOCH) // _MICROSECOND for each in times], ">i8")
+
+
+def slices(data: bytes, size: int) -> list[bytes]:
+    """The values of ``size`` bytes that are one after another in ``data``."""
+    return [data[start : start + size] for start in range(0, len(data), size)]
+
+
+# ---- by COPY: https://www.postgresql.org/docs/current/sql-copy.html#SQL-COPY-FILE-FORMATS-BINARY
+
+
+async def _chunks(rows: Rows) -> AsyncIterator[memoryview]:
+    data = memoryview(copied(rows))
+    for start in range(0, len(data), _CHUNK):
+        yield data[start : start + _CHUNK]
+
+
+def copied(rows: Rows) -> bytes:
+    """Rows in the binary format of COPY."""
+    head = _heads(rows)
+    columns = [column for column in rows.varying.values() if not _is_null(column)]
+    if not columns:
+        return b"".join((_HEADER, head.tobytes(), _TRAILER))
+    parts = [slices(head.tobytes(), head.shape[1])]
+    for column in columns:
+        parts += _fields(column)
+    return b"".join([_HEADER, *chain.from_iterable(zip(*parts, strict=True)), _TRAILER])
+
+
+def _is_null(column: Varying) -> bool:
+    return column.count(None) == len(column)
+
+
+def _heads(rows: Rows) -> npt.NDArray[np.uint8]:
+    """Each row up to the values that vary, shape (n, bytes): the number of fields, and fields.
+
+    Columns that are NULL throughout are among them.
+    """
+    columns = [column.view(np.uint8).reshape(len(rows), -1) for column in rows.fixed.values()]
+    width = 2 + sum(4 + column.shape[1] for column in columns)
+    nulls = sum(map(_is_null, rows.varying.values()))
+    head = np.full((len(rows), width + 4 * nulls), 0xFF, np.uint8)  # -1 is the length of NULL
+    head[:, :2] = np.frombuffer(len(rows.names).to_bytes(2), np.uint8)
+    at = 2
+    for column in columns:
+        begin, end = at + 4, at + 4 + column.shape[1]
+        head[:, at:begin] = np.frombuffer(column.shape[1].to_bytes(4), np.uint8)
+        head[:, begin:end] = column
+        at = end
+    return head
+
+
+def _fields(column: Varying) -> list[list[bytes]]:
+    """Of each row the length of its value, -1 for NULL, and the value."""
+    values = [value or b"" for value in column]
+    lengths = np.fromiter(map(len, values), ">i4", len(values))
+    if None in column:
+        lengths[[value is None for value in column]] = -1
+    return [slices(lengths.tobytes(), 4), values]
+
+
+# ---- by INSERT -----------------------------------------------------------------------------------
+
+
+def _insert(rows: Rows) -> Part:
+    columns: dict[str, Fixed | Varying] = {**rows.fixed, **rows.varying}
+    arrays = [_array(rows.table.c[name].type, columns[name]) for name in rows.names]
+    return Part(f"new_{rows.table.name}", _insertion(rows.table, rows.names), tuple(arrays))
 
 
 @cache
-def _insert(parts: tuple[Columns, ...]) -> str:
-    """One statement, as each is a message there and back."""
-    numbers = count(1)
-    inserts = [_insert_one(part, numbers) for part in parts]
-    earlier = [f"part{number} AS ({one})" for number, one in enumerate(inserts[:-1])]
-    return f"WITH {', '.join(earlier)} {inserts[-1]}" if earlier else inserts[-1]
+def _insertion(table: Table, names: tuple[str, ...]) -> str:
+    kinds = [table.c[name].type.compile(_DIALECT) for name in names]
+    arrays = ", ".join(f"{{}}::{kind}[]" for kind in kinds)
+    quoted = ", ".join(f'"{name}"' for name in names)
+    return f"INSERT INTO {table.name} ({quoted}) SELECT * FROM unnest({arrays})"  # noqa: S608  names of the schema
 
 
-def _insert_one(part: Columns, numbers: Iterator[int]) -> str:
-    kinds = [part.table.c[name].type.compile(_DIALECT) for name in part.names]
-    arrays = ", ".join(f"${next(numbers)}::{kind}[]" for kind in kinds)
-    names = ", ".join(f'"{name}"' for name in part.names)
-    return f"INSERT INTO {part.table.name} ({names}) SELECT * FROM unnest({arrays})"  # noqa: S608  names of the schema
+def _array(kind: TypeEngine[Any], column: Fixed | Varying) -> Sequence[object]:
+    """A column as the driver wants an array of this type."""
+    if not isinstance(column, np.ndarray):
+        return [v and v.decode() for v in column] if isinstance(kind, Text) else column
+    match kind:
+        case Integer():
+            return list(column.tolist())
+        case Text():
+            return [value.decode() for value in slices(column.tobytes(), column.shape[1])]
+        case DateTime():
+            return [_EPOCH + _MICROSECOND * value for value in column.tolist()]
+        case Uuid():
+            digits = column.tobytes().hex()
+            return [digits[i : i + _UUID_DIGITS] for i in range(0, len(digits), _UUID_DIGITS)]
+        case INET():
+            return slices(column.tobytes(), column.shape[1])
+        case _:
+            raise TypeError(f"{kind} has no values of one size")

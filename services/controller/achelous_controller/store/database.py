@@ -24,7 +24,7 @@ LOCK_TIMEOUT_S: Final = 10
 _CLIENT_TIMEOUT_S: Final = 20
 """For a server that is gone without a word; longer than its own timeouts."""
 
-_INET_HEADS: Final = {4: b"\x02\x20\x00\x04", 6: b"\x03\x80\x00\x10"}
+INET_HEADS: Final = {4: b"\x02\x20\x00\x04", 6: b"\x03\x80\x00\x10"}
 """What ``inet_send`` puts before an address: family, prefix length, is it a cidr, size."""
 _INET_HEAD_BYTES: Final = 4
 
@@ -72,8 +72,10 @@ def _quick_addresses(connection: Any, _: object) -> None:
     )
 
 
-def _inet_bytes(value: Address | Network) -> bytes:
-    head = _INET_HEADS[value.version]
+def _inet_bytes(value: Address | Network | bytes) -> bytes:
+    if isinstance(value, bytes):  # as they are
+        return value
+    head = INET_HEADS[value.version]
     if isinstance(value, IPv4Network | IPv6Network):
         return bytes((head[0], value.prefixlen, *head[2:])) + value.network_address.packed
     return head + value.packed

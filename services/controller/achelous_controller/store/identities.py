@@ -59,7 +59,14 @@ async def assign(connection: AsyncConnection, vpc_id: UUID, sets: Iterable[Group
     """The number of each set, given now if need be. Raises `Conflict` if there are too many."""
     wanted = set(sets)
     named = await _named(connection, {group for groups in wanted for group in groups})
-    concerned = sorted(groups for groups in wanted if named & set(groups))
+    return await assign_named(connection, vpc_id, wanted, named)
+
+
+async def assign_named(
+    connection: AsyncConnection, vpc_id: UUID, wanted: Collection[Groups], named: Collection[UUID]
+) -> Assigned:
+    """Like `assign`, with the groups that rules name."""
+    concerned = sorted(groups for groups in wanted if not set(groups).isdisjoint(named))
     numbers = dict.fromkeys(wanted, NONE)
     if not concerned:
         return Assigned(numbers)

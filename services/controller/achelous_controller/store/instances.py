@@ -22,6 +22,7 @@ from achelous_controller.store.schema import (
     vnics,
     vpcs,
 )
+from achelous_controller.store.vpcs import in_subnet
 
 _PENDING: Final = func.array(select(pending.c.instance_id).scalar_subquery())
 
@@ -59,7 +60,16 @@ def page_query(
     if filters.get("state") not in (None, InstanceState.ACTIVE):
         # as an array, which every plan may look up in the primary key
         conditions.append(instances.c.id == any_(_PENDING))
-    return objects.page_query(instances, project_id, filters, wanted, *conditions)
+    rest = dict(filters)
+    host_id = rest.pop("host_id", None)
+    if isinstance(host_id, UUID):
+        conditions.append(on_host(host_id))
+    return objects.page_query(instances, project_id, rest, wanted, *conditions)
+
+
+def on_host(host_id: UUID) -> ColumnElement[bool]:
+    """Whether an instance is on a host: an index leads to the host's vNICs."""
+    return instances.c.id.in_(select(vnics.c.instance_id).where(vnics.c.host_id == host_id))
 
 
 async def vnic_page(
@@ -82,7 +92,11 @@ def vnic_page_query(
         # addresses of a VPC are indexed by its VNI
         vni = select(vpcs.c.vni).where(vpcs.c.id == filters["vpc_id"]).scalar_subquery()
         conditions.append(vnics.c.vni == vni)
-    return objects.page_query(vnics, project_id, filters, wanted, *conditions)
+    rest = dict(filters)
+    subnet_id = rest.pop("subnet_id", None)
+    if isinstance(subnet_id, UUID):
+        conditions.append(in_subnet(subnet_id))
+    return objects.page_query(vnics, project_id, rest, wanted, *conditions)
 
 
 async def vnic(connection: AsyncConnection, vnic_id: UUID, project_id: UUID | None) -> Vnic:

@@ -61,7 +61,7 @@ async def _placed(connection: AsyncConnection, locked: Locked, moving: Sequence[
     for each, some in zip(moving, rows, strict=True):
         room = _room(rooms, each.host_id)
         if taken[room.host_id] + len(some) > room.capacity:
-            raise capacity.full_host("", room, len(some))
+            raise capacity.full_host("host_id", room, len(some))
         taken[room.host_id] += len(some)
         taken[some[0].host_id] -= len(some)
         due.append(Due(each.accepted_at, some, room.host_id, room.vtep))

@@ -7,6 +7,7 @@ the fleet: a transaction locks its VPCs first and calls `hosts_changed` once, wi
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import BigInteger, Integer, LargeBinary
 
 from achelous_controller.domain.pending import Cohort, pack_cohorts
+from achelous_controller.store.bulk import Part
 from achelous_controller.store.schema import fleet, outbox, vpcs
 from achelous_shared.routes import MAX_DELTA_ENTRIES, Routes, pack
 
@@ -120,10 +122,7 @@ async def record_routes(
 
     Their instances are noted as pending; the leader notices by itself who waits for no entries.
     """
-    deltas = [
-        pack(numbered[start : start + MAX_DELTA_ENTRIES])
-        for start in range(0, len(numbered), MAX_DELTA_ENTRIES)
-    ]
+    deltas = [pack(some) for some in _deltas(numbered)]
     if not deltas and not waiting:
         return
     packed = pack_cohorts(waiting) if waiting else None
@@ -166,6 +165,85 @@ async def hosts_changed(
     }
     result = await connection.execute(_HOSTS_CHANGED, values)
     return {row.host_id: row.revision for row in result}
+
+
+# ---- of new instances: what they take part in is locked, and its revisions are known -------------
+
+
+@dataclass(frozen=True, slots=True)
+class VpcRoutes:
+    """Routes that a VPC has from now on, `with_revisions` after ``revision``."""
+
+    vpc_id: UUID
+    vni: int
+    revision: int
+    routes: Routes
+
+
+HostChange = tuple[UUID, int, int, bytes | None]
+"""A host, its new revision, how many vNICs it has more, and their ids; None: see `hosts_changed`"""
+
+
+def recorded_routes(changes: Sequence[VpcRoutes], waiting: Sequence[Cohort]) -> list[Part]:
+    """Records the routes of VPCs that are locked, and wakes the dispatcher.
+
+    ``waiting``, who waits for them, goes with those of the last VPC.
+    """
+    deltas = [
+        (of.vni, int(routes[0]["revision"]), pack(routes))
+        for of in changes
+        for routes in _deltas(of.routes)
+    ]
+    packed = [*[None] * (len(deltas) - 1), pack_cohorts(waiting)]
+    reached = [(of.vpc_id, int(of.routes[-1]["revision"])) for of in changes]
+    return [
+        Part("reached", _REACHED, _columns(reached)),
+        Part("routes", _ROUTES_RECORDED, (time.time(), *_columns(deltas), packed)),
+    ]
+
+
+def hosts_given(changes: Sequence[HostChange]) -> list[Part]:
+    """Gives vNICs to hosts that are locked, and tells them what came."""
+    ids, revisions, counts, vnics = _columns(changes)
+    return [
+        Part("given", _HOSTS_GIVEN, (ids, revisions, counts)),
+        Part("told", _HOSTS_TOLD, (time.time(), ids, revisions, vnics)),
+    ]
+
+
+def _deltas(routes: Routes) -> list[Routes]:
+    return [
+        routes[start : start + MAX_DELTA_ENTRIES]
+        for start in range(0, len(routes), MAX_DELTA_ENTRIES)
+    ]
+
+
+def _columns(rows: Sequence[tuple[object, ...]]) -> tuple[list[object], ...]:
+    return tuple(map(list, zip(*rows, strict=True)))
+
+
+_REACHED: Final = """
+    UPDATE vpcs AS v SET revision = new.revision
+    FROM unnest({}::uuid[], {}::bigint[]) AS new (id, revision) WHERE v.id = new.id
+"""
+_ROUTES_RECORDED: Final = f"""
+    INSERT INTO outbox (kind, created_at, vni, base, revision, entries, cohorts)
+    SELECT 'routes', {{}}::float8, vni, revision - 1, revision, entries, cohorts
+    FROM unnest({{}}::int[], {{}}::bigint[], {{}}::bytea[], {{}}::bytea[]) WITH ORDINALITY
+        AS delta (vni, revision, entries, cohorts, place)
+    ORDER BY place
+    RETURNING pg_notify('{CHANNEL}', '')
+"""  # noqa: S608  constants of this module
+_HOSTS_GIVEN: Final = """
+    UPDATE hosts AS h SET revision = new.revision, vnic_count = h.vnic_count + new.count
+    FROM unnest({}::uuid[], {}::bigint[], {}::int[]) AS new (id, revision, count)
+    WHERE h.id = new.id
+"""
+_HOSTS_TOLD: Final = """
+    INSERT INTO outbox (kind, created_at, host_id, revision, vnics)
+    SELECT 'host', {}::float8, id, revision, vnics
+    FROM unnest({}::uuid[], {}::bigint[], {}::bytea[]) AS new (id, revision, vnics)
+"""
 
 
 async def fleet_changed(connection: AsyncConnection) -> int:

@@ -1,292 +1,372 @@
-"""Making instances with their vNICs: one or twenty thousand, all or none."""
+"""Making instances with their vNICs: one or twenty thousand, all or none.
 
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+What is said of many alike is looked at once (`domain.layout`), and the rest is columns: no object
+per instance is made between the request and COPY.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from ipaddress import IPv4Address, IPv6Address
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import numpy as np
+import numpy.typing as npt
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from achelous_controller.domain.identities import Groups, groups_of
-from achelous_controller.domain.ids import new_id
+from achelous_controller.domain.identities import NONE, groups_of
+from achelous_controller.domain.ids import Ids, new_ids, packed
 from achelous_controller.domain.instance_state import InstanceState
-from achelous_controller.domain.instances import Instance, InstanceSpec, Vnic, VnicSpec
-from achelous_controller.domain.pending import Cohort, Member, RoutesAt, cohorts
+from achelous_controller.domain.instances import Wanted
+from achelous_controller.domain.layout import Indices, Layout, distinct, laid_out, spread
+from achelous_controller.domain.pending import Cohort, RoutesAt, latest
 from achelous_controller.domain.placement import Room
 from achelous_controller.domain.quotas import Resource
-from achelous_controller.domain.route_entries import entries, keys4, keys6
+from achelous_controller.domain.route_entries import entries
 from achelous_controller.store import (
     allocation,
+    bulk,
     capacity,
     identities,
+    outbox,
     quotas,
     references,
     rule_limits,
 )
-from achelous_controller.store.bulk import Columns, Records, append
-from achelous_controller.store.outbox import hosts_changed, record_routes, with_revisions
-from achelous_controller.store.references import References, Subnet
-from achelous_controller.store.schema import instances, vnic_security_groups, vnics
-from achelous_shared.routes import RouteOp, Routes
+from achelous_controller.store.allocation import Addresses
+from achelous_controller.store.bulk import Rows
+from achelous_controller.store.database import INET_HEADS
+from achelous_controller.store.outbox import VpcRoutes, with_revisions
+from achelous_controller.store.references import Place, References
+from achelous_controller.store.schema import instances, pending, vnic_security_groups, vnics
+from achelous_shared.routes import RouteOp
+
+Integers = npt.NDArray[np.signedinteger[Any] | np.unsignedinteger[Any]]
+
+_IPV4_AT: Final = 12
+"""Where an IPv4 address begins in the 16 bytes of a mapped one."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Columns:
-    """The vNICs of a request, flat, in its order: one value of each list per vNIC."""
+class Made:
+    """n new instances and their m vNICs, BUILDING, in the order of the request.
 
-    subnets: list[Subnet]
-    groups: list[Groups]
-    """As asked for; those that ask for none share their VPC's."""
+    ``room``, shape (n,): the index of each instance's host in ``rooms``; ``place``, shape (m,):
+    that of each vNIC's place in ``places``. ``macs``, shape (m,): 48 bits.
+    """
+
+    layout: Layout
+    places: list[Place]
+    place: Indices
     rooms: list[Room]
-    ips: list[int]
-    ips6: list[int]
-    """0: none."""
-    macs: list[int]
-    revisions: list[int]
-    identities: list[int]
+    room: Indices
+    ids: Ids
+    vnic_ids: Ids
+    ip: Addresses
+    ip6: Addresses
+    macs: npt.NDArray[np.uint64]
+    created_at: datetime
+
+    @property
+    def host(self) -> Indices:
+        """The index of each vNIC's host, shape (m,)."""
+        return self.room[self.layout.owner]
 
 
 async def create(
     connection: AsyncConnection,
     project_id: UUID | None,
-    specs: Sequence[InstanceSpec],
-    accepted: Sequence[datetime],
-) -> list[Instance]:
+    wanted: Wanted,
+    macs: npt.NDArray[np.uint64],
+) -> Made:
     """Make the instances, BUILDING, and record what gateways and hosts have to know of them.
 
-    ``project_id``: the caller's, None for an operator. ``accepted``: when each was asked for.
-    Raises `Invalid` and `Conflict`, which name the fields of the specs.
+    ``project_id``: the caller's, None for an operator. ``macs``: one for each vNIC. Raises
+    `Invalid` and `Conflict`, which name the fields of the request.
     """
-    known = await references.lock(connection, project_id, specs)
-    flat = [vnic for spec in specs for vnic in spec.vnics]
-    ips = await allocation.addresses(connection, flat, known, allocation.IPV4)
-    ips6 = await allocation.addresses(connection, flat, known, allocation.IPV6)
-    rooms = await capacity.reserve(connection, specs)
-    macs = await allocation.macs(connection, len(flat))
-    flat_rooms = [room for spec, room in zip(specs, rooms, strict=True) for _ in spec.vnics]
-    nets = [known.subnets[spec.subnet_id] for spec in flat]
-    groups = [known.groups_of(spec, net) for spec, net in zip(flat, nets, strict=True)]
-    numbers, concerned = await _identities(connection, flat, nets, groups)
-    columns = _Columns(nets, groups, flat_rooms, ips, ips6, macs, [0] * len(flat), numbers)
-    routes = _routes(known, columns)
-    made = _assemble(specs, rooms, columns, accepted)
-    new = _vnics_by_host(made)
-    counts = {host_id: len(some) for host_id, some in new.items()}
-    alone = {host_id: some for host_id, some in new.items() if host_id not in concerned}
-    host_revisions = await hosts_changed(connection, concerned | new.keys(), alone, counts)
-    await _insert(connection, made, columns, known, host_revisions)
-    await _record(connection, known, routes, _pending(made, columns, known, host_revisions))
-    for owner, amounts in sorted(_amounts(made).items()):
-        await quotas.spend(connection, owner, amounts)
+    layout = laid_out(wanted)
+    known = await references.lock(connection, project_id, layout)
+    ip = await allocation.addresses(connection, layout, known, allocation.IPV4)
+    ip6 = await allocation.addresses(connection, layout, known, allocation.IPV6)
+    reserved = await capacity.reserve(connection, layout)
+    numbers, concerned = await _identities(connection, layout, known)
+    ids = new_ids(len(layout.sizes) + len(layout.owner))
+    made = Made(
+        layout,
+        known.places,
+        known.of[layout.spec],
+        reserved.rooms,
+        reserved.of,
+        ids[: len(layout.sizes)],
+        ids[len(layout.sizes) :],
+        ip,
+        ip6,
+        macs,
+        datetime.now(UTC),
+    )
+    if concerned:
+        used = {made.rooms[room].host_id for room in np.unique(made.room)}
+        await outbox.hosts_changed(connection, concerned - used)
+    await _write(connection, made, numbers[made.place], concerned)
     return made
 
 
 async def _identities(
-    connection: AsyncConnection,
-    flat: Sequence[VnicSpec],
-    nets: Sequence[Subnet],
-    groups: Sequence[Groups],
-) -> tuple[list[int], set[UUID]]:
-    """The identity of each vNIC, and hosts whose rules have to learn of new ones."""
-    # by identity of the tuples, which most vNICs share: few are looked at
-    one_of = {
-        id(some): (some, spec, net) for some, spec, net in zip(groups, flat, nets, strict=True)
+    connection: AsyncConnection, layout: Layout, known: References
+) -> tuple[Integers, set[UUID]]:
+    """The identity of each place, and hosts whose rules have to learn of new ones."""
+    sets = [groups_of(place.groups) for place in known.places]
+    counts = {
+        False: {group: found.ingress for group, found in known.groups.items()},
+        True: {group: found.egress for group, found in known.groups.items()},
     }
-    sets = {key: groups_of(some) for key, (some, _, _) in one_of.items()}
-    fields = {sets[key]: f"{spec.field}.security_group_ids" for key, (_, spec, _) in one_of.items()}
-    await rule_limits.must_fit(connection, fields)
-    by_vpc: dict[UUID, set[Groups]] = defaultdict(set)
-    for key, (_, _, net) in one_of.items():
-        by_vpc[net.vpc_id].add(sets[key])
-    numbers: dict[Groups, int] = {}
+    of = known.of[layout.spec]
+
+    def field(index: int) -> str:
+        return layout.field(int(np.argmax(of == index)), "security_group_ids")
+
+    rule_limits.check(sets, counts, field)
+    named = {group for group, found in known.groups.items() if found.named}
+    numbers = np.full(len(sets), NONE)
     told: set[UUID] = set()
-    for vpc_id, wanted in sorted(by_vpc.items()):
-        assigned = await identities.assign(connection, vpc_id, wanted)
-        numbers |= assigned.numbers
+    for vpc_id, inside in sorted(_by_vpc(known.places).items()) if named else ():
+        wanted = {sets[place] for place in inside}
+        assigned = await identities.assign_named(connection, vpc_id, wanted, named)
+        numbers[inside] = [assigned.numbers[sets[place]] for place in inside]
         told |= set(assigned.hosts)
-    number_of = {key: numbers[of] for key, of in sets.items()}
-    return [number_of[id(some)] for some in groups], told
+    return numbers, told
 
 
-def _routes(known: References, columns: _Columns) -> dict[UUID, Routes]:
-    """The routes of each VPC; their revisions are filled in.
+def _by_vpc(places: Sequence[Place]) -> dict[UUID, list[int]]:
+    """The places of each VPC."""
+    found: dict[UUID, list[int]] = {}
+    for index, place in enumerate(places):
+        found.setdefault(place.vpc.id, []).append(index)
+    return found
 
-    A vNIC has the revision of the last of its routes.
+
+async def _write(
+    connection: AsyncConnection, made: Made, identity: Integers, concerned: set[UUID]
+) -> None:
+    """``identity``, shape (m,). ``concerned``: hosts where anything may have changed."""
+    routes, revisions = _routes(made, identity)
+    host_revisions = np.array([room.revision + 1 for room in made.rooms])
+    waiting = _cohorts(made, revisions, host_revisions)
+    amounts = _amounts(made)
+    found = await bulk.write(
+        connection,
+        [
+            _instances(made, host_revisions),
+            _vnics(made, revisions, identity),
+            _links(made),
+            _pending(made, host_revisions),
+        ],
+        [
+            *_hosts(made, host_revisions, concerned),
+            allocation.remembered(distinct([p.subnet for p in made.places])[0], made.ip, made.ip6),
+            *outbox.recorded_routes(routes, waiting),
+            quotas.spending(amounts),
+        ],
+    )
+    quotas.check_spent(found, amounts)
+
+
+def _routes(made: Made, identity: Integers) -> tuple[list[VpcRoutes], Integers]:
+    """The routes of each VPC in order of id, and the revision of each vNIC, shape (m,).
+
+    That is the revision of the last of its routes.
     """
-    found: dict[UUID, Routes] = {}
-    by_vpc: dict[UUID, list[int]] = defaultdict(list)
-    for index, subnet in enumerate(columns.subnets):
-        by_vpc[subnet.vpc_id].append(index)
-    for vpc_id, indices in sorted(by_vpc.items()):
-        dual = [index for index in indices if columns.ips6[index]]
-        keys = (
-            keys4([columns.ips[index] for index in indices]),
-            keys6(columns.ips6[index] for index in dual),
-        )
-        indices += dual
+    found = []
+    revisions = np.zeros(len(made.place), np.int64)
+    vteps = np.array([int(room.vtep) for room in made.rooms], np.uint32)[made.host]
+    for _, inside in sorted(_by_vpc(made.places).items()):
+        vpc = made.places[inside[0]].vpc
+        here = np.flatnonzero(np.isin(made.place, inside))
+        dual = here[made.ip6.present[here]]
+        both = np.concatenate((here, dual))
         table = entries(
             RouteOp.UPSERT,
-            np.concatenate(keys),
-            np.array([int(columns.rooms[index].vtep) for index in indices], np.uint32),
-            np.array([columns.macs[index] for index in indices], np.uint64),
-            np.array([columns.identities[index] for index in indices], np.uint16),
+            np.concatenate((made.ip.keys[here], made.ip6.keys[dual])),
+            vteps[both],
+            made.macs[both],
+            identity[both],
         )
-        table = found[vpc_id] = with_revisions(known.vpcs[vpc_id].revision, table)
-        for index, revision in zip(indices, table["revision"].tolist(), strict=True):
-            columns.revisions[index] = revision
-    return found
+        table = with_revisions(vpc.revision, table)
+        revisions[here] = table["revision"][: len(here)]
+        revisions[dual] = table["revision"][len(here) :]
+        found.append(VpcRoutes(vpc.id, vpc.vni, vpc.revision, table))
+    return found, revisions
 
 
-async def _record(
-    connection: AsyncConnection,
-    known: References,
-    routes: Mapping[UUID, Routes],
-    pending: Sequence[Cohort],
-) -> None:
-    """Record the routes; who waits for them goes with those of the last VPC."""
-    last = max(routes)
-    for vpc_id, table in routes.items():
-        vpc = known.vpcs[vpc_id]
-        waiting = pending if vpc_id == last else ()
-        await record_routes(connection, vpc_id, vpc.vni, vpc.revision, table, waiting)
+def _cohorts(made: Made, revisions: Integers, host_revisions: Integers) -> list[Cohort]:
+    """Who waits for the routes: those of one host that have one list of vNICs.
 
-
-def _vnics_by_host(made: Sequence[Instance]) -> dict[UUID, list[UUID]]:
-    """New vNICs of each host."""
-    found: dict[UUID, list[UUID]] = defaultdict(list)
-    for instance in made:
-        found[instance.host_id] += [vnic.id for vnic in instance.vnics]
-    return found
-
-
-def _pending(
-    made: Sequence[Instance],
-    columns: _Columns,
-    known: References,
-    host_revisions: Mapping[UUID, int],
-) -> list[Cohort]:
-    revisions = iter(columns.revisions)
-    members = (
-        Member(
-            i.id,
-            i.host_id,
-            i.accepted_at.timestamp(),
-            [v.id for v in i.vnics],
-            [RoutesAt(known.vpcs[v.vpc_id].vni, next(revisions)) for v in i.vnics],
-        )
-        for i in made
-    )
-    return cohorts(members, InstanceState.BUILDING, host_revisions, made[0].created_at.timestamp())
-
-
-def _assemble(
-    specs: Sequence[InstanceSpec],
-    rooms: Sequence[Room],
-    columns: _Columns,
-    accepted: Sequence[datetime],
-) -> list[Instance]:
-    now = datetime.now(UTC)
-    made = []
-    start = 0
-    for spec, room, accepted_at in zip(specs, rooms, accepted, strict=True):
-        instance_id = new_id()
-        parts = tuple(
-            _vnic(instance_id, position, columns, start + position)
-            for position in range(len(spec.vnics))
-        )
-        start += len(parts)
-        made.append(
-            Instance(
-                id=instance_id,
-                project_id=parts[0].project_id,
-                name=spec.name,
-                kind=spec.kind,
-                host_id=room.host_id,
+    ``revisions``, shape (m,): of each vNIC's routes. ``host_revisions``: of each room.
+    """
+    layout = made.layout
+    vnis = _values(made, [place.vpc.vni for place in made.places])
+    times, which = distinct(layout.wanted.accepted)
+    accepted = np.array([each.timestamp() for each in times], "<f8")[which]
+    alike = made.room * len(layout.lists) + layout.list_of
+    order = np.argsort(alike, kind="stable")
+    found = []
+    for inside in np.split(order, np.flatnonzero(np.diff(alike[order])) + 1):
+        room = made.room[inside[0]]
+        size = layout.sizes[inside[0]]
+        parts = layout.firsts[inside][:, None] + np.arange(size)
+        last = revisions[parts].max(axis=0).tolist()
+        found.append(
+            Cohort(
                 state=InstanceState.BUILDING,
-                reason=None,
-                accepted_at=accepted_at,
-                committed_at=now,
-                published_at=None,
-                gateways_applied_at=None,
-                host_applied_at=None,
-                active_at=None,
-                created_at=now,
-                version=1,
-                vnics=parts,
+                host_id=made.rooms[room].host_id,
+                host_revision=int(host_revisions[room]),
+                routes=latest(map(RoutesAt, vnis[parts[0]].tolist(), last)),
+                committed_at=made.created_at.timestamp(),
+                instances=made.ids[inside].tobytes(),
+                vnics=made.vnic_ids[parts].tobytes(),
+                accepted_at=accepted[inside].tobytes(),
             )
         )
-    return made
+    return found
 
 
-def _vnic(instance_id: UUID, position: int, columns: _Columns, index: int) -> Vnic:
-    subnet, ip6 = columns.subnets[index], columns.ips6[index]
-    return Vnic(
-        id=new_id(),
-        project_id=subnet.project_id,
-        instance_id=instance_id,
-        vpc_id=subnet.vpc_id,
-        subnet_id=subnet.id,
-        host_id=columns.rooms[index].host_id,
-        position=position,
-        ip=IPv4Address(columns.ips[index]),
-        ip6=IPv6Address(ip6) if ip6 else None,
-        mac=columns.macs[index],
-        security_group_ids=columns.groups[index],
-        version=1,
+def _hosts(made: Made, host_revisions: Integers, concerned: set[UUID]) -> list[bulk.Part]:
+    """What hosts have to know: their new vNICs, or that anything may have changed."""
+    host = made.host
+    counts = np.bincount(host, minlength=len(made.rooms))
+    by_host = made.vnic_ids[np.argsort(host, kind="stable")].tobytes()
+    ends = np.cumsum(counts) * 16
+    changes = []
+    for index in np.flatnonzero(counts).tolist():
+        host_id, count, end = made.rooms[index].host_id, int(counts[index]), int(ends[index])
+        new = None if host_id in concerned else by_host[end - 16 * count : end]
+        changes.append((host_id, int(host_revisions[index]), count, new))
+    return outbox.hosts_given(changes)
+
+
+def _values(made: Made, of_places: Sequence[int]) -> Integers:
+    """A value of each place as one of each vNIC, shape (m,)."""
+    return np.array(of_places)[made.place]
+
+
+def _ids_of(made: Made, of_places: list[UUID]) -> Ids:
+    """An id of each place as one of each vNIC, shape (m, 16)."""
+    return packed(of_places)[made.place]
+
+
+# ---- rows ----------------------------------------------------------------------------------------
+
+
+def _instances(made: Made, host_revisions: Integers) -> Rows:
+    specs, count = made.layout.wanted.specs, len(made.ids)
+    times, which = distinct(made.layout.wanted.accepted)
+    created = np.repeat(bulk.microseconds([made.created_at]), count)
+    owners = _ids_of(made, [place.subnet.project_id for place in made.places])
+    return Rows(
+        instances,
+        {
+            "id": made.ids,
+            "project_id": owners[made.layout.firsts],
+            "host_id": packed([room.host_id for room in made.rooms])[made.room],
+            "state": _text(InstanceState.BUILDING, count),
+            "host_revision": host_revisions[made.room].astype(">i8"),
+            "accepted_at": bulk.microseconds(times)[which],
+            "committed_at": created,
+            "created_at": created,
+        },
+        {
+            "name": [spec.name.encode() for spec in specs],
+            "kind": [spec.kind.encode() for spec in specs],
+        },
     )
 
 
-_INSTANCES: Final = Columns(
-    instances,
-    ("id", "project_id", "name", "kind", "host_id", "state", "host_revision", "accepted_at",
-     "committed_at", "created_at"),
-)  # fmt: skip
-_VNICS: Final = Columns(
-    vnics,
-    ("id", "project_id", "instance_id", "vpc_id", "subnet_id", "host_id", "position", "ip", "ip6",
-     "mac", "vni", "revision", "identity"),
-)  # fmt: skip
-_LINKS: Final = Columns(vnic_security_groups, ("vnic_id", "security_group_id"))
+def _pending(made: Made, host_revisions: Integers) -> Rows:
+    """What each host has to run."""
+    return Rows(
+        pending,
+        {
+            "instance_id": made.ids,
+            "host_id": packed([room.host_id for room in made.rooms])[made.room],
+            "host_revision": host_revisions[made.room].astype(">i8"),
+        },
+        {},
+    )
 
 
-async def _insert(
-    connection: AsyncConnection,
-    made: Sequence[Instance],
-    columns: _Columns,
-    known: References,
-    host_revisions: dict[UUID, int],
-) -> None:
-    flat = [vnic for instance in made for vnic in instance.vnics]
-    instance_rows = [
-        (i.id, i.project_id, i.name, i.kind, i.host_id, i.state, host_revisions[i.host_id],
-         i.accepted_at, i.committed_at, i.created_at)
-        for i in made
-    ]  # fmt: skip
-    vnic_rows = [
-        (v.id, v.project_id, v.instance_id, v.vpc_id, v.subnet_id, v.host_id, v.position, v.ip,
-         v.ip6, v.mac, known.vpcs[v.vpc_id].vni, revision, identity)
-        for v, revision, identity in zip(flat, columns.revisions, columns.identities, strict=True)
-    ]  # fmt: skip
-    links = [(vnic.id, group) for vnic in flat for group in vnic.security_group_ids]
-    rows: list[tuple[Columns, Records]] = [
-        (_INSTANCES, instance_rows),
-        (_VNICS, vnic_rows),
-        (_LINKS, links),
+def _text(value: str, count: int) -> npt.NDArray[np.uint8]:
+    """The same text in each row."""
+    return np.frombuffer(value.encode() * count, np.uint8).reshape(count, -1)
+
+
+def _vnics(made: Made, revisions: Integers, identity: Integers) -> Rows:
+    places, layout = made.places, made.layout
+    ip = np.concatenate(
+        (_heads(4, len(made.place)), made.ip.keys[:, _IPV4_AT:]),
+        axis=1,
+    )
+    return Rows(
+        vnics,
+        {
+            "id": made.vnic_ids,
+            "project_id": _ids_of(made, [place.subnet.project_id for place in places]),
+            "instance_id": made.ids[layout.owner],
+            "vpc_id": _ids_of(made, [place.vpc.id for place in places]),
+            "subnet_id": _ids_of(made, [place.subnet.id for place in places]),
+            "host_id": packed([room.host_id for room in made.rooms])[made.host],
+            "position": layout.position.astype(">i2"),
+            "ip": ip,
+            "mac": made.macs.astype(">i8"),
+            "vni": _values(made, [place.vpc.vni for place in places]).astype(">i4"),
+            "revision": revisions.astype(">i8"),
+            "identity": identity.astype(">i4"),
+        },
+        {"ip6": _ip6(made.ip6)},
+    )
+
+
+def _heads(family: int, count: int) -> npt.NDArray[np.uint8]:
+    """What stands before each address of an inet."""
+    return np.frombuffer(INET_HEADS[family] * count, np.uint8).reshape(count, -1)
+
+
+def _ip6(addresses: Addresses) -> list[bytes | None]:
+    if not addresses.present.any():
+        return [None] * len(addresses.present)
+    found = np.concatenate((_heads(6, len(addresses.keys)), addresses.keys), axis=1)
+    return [
+        value if present else None
+        for value, present in zip(
+            bulk.slices(found.tobytes(), found.shape[1]), addresses.present.tolist(), strict=True
+        )
     ]
-    await append(connection, rows)
 
 
-def _amounts(made: Sequence[Instance]) -> dict[UUID, dict[Resource, int]]:
-    count: Counter[UUID] = Counter()
-    vnic_count: Counter[UUID] = Counter()
-    for instance in made:
-        count[instance.project_id] += 1
-        vnic_count[instance.project_id] += len(instance.vnics)
-    return {
-        owner: {Resource.INSTANCES: number, Resource.VNICS: vnic_count[owner]}
-        for owner, number in count.items()
-    }
+def _links(made: Made) -> Rows:
+    """Each vNIC's groups."""
+    lengths = np.array([len(place.groups) for place in made.places])
+    starts = np.cumsum(lengths) - lengths
+    groups = packed([group for place in made.places for group in place.groups])
+    vnic, number = spread(lengths[made.place])
+    return Rows(
+        vnic_security_groups,
+        {
+            "vnic_id": made.vnic_ids[vnic],
+            "security_group_id": groups[starts[made.place][vnic] + number],
+        },
+        {},
+    )
+
+
+def _amounts(made: Made) -> dict[UUID, dict[Resource, int]]:
+    """What each project takes, in order of id."""
+    owners = [place.subnet.project_id for place in made.places]
+    found: dict[UUID, Counter[Resource]] = {owner: Counter() for owner in sorted(set(owners))}
+    for resource, of in (
+        (Resource.INSTANCES, made.place[made.layout.firsts]),
+        (Resource.VNICS, made.place),
+    ):
+        for owner, number in zip(owners, np.bincount(of, minlength=len(owners)), strict=True):
+            found[owner][resource] += int(number)
+    return {owner: dict(counted) for owner, counted in found.items()}

@@ -1,19 +1,21 @@
 """What new instances refer to: subnets, VPCs and security groups, checked under the VPCs' locks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Uuid, any_, bindparam, or_, select
+from sqlalchemy import ColumnElement, Uuid, any_, bindparam, select
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from achelous_controller.domain.errors import FieldError, Invalid, Refused
-from achelous_controller.domain.instances import InstanceSpec, VnicSpec
+from achelous_controller.domain.instances import VnicSpec, Wanted
+from achelous_controller.domain.layout import Indices, Layout, indices
 from achelous_controller.domain.networks import Address, Network
 from achelous_controller.domain.rules import DEFAULT_GROUP
-from achelous_controller.store.schema import security_groups, subnets, vpcs
+from achelous_controller.store.database import driver_of
+from achelous_controller.store.schema import subnets, vpcs
 
 _MAX_ERRORS: Final = 100
 
@@ -22,19 +24,28 @@ def _one_of(column: ColumnElement[UUID], name: str) -> ColumnElement[bool]:
     return column == any_(bindparam(name, type_=ARRAY(Uuid)))
 
 
-_LOCK_VPCS: Final = (
-    select(vpcs.c.id, vpcs.c.vni, vpcs.c.revision)
-    .where(vpcs.c.id.in_(select(subnets.c.vpc_id).where(_one_of(subnets.c.id, "subnets"))))
-    .order_by(vpcs.c.id)
+_LOCK: Final = (
+    select(vpcs.c.vni, vpcs.c.revision, subnets)
+    .select_from(vpcs)  # locked first
+    .join(subnets, subnets.c.vpc_id == vpcs.c.id)
+    .where(_one_of(subnets.c.id, "subnets"))
+    .order_by(vpcs.c.id, subnets.c.id)
+    # who changes a subnet has its VPC's lock; with its own, too, its row is that of now and not
+    # that of when this statement began to wait
     .with_for_update()
 )
-_SUBNETS: Final = select(subnets).where(_one_of(subnets.c.id, "subnets"))
-_GROUPS: Final = select(
-    security_groups.c.id, security_groups.c.vpc_id, security_groups.c.name
-).where(
-    _one_of(security_groups.c.vpc_id, "vpcs"),
-    or_(_one_of(security_groups.c.id, "groups"), security_groups.c.name == DEFAULT_GROUP),
-)
+_LOCK_OWN: Final = _LOCK.where(subnets.c.project_id == bindparam("project", type_=Uuid))
+
+_GROUPS: Final = """
+    SELECT g.id, g.vpc_id, g.name,
+        (SELECT count(*) FROM security_group_rules AS r
+         WHERE r.security_group_id = g.id AND NOT r.egress) AS ingress,
+        (SELECT count(*) FROM security_group_rules AS r
+         WHERE r.security_group_id = g.id AND r.egress) AS egress,
+        EXISTS (SELECT FROM security_group_rules AS r WHERE r.remote_group_id = g.id) AS named
+    FROM security_groups AS g
+    WHERE g.vpc_id = ANY($1::uuid[]) AND (g.id = ANY($2::uuid[]) OR g.name = $3)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,22 +76,39 @@ class LockedVpc:
     id: UUID
     vni: int
     revision: int
-    default_groups: tuple[UUID, ...]
-    """The one that its vNICs are in if they name none."""
+
+
+Locked = Mapping[UUID, tuple[Subnet, LockedVpc]]
+"""Subnets by id, with their VPCs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A security group: how many rules it has, and whether a rule names it."""
+
+    vpc_id: UUID
+    ingress: int
+    egress: int
+    named: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where vNICs of the same subnet and groups are."""
+
+    subnet: Subnet
+    vpc: LockedVpc
+    groups: tuple[UUID, ...]
+    """As asked for; those that ask for none are in their VPC's own."""
 
 
 @dataclass(frozen=True, slots=True)
 class References:
-    """All that the specs of one request name."""
+    """What the vNICs of a request name: their places, and which each spec of the layout has."""
 
-    subnets: dict[UUID, Subnet]
-    vpcs: dict[UUID, LockedVpc]
-    groups: dict[UUID, UUID]
-    """Security group -> its VPC."""
-
-    def groups_of(self, vnic: VnicSpec, subnet: Subnet) -> tuple[UUID, ...]:
-        """The groups of a vNIC in that subnet, its own."""
-        return vnic.security_group_ids or self.vpcs[subnet.vpc_id].default_groups
+    places: list[Place]
+    of: Indices
+    groups: dict[UUID, Group]
 
 
 def refuse(errors: Sequence[FieldError], kind: type[Refused] = Invalid) -> None:
@@ -90,96 +118,110 @@ def refuse(errors: Sequence[FieldError], kind: type[Refused] = Invalid) -> None:
         raise kind(f"{errors[0].field}: {errors[0].message}{more}", errors[:_MAX_ERRORS])
 
 
-async def lock(
-    connection: AsyncConnection, project_id: UUID | None, specs: Sequence[InstanceSpec]
-) -> References:
-    """Lock the VPCs of the specs and read what these name; raises `Invalid`.
+async def lock(connection: AsyncConnection, project_id: UUID | None, layout: Layout) -> References:
+    """Lock the VPCs and subnets of the vNICs and read what these name; raises `Invalid`.
 
     ``project_id``: the caller sees this project's objects alone; None sees all.
     """
-    vnics = [vnic for spec in specs for vnic in spec.vnics]
-    subnet_ids = {vnic.subnet_id for vnic in vnics}
-    locked = await _lock_vpcs(connection, subnet_ids)
-    found = await _read_subnets(connection, subnet_ids, project_id)
-    groups, defaults = await _read_groups(connection, vnics, set(locked))
-    references = References(
-        found,
-        {
-            vpc_id: LockedVpc(vpc_id, vni, revision, (defaults[vpc_id],))
-            for vpc_id, (vni, revision) in locked.items()
-        },
-        groups,
+    locked = await _lock(connection, {spec.subnet_id for spec in layout.specs}, project_id)
+    vpc_ids = list({subnet.vpc_id for subnet, _ in locked.values()})
+    named = list({group for spec in layout.specs for group in spec.security_group_ids})
+    driver = await driver_of(connection)
+    rows = await driver.fetch(_GROUPS, vpc_ids, named, DEFAULT_GROUP)
+    defaults = {row["vpc_id"]: (row["id"],) for row in rows if row["name"] == DEFAULT_GROUP}
+    groups = {
+        row["id"]: Group(row["vpc_id"], row["ingress"], row["egress"], row["named"]) for row in rows
+    }
+    _check(layout, locked, groups)
+    found: dict[tuple[UUID, tuple[UUID, ...]], int] = {}
+    of = indices(
+        found.setdefault((spec.subnet_id, spec.security_group_ids), len(found))
+        for spec in layout.specs
     )
-    refuse([error for spec in specs for error in _wrong(spec, references)])
-    return references
+    places = [
+        Place(*locked[subnet_id], wanted or defaults[locked[subnet_id][0].vpc_id])
+        for subnet_id, wanted in found
+    ]
+    return References(places, of, groups)
 
 
-async def _lock_vpcs(
-    connection: AsyncConnection, subnet_ids: set[UUID]
-) -> dict[UUID, tuple[int, int]]:
-    rows = await connection.execute(_LOCK_VPCS, {"subnets": list(subnet_ids)})
-    return {row.id: (row.vni, row.revision) for row in rows}
-
-
-async def _read_subnets(
+async def _lock(
     connection: AsyncConnection, subnet_ids: set[UUID], project_id: UUID | None
-) -> dict[UUID, Subnet]:
-    rows = await connection.execute(_SUBNETS, {"subnets": list(subnet_ids)})
+) -> Locked:
+    query = _LOCK if project_id is None else _LOCK_OWN
+    values = {"subnets": list(subnet_ids), "project": project_id}
     return {
-        row.id: Subnet(
-            row.id,
-            row.project_id,
-            row.vpc_id,
-            row.name,
-            Range(row.cidr, row.gateway_ip, row.next_ip),
-            Range(row.cidr6, row.gateway_ip6, row.next_ip6) if row.cidr6 else None,
+        row.id: (
+            Subnet(
+                row.id,
+                row.project_id,
+                row.vpc_id,
+                row.name,
+                Range(row.cidr, row.gateway_ip, row.next_ip),
+                Range(row.cidr6, row.gateway_ip6, row.next_ip6) if row.cidr6 else None,
+            ),
+            LockedVpc(row.vpc_id, row.vni, row.revision),
         )
-        for row in rows
-        if project_id in (None, row.project_id)
+        for row in await connection.execute(query, values)
     }
 
 
-async def _read_groups(
-    connection: AsyncConnection, vnics: Sequence[VnicSpec], vpc_ids: set[UUID]
-) -> tuple[dict[UUID, UUID], dict[UUID, UUID]]:
-    """Security group -> VPC of the groups that are named, and VPC -> default group."""
-    named = {group for vnic in vnics for group in vnic.security_group_ids}
-    values = {"vpcs": list(vpc_ids), "groups": list(named)}
-    rows = (await connection.execute(_GROUPS, values)).all()
-    defaults = {row.vpc_id: row.id for row in rows if row.name == DEFAULT_GROUP}
-    return {row.id: row.vpc_id for row in rows}, defaults
+def _check(layout: Layout, locked: Locked, groups: Mapping[UUID, Group]) -> None:
+    """Raises `Invalid` with what is wrong, in the order of the request."""
+    specs = layout.wanted.specs
+    owners: dict[int, UUID | None] = {}
+    for vnics in layout.lists:
+        owners[id(vnics)] = _owner(vnics, locked, groups)
+    suspects = [
+        index
+        for index, spec in enumerate(specs)
+        if (owner := owners[id(spec.vnics)]) is None or spec.project_id not in (None, owner)
+    ]
+    refuse([e for index in suspects for e in _wrong(layout.wanted, index, locked, groups)])
 
 
-def _wrong(spec: InstanceSpec, references: References) -> list[FieldError]:
+def _owner(vnics: Sequence[VnicSpec], locked: Locked, groups: Mapping[UUID, Group]) -> UUID | None:
+    """Whose project the vNICs are in; None if something is wrong with them."""
+    projects = set()
+    for vnic in vnics:
+        if vnic.subnet_id not in locked:
+            return None
+        subnet, vpc = locked[vnic.subnet_id]
+        if any(not _is_in(vpc, group, groups) for group in vnic.security_group_ids):
+            return None
+        projects.add(subnet.project_id)
+    return projects.pop() if len(projects) == 1 else None
+
+
+def _is_in(vpc: LockedVpc, group: UUID, groups: Mapping[UUID, Group]) -> bool:
+    return group in groups and groups[group].vpc_id == vpc.id
+
+
+def _wrong(
+    wanted: Wanted, index: int, locked: Locked, groups: Mapping[UUID, Group]
+) -> list[FieldError]:
     errors = []
     projects = set()
-    for vnic in spec.vnics:
-        subnet = references.subnets.get(vnic.subnet_id)
-        if subnet is None:
-            errors.append(
-                FieldError(
-                    f"{vnic.field}.subnet_id", str(vnic.subnet_id), "there is no such subnet"
-                )
-            )
+    spec = wanted.specs[index]
+    for position, vnic in enumerate(spec.vnics):
+        field = wanted.field(index, f"vnics[{position}]")
+        if vnic.subnet_id not in locked:
+            message = "there is no such subnet"
+            errors.append(FieldError(f"{field}.subnet_id", str(vnic.subnet_id), message))
             continue
+        subnet, vpc = locked[vnic.subnet_id]
         projects.add(subnet.project_id)
-        for index, group in enumerate(vnic.security_group_ids):
-            if references.groups.get(group) != subnet.vpc_id:
-                errors.append(
-                    FieldError(
-                        f"{vnic.field}.security_group_ids[{index}]",
-                        str(group),
-                        "the subnet's VPC has no such security group",
-                    )
-                )
+        message = "the subnet's VPC has no such security group"
+        errors += [
+            FieldError(f"{field}.security_group_ids[{number}]", str(group), message)
+            for number, group in enumerate(vnic.security_group_ids)
+            if not _is_in(vpc, group, groups)
+        ]
     if len(projects) > 1:
-        errors.append(
-            FieldError(f"{spec.field}vnics", None, "the subnets belong to different projects")
-        )
+        message = "the subnets belong to different projects"
+        errors.append(FieldError(wanted.field(index, "vnics"), None, message))
     elif spec.project_id is not None and projects and spec.project_id not in projects:
-        errors.append(
-            FieldError(
-                f"{spec.field}project_id", str(spec.project_id), "the subnets are another project's"
-            )
-        )
+        message = "the subnets are another project's"
+        field = wanted.field(index, "project_id")
+        errors.append(FieldError(field, str(spec.project_id), message))
     return errors

@@ -1,7 +1,7 @@
 """No vNIC has more rules of one direction, of all its groups together, than its host can run."""
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -59,16 +59,21 @@ async def one_more_must_fit(
 async def must_fit(connection: AsyncConnection, sets: Mapping[Groups, str]) -> None:
     """Raise `Conflict` for sets of groups with too many rules; the values name their fields."""
     groups = {group for found in sets for group in found}
-    counts = await _counts(connection, groups)
+    fields = list(sets.values())
+    check(list(sets), await _counts(connection, groups), fields.__getitem__)
+
+
+def check(sets: Sequence[Groups], counts: Counts, field: Callable[[int], str]) -> None:
+    """Like `must_fit`, with the rules counted; ``field``: of a set, by its index."""
     refuse(
         [
             FieldError(
-                field,
+                field(index),
                 [str(group) for group in found],
                 f"the groups have {total} {_NAMES[egress]} rules together, at most {MAX_RULES} are"
                 " possible",
             )
-            for found, field in sets.items()
+            for index, found in enumerate(sets)
             for egress, of in counts.items()
             if (total := sum(of.get(group, 0) for group in found)) > MAX_RULES
         ],

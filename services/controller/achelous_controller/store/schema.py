@@ -40,8 +40,16 @@ metadata: Final = MetaData(
 VNI: Final = Sequence("vni_seq", start=4096, maxvalue=(1 << 24) - 1, metadata=metadata)
 """A VNI is never used again: a late packet of a deleted VPC can not reach a new one."""
 
-MAC: Final = Sequence("mac_seq", start=1, maxvalue=(1 << 40) - 1, metadata=metadata)
-"""Lower 40 bits of a vNIC's MAC; the first byte is 0x02 (locally administered, unicast)."""
+MAC_BLOCK: Final = 4096
+"""MACs that are taken from the sequence at a time."""
+
+MAC: Final = Sequence(
+    "mac_seq", start=1, increment=MAC_BLOCK, maxvalue=(1 << 40) - 1, metadata=metadata
+)
+"""Lower 40 bits of a vNIC's MAC; the first byte is 0x02 (locally administered, unicast).
+
+A value is the first of a block that is the caller's.
+"""
 
 
 def _id() -> Column[object]:
@@ -245,8 +253,9 @@ instances: Final = Table(
     Column("active_at", DateTime(timezone=True)),
     _created(),
     _version(),
+    # an index costs each creation, and each ACTIVE, as much as a third of a row; those of a host
+    # are found by its vNICs
     Index(None, "project_id", "id"),
-    Index(None, "host_id", "id"),
     Index(None, "name", "id"),
     Index(None, "kind", "id"),
     # no index names its state, nor what else changes with it, and its pages are filled to 45 %: so
@@ -282,11 +291,10 @@ vnics: Final = Table(
         "withdrawn", Boolean, nullable=False, server_default="false"
     ),  # its instance is DELETING
     _version(),
-    UniqueConstraint("vni", "ip"),  # a VNI is one VPC's
-    UniqueConstraint("subnet_id", "ip"),
-    # they cost vNICs without an IPv6 address nothing
+    # a VNI is one VPC's, and each of its subnets is a range of this index
+    UniqueConstraint("vni", "ip"),
+    # costs vNICs without an IPv6 address nothing
     Index("vnics_vni_ip6_idx", "vni", "ip6", unique=True, postgresql_where="ip6 IS NOT NULL"),
-    Index("vnics_subnet_id_ip6_idx", "subnet_id", "ip6", postgresql_where="ip6 IS NOT NULL"),
     Index(None, "host_id"),
     Index(None, "project_id", "id"),
     Index(None, "vpc_id", "instance_id"),
@@ -308,6 +316,7 @@ outbox: Final = Table(
     Column("host_id", Uuid),  # host
     Column("base", BigInteger),  # routes
     Column("revision", BigInteger, nullable=False),
+    # stored as they are: compressing what is read once and deleted cost as much as writing it
     Column("entries", LargeBinary),  # routes: packed
     Column("cohorts", LargeBinary),  # routes: the instances that wait for them, packed
     Column("pending", LargeBinary),  # likewise, of controllers from before there were cohorts

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPV4LENGTH, IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Column, func, insert, select
+from sqlalchemy import Column, ColumnElement, and_, cast, func, insert, select
+from sqlalchemy.dialects.postgresql import INET
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from achelous_controller.domain.errors import Conflict
@@ -61,6 +62,22 @@ async def create(
     )
     await security_groups.insert_group(connection, project_id, vpc_id, DEFAULT_GROUP)
     return row
+
+
+def in_subnet(subnet_id: UUID) -> ColumnElement[bool]:
+    """Whether a vNIC is in a subnet: a range of the index of its VPC's addresses."""
+    range_of = subnets.join(vpcs, vpcs.c.id == subnets.c.vpc_id)
+
+    def of(column: ColumnElement[Any]) -> ColumnElement[Any]:
+        query = select(column).select_from(range_of).where(subnets.c.id == subnet_id)
+        return query.scalar_subquery()
+
+    last = func.set_masklen(func.broadcast(subnets.c.cidr), IPV4LENGTH)
+    return and_(
+        vnics.c.subnet_id == subnet_id,
+        vnics.c.vni == of(vpcs.c.vni),
+        vnics.c.ip.between(of(cast(subnets.c.cidr, INET)), of(last)),
+    )
 
 
 def must_keep_model(vpc: Record, wanted: ProgrammingModel | None) -> None:
@@ -148,7 +165,7 @@ async def change_subnet(
     row = await objects.change(connection, subnets, subnet_id, values)
     if _TOLD & values.keys():
         inside = select(vnics.c.host_id).distinct()
-        inside = inside.where(vnics.c.subnet_id == subnet_id, ~vnics.c.withdrawn)
+        inside = inside.where(in_subnet(subnet_id), ~vnics.c.withdrawn)
         await hosts_changed(connection, (await connection.execute(inside)).scalars())
     return row
 
@@ -166,7 +183,7 @@ async def remove_subnet(
         "vnic",
         vnics,
         func.host(vnics.c.ip),
-        vnics.c.subnet_id == subnet_id,
+        in_subnet(subnet_id),
     )
     await objects.remove(connection, subnets, subnet_id)
     await quotas.give_back(connection, subnet.project_id, {Resource.SUBNETS: 1})

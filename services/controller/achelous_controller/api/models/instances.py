@@ -96,19 +96,15 @@ class InstanceCreate(Body):
     project_id: UUID | None = Field(None, description="If given, it has to be the subnets' own")
     host_id: UUID | None = Field(None, description="Operators only; null: one is chosen")
 
-    def spec(self, field: str = "") -> domain.InstanceSpec:
-        """The domain's form; ``field``: where it stands in the request, ending in a dot."""
+    def spec(self) -> domain.InstanceSpec:
+        """The domain's form."""
         return domain.InstanceSpec(
-            field,
             self.name,
             self.kind,
             self.project_id,
             self.host_id,
             tuple(
-                domain.VnicSpec(
-                    f"{field}vnics[{n}]", v.subnet_id, v.ip, v.ip6, v.security_group_ids
-                )
-                for n, v in enumerate(self.vnics)
+                domain.VnicSpec(v.subnet_id, v.ip, v.ip6, v.security_group_ids) for v in self.vnics
             ),
         )
 

@@ -11,13 +11,14 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0010_cohorts"
-down_revision = "0008_egress6"
+down_revision = "0009_creation"
 branch_labels = None
 depends_on = None
 
 
 def upgrade() -> None:
     op.add_column("outbox", sa.Column("cohorts", sa.LargeBinary()))
+    op.execute("ALTER TABLE outbox ALTER COLUMN cohorts SET STORAGE EXTERNAL")
     op.create_table(
         "pending",
         sa.Column("instance_id", sa.Uuid(), nullable=False),
