@@ -99,3 +99,28 @@ async def test_groups_from_before_ipv6_let_it_out_as_well(postgres: PostgresServ
         told = (await connection.execute(text("SELECT host_id FROM outbox"))).scalars()
         assert [host.int for host in told] == [1]
     await engine.dispose()
+
+
+SOME_BUILDING = """
+    INSERT INTO instances
+        (id, project_id, name, kind, host_id, state, host_revision, accepted_at)
+    SELECT lpad(n::text, 32, '0')::uuid, lpad('1', 32, '0')::uuid, 'i' || n, 'vm',
+        lpad('7', 32, '0')::uuid, state, n, now()
+    FROM (VALUES (1, 'ACTIVE'), (2, 'BUILDING'), (3, 'ERROR'), (4, 'DELETING')) AS i (n, state)
+"""
+
+
+async def test_what_was_not_active_before_there_was_pending_is_in_it(
+    postgres: PostgresServer,
+) -> None:
+    engine = create_engine(await postgres.create_database(fresh("db").replace("-", "_")))
+    async with engine.begin() as connection:
+        await connection.run_sync(upgrade, "0008_egress6")
+        await connection.execute(text(SOME_BUILDING))
+    await migrate(engine)
+
+    async with engine.connect() as connection:
+        rows = await connection.execute(text("SELECT * FROM pending ORDER BY instance_id"))
+        found = [(row.instance_id.int, row.host_id.int, row.host_revision) for row in rows]
+    assert found == [(2, 7, 2), (3, 7, 3), (4, 7, 4)]
+    await engine.dispose()
