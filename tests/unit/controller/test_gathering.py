@@ -83,6 +83,56 @@ async def test_work_that_fails_is_told_to_all_and_the_next_is_done() -> None:
     assert [str(one) for one in found] == ["gone", "gone", "3"]
 
 
+async def test_what_comes_while_others_have_the_turn_joins() -> None:
+    turn = asyncio.Lock()
+    works = [Work(), Work()]
+    one, other = (Gatherer[int, int](work, limit=10, turn=turn) for work in works)
+    first = asyncio.create_task(one.submit(2))
+    await asyncio.sleep(0)
+    results = []
+    for item in (4, 6):
+        results.append(asyncio.create_task(other.submit(item)))
+        await asyncio.sleep(0)
+    assert works[1].groups == []
+    for work in works:
+        work.open.set()
+
+    assert await asyncio.gather(first, *results) == [4, 8, 12]
+    assert works[1].groups == [[4, 6]]
+
+
+async def test_only_a_group_of_several_is_followed_by_a_rest() -> None:
+    work = Work()
+    work.open.set()
+    gatherer: Gatherer[int, int] = Gatherer(work, limit=10, rest_s=60)
+
+    for item in (2, 4):
+        assert await gatherer.submit(item) == 2 * item
+    await asyncio.gather(*map(gatherer.submit, (2, 4)))
+
+    assert gatherer.idle
+    late = asyncio.create_task(gatherer.submit(6))
+    await asyncio.sleep(0)
+    assert not gatherer.idle
+    late.cancel()
+
+
+async def test_a_lane_that_rests_is_forgotten() -> None:
+    work = Work()
+    work.open.set()
+    made: list[Gatherer[int, int]] = []
+
+    def make(_: str) -> Gatherer[int, int]:
+        made.append(Gatherer(work, limit=10, rest_s=60))
+        return made[-1]
+
+    lanes: Lanes[str, int, int] = Lanes(make)
+    await asyncio.gather(*(lanes.submit("a", item) for item in (2, 4)))
+    await lanes.submit("a", 6)
+
+    assert len(made) == 2
+
+
 async def test_lanes_do_not_wait_for_each_other() -> None:
     blocked, free = Work(), Work()
     free.open.set()

@@ -32,7 +32,7 @@ from achelous_shared.messages import FleetDocument, HostChanges, HostDocument, e
 
 log = logging.getLogger(__name__)
 
-_REST_S: Final = 0.01
+_REST_S: Final = 0.025
 """At most, and as long as a step took: others have the database and this process meanwhile."""
 _KINDS: Final = {FleetDocument: "fleet", HostDocument: "host", HostChanges: "host changes"}
 _ENVELOPE_BYTES: Final = 4096  # of a message's payload, for its headers

@@ -37,14 +37,14 @@ _LOCK_INSTANCES: Final = """
     SELECT i.id, i.project_id, i.name, i.kind, i.host_id, i.state, i.reason, i.accepted_at,
         i.committed_at, i.published_at, i.gateways_applied_at, i.host_applied_at, i.active_at,
         i.created_at, i.version, v.id AS vnic_id, v.vpc_id, v.subnet_id, v.position, v.ip, v.ip6,
-        v.mac, v.identity, v.version AS vnic_version, h.vtep,
+        v.mac, v.identity, v.version AS vnic_version,
+        (SELECT vtep FROM hosts WHERE id = i.host_id) AS vtep,
         ARRAY(
             SELECT security_group_id FROM vnic_security_groups WHERE vnic_id = v.id ORDER BY 1
         ) AS groups
     FROM instances AS i
     JOIN vnics AS v ON v.instance_id = i.id
-    JOIN hosts AS h ON h.id = i.host_id
-    WHERE i.id = ANY($1::uuid[])
+    WHERE i.id = ANY($1::uuid[]) AND v.instance_id = ANY($1::uuid[])
     ORDER BY i.id, v.position
     FOR UPDATE OF i
 """

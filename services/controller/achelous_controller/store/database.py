@@ -37,6 +37,9 @@ _SERVER_SETTINGS: Final = {
     "lock_timeout": f"{LOCK_TIMEOUT_S}s",
     "idle_in_transaction_session_timeout": "60s",
     "jit": "off",  # our queries are short: compiling them takes longer than they do
+    # a statement's plan is kept: one that was made while tables were empty would read them whole
+    # when they have grown
+    "enable_seqscan": "off",
 }
 
 

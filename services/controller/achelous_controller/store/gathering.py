@@ -35,8 +35,10 @@ class Gatherer(Generic[T, R]):
     """Carries out items by ``work``, one group at a time, in the order in which they came.
 
     ``limit``: items of a group. ``apart``: items with an equal, not None value of it never share a
-    group. Each item was handed in before the work that serves it began, so it sees all that was
-    done before.
+    group. ``turn``: held during work; a group is made when it is had, so that what comes while
+    others have it still joins. ``rest_s``: it is kept for so long after a group of several, so
+    that under load groups are larger. Each item was handed in before the work that serves it
+    began, so it sees all that was done before.
     """
 
     def __init__(
@@ -44,8 +46,13 @@ class Gatherer(Generic[T, R]):
         work: Work[T, R],
         limit: int,
         apart: Callable[[T], Hashable | None] = lambda _: None,
+        turn: asyncio.Lock | None = None,
+        rest_s: float = 0.0,
     ) -> None:
         self._work = work
+        self._turn = turn or asyncio.Lock()
+        self._rest_s = rest_s
+        self._resting = False
         self._limit = limit
         self._apart = apart
         self._waiting: deque[_Waiting[T, R]] = deque()
@@ -54,7 +61,7 @@ class Gatherer(Generic[T, R]):
     @property
     def idle(self) -> bool:
         """Whether nothing waits and nothing is being carried out."""
-        return self._task is None
+        return self._task is None or (self._resting and not self._waiting)
 
     async def submit(self, item: T) -> R:
         """The item's result; raises its exception, and `Unavailable` when too many wait."""
@@ -69,13 +76,25 @@ class Gatherer(Generic[T, R]):
     async def _drain(self) -> None:
         group: list[_Waiting[T, R]] = []
         try:
-            while group := self._next():
-                _settle(group, await self._results(group))
+            while self._waiting:
+                async with self._turn:
+                    group = self._next()
+                    _settle(group, await self._results(group))
+                    several, group = len(group) > 1, []
+                    if several and self._rest_s:
+                        await self._rest()
         finally:
             self._task = None
             for left in (*group, *self._waiting):  # cancelled: the process ends
                 left.result.cancel()
             self._waiting.clear()
+
+    async def _rest(self) -> None:
+        self._resting = True
+        try:
+            await asyncio.sleep(self._rest_s)
+        finally:
+            self._resting = False
 
     async def _results(self, group: Sequence[_Waiting[T, R]]) -> Sequence[R | BaseException]:
         try:

@@ -55,10 +55,9 @@ _TAKE: Final = text("""
 """).bindparams(*_WANTED)
 _KEPT: Final = (
     text("""
-    SELECT k.token_id, k.key, k.request_hash, k.status, k.headers, k.body
-    FROM unnest(:tokens, :keys) AS w (token_id, key)
-    JOIN idempotency_keys AS k ON k.token_id = w.token_id AND k.key = w.key
-    WHERE k.created_at > now() - CAST(:lifetime AS interval)
+    SELECT token_id, key, request_hash, status, headers, body FROM idempotency_keys
+    WHERE token_id = ANY(:tokens) AND key = ANY(:keys)
+        AND created_at > now() - CAST(:lifetime AS interval)
 """)
     .bindparams(*_WANTED, lifetime=LIFETIME)
     .columns(headers=JSONB)
