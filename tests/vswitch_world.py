@@ -23,6 +23,7 @@ import numpy as np
 from nats.js.api import StreamConfig
 
 from achelous_gateway.changes import ChangeLogs
+from achelous_gateway.shared_table import SharedTable, map_sizes
 from achelous_lab.netns.cables import Cable
 from achelous_lab.netns.guest import Guest, Nic
 from achelous_lab.netns.network import Network
@@ -38,7 +39,7 @@ from achelous_shared.bus import Bus
 from achelous_shared.bus_roles import Role
 from achelous_shared.messages import SecurityRule
 from achelous_shared.names import GUEST_MTU, port_ifname
-from achelous_shared.routes import ip_bytes, mac_bytes
+from achelous_shared.routes import ROUTE, RouteOp, ip_bytes, mac_bytes
 from achelous_shared.rsp_hash import destination_hashes
 
 os.environ.setdefault("ACHELOUS_BPF_DIR", str(Path(__file__).parents[1] / "build/bpf"))
@@ -46,6 +47,8 @@ os.environ.setdefault("ACHELOUS_BPF_DIR", str(Path(__file__).parents[1] / "build
 VNI = 4200
 ROUTER = IPv4Address("10.1.0.1")
 OPTIONS = rsp.Options(rsp.Capability.CHANGES, GUEST_MTU)
+_ROUTES = 256
+"""That a relay has room for."""
 _NO_HASHES, _NO_AGES = np.zeros(0, np.uint32), np.zeros(0, np.uint16)
 
 
@@ -102,7 +105,10 @@ class Gateway:
         """The revision of the VPC."""
         self.changes = ChangeLogs()
         self.changes.begin(VNI, 1)
-        self._loaded = BpfObject.open(object_path("gateway"), pin_dir=None)
+        self._loaded = BpfObject.open(
+            object_path("gateway"), pin_dir=None, max_entries=map_sizes(_ROUTES)
+        )
+        self._table = SharedTable(_ROUTES, self._loaded.maps)
         self._netns = NetNs(node.namespace.path)
 
     def address(self) -> messages.GatewayAddress:
@@ -130,12 +136,7 @@ class Gateway:
             host.node.ip, vnic.guest.nics[0].mac, revision
         )
         self._step(vnic)
-        routes = self._loaded.maps["routes"]
-        value = np.zeros((), routes.value_dtype)
-        value["vtep"] = int(host.node.ip)
-        value["mac"] = np.frombuffer(vnic.port.mac, np.uint8)
-        value["revision"] = revision
-        routes.update(self._key(vnic), value)
+        self._apply(vnic, RouteOp.UPSERT, host.node.ip, revision)
 
     def say(self, vnic: Vnic, vtep: IPv4Address, revision: int) -> None:
         """Give another answer when asked; packets that it relays still go the right way."""
@@ -152,9 +153,9 @@ class Gateway:
         return self.asked.count(ip_bytes(address))
 
     def remove_route(self, vnic: Vnic) -> None:
-        del self.routes[vnic.port.vni, vnic.port.ip]
+        route = self.routes.pop((vnic.port.vni, vnic.port.ip))
         self._step(vnic)
-        self._loaded.maps["routes"].delete(self._key(vnic))
+        self._apply(vnic, RouteOp.DELETE, route.vtep, route.revision)
 
     def relayed(self) -> int:
         """Packets relayed so far."""
@@ -215,10 +216,12 @@ class Gateway:
         reply["next_hop"] = np.frombuffer(ip_bytes(route.vtep), np.uint8)
         reply["mac"] = np.frombuffer(mac_bytes(route.mac), np.uint8)
 
-    def _key(self, vnic: Vnic) -> Any:
-        key = np.zeros((), self._loaded.maps["routes"].key_dtype)
-        key["vni"], key["ip"] = vnic.port.vni, np.frombuffer(vnic.port.ip, np.uint8)
-        return key
+    def _apply(self, vnic: Vnic, op: RouteOp, vtep: IPv4Address, revision: int) -> None:
+        entry = np.zeros(1, ROUTE)
+        entry["op"], entry["vtep"], entry["revision"] = op, int(vtep), revision
+        entry["ip"] = np.frombuffer(vnic.port.ip, np.uint8)
+        entry["mac"] = np.frombuffer(vnic.port.mac, np.uint8)
+        self._table.apply(vnic.port.vni, entry)
 
 
 class Host:

@@ -71,7 +71,8 @@ async def run(
         raise TimeoutError(f"still running after {timeout:g} s: {command}") from None
     finally:
         if child.returncode is None:
-            os.killpg(child.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it may just have ended
+                os.killpg(child.pid, signal.SIGKILL)
             await child.wait()
     assert child.returncode is not None  # noqa: S101  communicate() has waited for it
     if check and child.returncode != 0:
