@@ -34,6 +34,7 @@ async def session(
 ) -> AsyncIterator[Any]:
     """An asyncpg connection to the engine's database, with ``settings`` of the session.
 
+    Plans are kept, as by the engine's connections, so no table is read whole if an index leads.
     ``timeout``: seconds that a statement may take.
 
     When the connection breaks, the body is cancelled and `ConnectionResetError` raised.
@@ -43,7 +44,7 @@ async def session(
         **options,
         timeout=_TIMEOUT_S,
         command_timeout=timeout,
-        server_settings={"application_name": name, **settings},
+        server_settings={"application_name": name, "enable_seqscan": "off", **settings},
     )
     try:
         async with asyncio.TaskGroup() as group:
