@@ -5,6 +5,7 @@ import json
 import signal
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import httpx
@@ -15,9 +16,11 @@ from rich.table import Table
 from achelous_lab.api import ApiRefused, Rule
 from achelous_lab.hypervisor import Hypervisor
 from achelous_lab.platform import External, Lab, Size
+from achelous_lab.waiting import wait_until
 from achelous_shared.current import CurrentPlatform, announced
 
 _REFRESH_S: Final = 1.0
+_GUEST_S: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,13 @@ async def _sample(lab: Lab) -> None:
         body = {"name": name, "kind": "vm", "vnics": [vnic], "project_id": tenant.project_id}
         created = await lab.api.post("/instances", body)
         await lab.api.wait_active(created["id"])
+        # a vNIC may run before its guest has its addresses
+        there = partial(_has_guest, lab, created["id"])
+        await wait_until(there, f"guest {name} to be there", timeout=_GUEST_S)
+
+
+def _has_guest(lab: Lab, instance_id: str) -> bool:
+    return any(str(instance.id) == instance_id for instance in lab.instances)
 
 
 def _introduce(lab: Lab, console: Console, *, as_json: bool) -> None:
