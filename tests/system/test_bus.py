@@ -2,11 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
+from background import running
 from nats.js.api import StreamConfig
 
 from achelous_lab.rundir import RunDir
@@ -51,17 +51,6 @@ async def ensure_streams(bus: Bus) -> None:
         max_msgs_per_subject=1,
     )
     await bus.ensure_stream(hosts)
-
-
-@asynccontextmanager
-async def running(*works: Awaitable[None]) -> AsyncIterator[None]:
-    tasks = [asyncio.ensure_future(work) for work in works]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def into(received: list[bytes]) -> Callable[[bytes], Awaitable[None]]:

@@ -118,6 +118,22 @@ def leave_hash_table(pins: Path, tables: dict[int, Table]) -> None:
             pin.unlink()
 
 
+def refuse_at_first(
+    controller: FakeController, bpffs: Path, *, times: int
+) -> list[dict[int, Table]]:
+    """Let so many requests for a snapshot fail; what the kernel had at each request."""
+    seen: list[dict[int, Table]] = []
+
+    async def answer(_: object) -> SnapshotReply | None:
+        seen.append(kernel_tables(bpffs))
+        if len(seen) > times:
+            return None
+        return SnapshotReply(vni=0, revision=0, entries=b"", done=True, error="not yet")
+
+    controller.on_snapshot = answer
+    return seen
+
+
 class TestRoutes:
     async def test_the_kernel_holds_the_same_table(
         self, gateway: GatewayUnderTest, controller: FakeController, bpffs: Path
@@ -143,15 +159,7 @@ class TestRoutes:
         await gateway.process.kill9()
 
         controller.change(OTHER, put=range(190, 260), delete=range(50), host=9)
-        seen: list[dict[int, Table]] = []
-
-        async def refuse_at_first(_: object) -> SnapshotReply | None:
-            seen.append(kernel_tables(bpffs))
-            if len(seen) > 3:
-                return None
-            return SnapshotReply(vni=0, revision=0, entries=b"", done=True, error="not yet")
-
-        controller.on_snapshot = refuse_at_first
+        seen = refuse_at_first(controller, bpffs, times=3)
         await gateway.process.start()
         assert seen[:4] == [before] * 4
         await assert_equal(gateway, controller)
@@ -163,15 +171,7 @@ class TestRoutes:
         controller.change(VPC, put=range(100))
         left = dict(controller.tables)
         leave_hash_table(bpffs / "maps", left)
-        seen: list[dict[int, Table]] = []
-
-        async def refuse_at_first(_: object) -> SnapshotReply | None:
-            seen.append(kernel_tables(bpffs))
-            if len(seen) > 1:
-                return None
-            return SnapshotReply(vni=0, revision=0, entries=b"", done=True, error="not yet")
-
-        controller.on_snapshot = refuse_at_first
+        seen = refuse_at_first(controller, bpffs, times=1)
         await stopped.process.start()
         assert seen[0] == left
         assert not (bpffs / "maps" / "routes").exists()

@@ -1,8 +1,7 @@
 """What the load generator sees of a platform: routes at gateways, hosts that only report."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from uuid import UUID, uuid4
@@ -10,6 +9,7 @@ from uuid import UUID, uuid4
 import msgspec
 import numpy as np
 import pytest
+from background import running
 from gateway_world import ADDRESSES, FakeController, GatewayUnderTest, following, gateway_of
 
 from achelous_lab.platform import Lab, Size
@@ -26,17 +26,6 @@ from achelous_shared.messages import HostApplied
 
 VPC = 7
 VTEP = IPv4Address("198.18.0.2")
-
-
-@asynccontextmanager
-async def running(*works: Awaitable[None]) -> AsyncIterator[None]:
-    tasks = [asyncio.ensure_future(work) for work in works]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @dataclass
@@ -172,12 +161,15 @@ async def test_requests_go_to_the_controller_that_does_not_lead() -> None:
 
         async with Http(urls, token, 4) as http:
 
+            async def leading(url: str) -> bool:
+                return leads(await http.outside("/metrics", url) or b"")
+
             async def one_leads() -> bool:
-                return [await leads(http, url) for url in urls()].count(True) == 1
+                return [await leading(url) for url in urls()].count(True) == 1
 
             await wait_until(one_leads, "a leader", timeout=30)
             await choose(http, urls())
-            [leader] = [url for url in urls() if await leads(http, url)]
+            [leader] = [url for url in urls() if await leading(url)]
             [other] = [url for url in urls() if url != leader]
             assert http.preferred == other
 

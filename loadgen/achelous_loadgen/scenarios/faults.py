@@ -16,6 +16,7 @@ from achelous_lab.fault_proxy import FaultProxy, Rates
 from achelous_lab.platform import Lab
 from achelous_lab.process import Process
 from achelous_loadgen import truth
+from achelous_loadgen.balancing import leads
 from achelous_loadgen.platform import gateway_process
 from achelous_loadgen.results import Fault
 from achelous_loadgen.scenarios.churn import Churning
@@ -64,10 +65,10 @@ async def _postgres_restarted(_: World, lab: Lab, _seconds: float) -> None:
 async def _leader_killed(_: World, lab: Lab, _seconds: float) -> None:
     for process in lab.controllers:
         try:
-            metrics = (await lab.ask(process, "metrics")).text
+            metrics = (await lab.ask(process, "metrics")).content
         except (OSError, httpx.HTTPError):  # it has ended, or is busy with its own recovery
             continue
-        if any(line.endswith("programming_leader 1.0") for line in metrics.splitlines()):
+        if leads(metrics):
             await _kill(process)
             return
     raise ValueError("no controller says that it leads")

@@ -2,12 +2,15 @@
 
 import os
 import time
+from collections.abc import Iterator
 from typing import Final
 from uuid import UUID
 
 import numpy as np
 import numpy.typing as npt
 from uuid_utils.compat import uuid7
+
+ID_BYTES: Final = 16
 
 Ids = npt.NDArray[np.uint8]
 """(n, 16): ids as bytes."""
@@ -58,4 +61,9 @@ def digits(data: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 def packed(ids: list[UUID]) -> Ids:
     """The bytes of ids."""
-    return np.frombuffer(b"".join([each.bytes for each in ids]), np.uint8).reshape(-1, 16)
+    return np.frombuffer(b"".join([each.bytes for each in ids]), np.uint8).reshape(-1, ID_BYTES)
+
+
+def unpacked(data: bytes) -> Iterator[UUID]:
+    """The ids whose bytes lie one after another."""
+    return (UUID(bytes=data[at : at + ID_BYTES]) for at in range(0, len(data), ID_BYTES))

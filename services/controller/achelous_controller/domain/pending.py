@@ -14,8 +14,6 @@ import numpy as np
 
 from achelous_controller.domain.instance_state import InstanceState
 
-ID_BYTES: Final = 16
-
 
 class RoutesAt(NamedTuple):
     """Routes of a VPC, at the revision that every live gateway must have."""

@@ -13,6 +13,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from achelous_controller.store.database import PLANS
+
 DATABASE_ERRORS: Final = (
     DBAPIError,
     PoolTimeoutError,
@@ -34,7 +36,7 @@ async def session(
 ) -> AsyncIterator[Any]:
     """An asyncpg connection to the engine's database, with ``settings`` of the session.
 
-    Plans are kept, as by the engine's connections, so no table is read whole if an index leads.
+    Beside `PLANS`, which the engine's connections have, too.
     ``timeout``: seconds that a statement may take.
 
     When the connection breaks, the body is cancelled and `ConnectionResetError` raised.
@@ -44,7 +46,7 @@ async def session(
         **options,
         timeout=_TIMEOUT_S,
         command_timeout=timeout,
-        server_settings={"application_name": name, "enable_seqscan": "off", **settings},
+        server_settings={"application_name": name, **PLANS, **settings},
     )
     try:
         async with asyncio.TaskGroup() as group:

@@ -17,6 +17,7 @@ from uuid import UUID
 
 import msgspec
 
+from achelous_controller.domain.ids import unpacked
 from achelous_shared.messages import Port
 
 LIMIT_BYTES: Final = 128 * 1024 * 1024
@@ -27,7 +28,6 @@ _WHOLE_TO_CHANGE: Final = 8
 a port of a whole costs as much. One that has to be read costs some ten times that; this is between.
 """
 _PORTS_OF_UNKNOWN: Final = 500
-_ID_BYTES: Final = 16
 _encoder: Final = msgspec.msgpack.Encoder()
 
 
@@ -170,7 +170,7 @@ class HeldPorts:
         for change in new:
             if change.vnics is None:
                 return None
-            found |= _ids(change.vnics)
+            found.update(unpacked(change.vnics))
         return found if held.all or not held.needs_whole(found) else None
 
     def ports_of(self, host_id: UUID) -> int:
@@ -236,9 +236,3 @@ class HeldPorts:
 
 def _groups(port: HeldPort | None) -> tuple[UUID, ...]:
     return port.security_groups if port is not None else ()
-
-
-def _ids(packed: bytes) -> set[UUID]:
-    return {
-        UUID(bytes=packed[start : start + _ID_BYTES]) for start in range(0, len(packed), _ID_BYTES)
-    }

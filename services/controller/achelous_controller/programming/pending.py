@@ -8,8 +8,9 @@ from uuid import UUID
 import numpy as np
 import numpy.typing as npt
 
+from achelous_controller.domain.ids import ID_BYTES, unpacked
 from achelous_controller.domain.instance_state import TRANSITIONS, InstanceState
-from achelous_controller.domain.pending import ID_BYTES, Cohort
+from achelous_controller.domain.pending import Cohort
 
 Change: TypeAlias = tuple[UUID, int]
 """A host and the revision of its document: what one transaction changed on it."""
@@ -48,11 +49,11 @@ class Pending:
 
     def instances(self) -> list[UUID]:
         """Ids of its instances."""
-        return _ids(self.cohort.instances)
+        return list(unpacked(self.cohort.instances))
 
     def vnics(self) -> list[UUID]:
         """Ids of their vNICs, in their order."""
-        return _ids(self.cohort.vnics)
+        return list(unpacked(self.cohort.vnics))
 
     def noted(self, reason: str) -> None:
         """The database says now what it waits for."""
@@ -84,12 +85,6 @@ class Pending:
     def _table(self) -> npt.NDArray[np.bytes_]:
         """Ids of vNICs, a row for each instance."""
         return np.frombuffer(self.cohort.vnics, _ID).reshape(len(self), -1)
-
-
-def _ids(packed: bytes) -> list[UUID]:
-    return [
-        UUID(bytes=packed[start : start + ID_BYTES]) for start in range(0, len(packed), ID_BYTES)
-    ]
 
 
 class PendingSet:

@@ -15,7 +15,7 @@ from achelous_controller.domain.pending import Cohort, RoutesAt, latest
 from achelous_controller.programming.pending import Change, Pending
 from achelous_controller.programming.sql import ids_in
 
-SESSION: Final = {"enable_nestloop": "off", "statement_timeout": "15s", "jit": "off"}
+SESSION: Final = {"enable_nestloop": "off", "statement_timeout": "15s"}
 """Settings of the connection that these functions are given."""
 
 _SIZES: Final = "SELECT host_id, host_revision, count(*) FROM pending GROUP BY 1, 2"

@@ -78,7 +78,7 @@ async def write(
     Raises asyncpg's own exceptions.
     """
     driver = await driver_of(connection)
-    if max(map(len, rows)) < _COPY_FROM:
+    if max(map(len, rows), default=0) < _COPY_FROM:
         parts = [*map(_insert, rows), *parts]
     else:
         for some in rows:

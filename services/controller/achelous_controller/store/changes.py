@@ -16,14 +16,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from achelous_controller.domain.errors import NotFound
 from achelous_controller.domain.instance_state import InstanceState
-from achelous_controller.domain.instances import Instance, Kind, Vnic
+from achelous_controller.domain.instances import Instance, Vnic
 from achelous_controller.domain.pending import Cohort, Member, RoutesAt, cohorts
 from achelous_controller.domain.precondition import Precondition
 from achelous_controller.domain.route_entries import entries, keys4, keys6
 from achelous_controller.store.database import Record, driver_of
-from achelous_controller.store.outbox import hosts_changed, record_routes, with_revisions
+from achelous_controller.store.instances import instance_of
+from achelous_controller.store.outbox import VpcRoutes, hosts_changed, record_routes, with_revisions
 from achelous_controller.store.schema import vnics, vpcs
-from achelous_shared.routes import RouteOp, Routes
+from achelous_shared.routes import RouteOp
 
 _IDS: Final = any_(bindparam("ids", type_=ARRAY(Uuid)))
 _LOCK_VPCS: Final = (
@@ -183,10 +184,8 @@ async def write(
         [host_revisions[each.host_id] for each in due],
         [each.accepted_at for each in due],
     )
-    pending = _cohorts(locked, due, state, last, host_revisions, now)
-    for vpc, table in routes:  # who waits for them goes with those of the last VPC
-        waiting = pending if vpc is routes[-1][0] else ()
-        await record_routes(connection, vpc.id, vpc.vni, vpc.revision, table, waiting)
+    waiting = _cohorts(locked, due, state, last, host_revisions, now)
+    await record_routes(connection, routes, waiting)
     return {each.id: _written(each, state, now) for each in due}
 
 
@@ -216,7 +215,7 @@ async def _tell_hosts(
 
 def _routes(
     locked: Locked, due: Sequence[Due], op: RouteOp
-) -> tuple[list[tuple[Record, Routes]], dict[UUID, int]]:
+) -> tuple[list[VpcRoutes], dict[UUID, int]]:
     """The routes of each VPC that has any, and the revision of each vNIC: its last route's."""
     inside: dict[UUID, list[tuple[Row, int]]] = defaultdict(list)
     for each in due:
@@ -245,7 +244,7 @@ def _routes(
         table = with_revisions(vpc.revision, table)
         # ascending: of a vNIC's two routes the later one counts
         last |= zip((row.vnic_id for row, _ in both), table["revision"].tolist(), strict=True)
-        found.append((vpc, table))
+        found.append(VpcRoutes(vpc.id, vpc.vni, vpc.revision, table))
     return found, last
 
 
@@ -273,25 +272,7 @@ def _cohorts(
 
 def as_locked(rows: Sequence[Row]) -> Instance:
     """An instance as its rows have it."""
-    row = rows[0]
-    return Instance(
-        id=row.id,
-        project_id=row.project_id,
-        name=row.name,
-        kind=Kind(row.kind),
-        host_id=row.host_id,
-        state=InstanceState(row.state),
-        reason=row.reason,
-        accepted_at=row.accepted_at,
-        committed_at=row.committed_at,
-        published_at=row.published_at,
-        gateways_applied_at=row.gateways_applied_at,
-        host_applied_at=row.host_applied_at,
-        active_at=row.active_at,
-        created_at=row.created_at,
-        version=row.version,
-        vnics=tuple([_vnic(row) for row in rows]),
-    )
+    return instance_of(rows[0], tuple([_vnic(row) for row in rows]))
 
 
 def _written(due: Due, state: InstanceState, now: datetime) -> Instance:

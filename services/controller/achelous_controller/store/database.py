@@ -31,15 +31,20 @@ _INET_HEAD_BYTES: Final = 4
 _FRESH_S: Final = 1.0
 _RESTS_SINCE: Final = "rests since"
 
+PLANS: Final = {
+    "jit": "off",  # our queries are short: compiling them takes longer than they do
+    # a statement's plan is kept: one that was made while tables were empty would read them whole
+    # when they have grown
+    "enable_seqscan": "off",
+}
+"""Settings of every connection."""
+
 _SERVER_SETTINGS: Final = {
     "application_name": "achelous-controller",
     "statement_timeout": f"{STATEMENT_TIMEOUT_S}s",
     "lock_timeout": f"{LOCK_TIMEOUT_S}s",
     "idle_in_transaction_session_timeout": "60s",
-    "jit": "off",  # our queries are short: compiling them takes longer than they do
-    # a statement's plan is kept: one that was made while tables were empty would read them whole
-    # when they have grown
-    "enable_seqscan": "off",
+    **PLANS,
 }
 
 

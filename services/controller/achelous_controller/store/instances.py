@@ -130,27 +130,29 @@ async def with_vnics(connection: AsyncConnection, rows: Sequence[Record]) -> lis
     parts: dict[UUID, list[Vnic]] = defaultdict(list)
     for part in await _with_groups(connection, (await connection.execute(query)).all()):
         parts[part.instance_id].append(part)
-    return [
-        Instance(
-            id=row.id,
-            project_id=row.project_id,
-            name=row.name,
-            kind=Kind(row.kind),
-            host_id=row.host_id,
-            state=InstanceState(row.state),
-            reason=row.reason,
-            accepted_at=row.accepted_at,
-            committed_at=row.committed_at,
-            published_at=row.published_at,
-            gateways_applied_at=row.gateways_applied_at,
-            host_applied_at=row.host_applied_at,
-            active_at=row.active_at,
-            created_at=row.created_at,
-            version=row.version,
-            vnics=tuple(parts[row.id]),
-        )
-        for row in rows
-    ]
+    return [instance_of(row, tuple(parts[row.id])) for row in rows]
+
+
+def instance_of(row: Any, parts: tuple[Vnic, ...]) -> Instance:
+    """The instance of a row that has the table's columns as attributes, with its vNICs."""
+    return Instance(
+        id=row.id,
+        project_id=row.project_id,
+        name=row.name,
+        kind=Kind(row.kind),
+        host_id=row.host_id,
+        state=InstanceState(row.state),
+        reason=row.reason,
+        accepted_at=row.accepted_at,
+        committed_at=row.committed_at,
+        published_at=row.published_at,
+        gateways_applied_at=row.gateways_applied_at,
+        host_applied_at=row.host_applied_at,
+        active_at=row.active_at,
+        created_at=row.created_at,
+        version=row.version,
+        vnics=parts,
+    )
 
 
 async def _with_groups(connection: AsyncConnection, rows: Sequence[Record]) -> list[Vnic]:

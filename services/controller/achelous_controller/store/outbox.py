@@ -15,9 +15,10 @@ import numpy as np
 from sqlalchemy import Double, Uuid, bindparam, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.types import BigInteger, Integer, LargeBinary
+from sqlalchemy.types import Integer, LargeBinary
 
 from achelous_controller.domain.pending import Cohort, pack_cohorts
+from achelous_controller.store import bulk
 from achelous_controller.store.bulk import Part
 from achelous_controller.store.schema import fleet, outbox, vpcs
 from achelous_shared.routes import MAX_DELTA_ENTRIES, Routes, pack
@@ -26,36 +27,6 @@ CHANNEL: Final = "achelous_outbox"
 """NOTIFY channel that wakes the dispatcher."""
 
 _WAKE: Final = func.pg_notify(CHANNEL, "")
-
-_ROUTES_CHANGED: Final = text("""
-    WITH reached AS (
-        UPDATE vpcs SET revision = CAST(:revision AS bigint) + :count WHERE id = :vpc
-    ), waiting AS (
-        INSERT INTO pending (instance_id, host_id, host_revision)
-        SELECT CAST(encode(substr(ids, place * 16 + 1, 16), 'hex') AS uuid), host_id, host_revision
-        FROM unnest(:hosts, :host_revisions, :instances) AS cohort (host_id, host_revision, ids),
-            generate_series(0, octet_length(ids) / 16 - 1) AS place
-        ON CONFLICT (instance_id) DO UPDATE
-        SET host_id = excluded.host_id, host_revision = excluded.host_revision
-    )
-    INSERT INTO outbox (kind, vni, base, revision, entries, cohorts, created_at)
-    SELECT 'routes', :vni, CAST(:revision AS bigint) + place - 1, CAST(:revision AS bigint) + place,
-        entries, cohorts, :now
-    FROM unnest(:entries, :cohorts) WITH ORDINALITY AS delta (entries, cohorts, place)
-    ORDER BY place
-    RETURNING pg_notify(:channel, '')
-""").bindparams(
-    bindparam("vpc", type_=Uuid),
-    bindparam("vni", type_=Integer),
-    bindparam("count", type_=Integer),
-    bindparam("entries", type_=ARRAY(LargeBinary)),
-    bindparam("cohorts", type_=ARRAY(LargeBinary)),
-    bindparam("hosts", type_=ARRAY(Uuid)),
-    bindparam("host_revisions", type_=ARRAY(BigInteger)),
-    bindparam("instances", type_=ARRAY(LargeBinary)),
-    bindparam("now", type_=Double),
-    channel=CHANNEL,
-)
 
 _HOSTS_CHANGED: Final = text("""
     WITH locked AS (
@@ -80,6 +51,16 @@ _HOSTS_CHANGED: Final = text("""
 )
 
 
+@dataclass(frozen=True, slots=True)
+class VpcRoutes:
+    """Routes that a VPC has from now on, `with_revisions` after ``revision``."""
+
+    vpc_id: UUID
+    vni: int
+    revision: int
+    routes: Routes
+
+
 async def lock_vpc(connection: AsyncConnection, vpc_id: UUID) -> tuple[int, int] | None:
     """Lock a VPC for this transaction; its (vni, revision), or None if there is none."""
     row = (
@@ -99,7 +80,7 @@ async def routes_changed(
     to the vNICs' rows.
     """
     numbered = with_revisions(revision, entries)
-    await record_routes(connection, vpc_id, vni, revision, numbered)
+    await record_routes(connection, [VpcRoutes(vpc_id, vni, revision, numbered)])
     return numbered
 
 
@@ -111,34 +92,18 @@ def with_revisions(revision: int, entries: Routes) -> Routes:
 
 
 async def record_routes(
-    connection: AsyncConnection,
-    vpc_id: UUID,
-    vni: int,
-    revision: int,
-    numbered: Routes,
-    waiting: Sequence[Cohort] = (),
+    connection: AsyncConnection, changes: Sequence[VpcRoutes], waiting: Sequence[Cohort] = ()
 ) -> None:
-    """Like `routes_changed`, of entries `with_revisions`. ``waiting``: who waits for them.
+    """Record routes of VPCs that are locked. ``waiting``: who waits for them.
 
     Their instances are noted as pending; the leader notices by itself who waits for no entries.
     """
-    deltas = [pack(some) for some in _deltas(numbered)]
-    if not deltas and not waiting:
-        return
-    packed = pack_cohorts(waiting) if waiting else None
-    values = {
-        "vpc": vpc_id,
-        "vni": vni,
-        "revision": revision,
-        "count": len(deltas),
-        "entries": deltas,
-        "cohorts": [*[None] * (len(deltas) - 1), packed][: len(deltas)],
-        "hosts": [cohort.host_id for cohort in waiting],
-        "host_revisions": [cohort.host_revision for cohort in waiting],
-        "instances": [cohort.instances for cohort in waiting],
-        "now": time.time(),
-    }
-    await connection.execute(_ROUTES_CHANGED, values)
+    some = [of for of in changes if len(of.routes)]
+    parts = [_noted(waiting)] if waiting else []
+    if some:
+        parts += recorded_routes(some, waiting)
+    if parts:
+        await bulk.write(connection, (), parts)
 
 
 async def hosts_changed(
@@ -170,16 +135,6 @@ async def hosts_changed(
 # ---- of new instances: what they take part in is locked, and its revisions are known -------------
 
 
-@dataclass(frozen=True, slots=True)
-class VpcRoutes:
-    """Routes that a VPC has from now on, `with_revisions` after ``revision``."""
-
-    vpc_id: UUID
-    vni: int
-    revision: int
-    routes: Routes
-
-
 HostChange = tuple[UUID, int, int, bytes | None]
 """A host, its new revision, how many vNICs it has more, and their ids; None: see `hosts_changed`"""
 
@@ -194,12 +149,18 @@ def recorded_routes(changes: Sequence[VpcRoutes], waiting: Sequence[Cohort]) -> 
         for of in changes
         for routes in _deltas(of.routes)
     ]
-    packed = [*[None] * (len(deltas) - 1), pack_cohorts(waiting)]
+    packed = [*[None] * (len(deltas) - 1), pack_cohorts(waiting) if waiting else None]
     reached = [(of.vpc_id, int(of.routes[-1]["revision"])) for of in changes]
     return [
         Part("reached", _REACHED, _columns(reached)),
         Part("routes", _ROUTES_RECORDED, (time.time(), *_columns(deltas), packed)),
     ]
+
+
+def _noted(waiting: Sequence[Cohort]) -> Part:
+    """Notes instances that may have been pending before."""
+    cohorts = [(cohort.host_id, cohort.host_revision, cohort.instances) for cohort in waiting]
+    return Part("noted", _NOTED, _columns(cohorts))
 
 
 def hosts_given(changes: Sequence[HostChange]) -> list[Part]:
@@ -222,6 +183,14 @@ def _columns(rows: Sequence[tuple[object, ...]]) -> tuple[list[object], ...]:
     return tuple(map(list, zip(*rows, strict=True)))
 
 
+_NOTED: Final = """
+    INSERT INTO pending (instance_id, host_id, host_revision)
+    SELECT CAST(encode(substr(ids, place * 16 + 1, 16), 'hex') AS uuid), host_id, host_revision
+    FROM unnest({}::uuid[], {}::bigint[], {}::bytea[]) AS cohort (host_id, host_revision, ids),
+        generate_series(0, octet_length(ids) / 16 - 1) AS place
+    ON CONFLICT (instance_id) DO UPDATE
+    SET host_id = excluded.host_id, host_revision = excluded.host_revision
+"""
 _REACHED: Final = """
     UPDATE vpcs AS v SET revision = new.revision
     FROM unnest({}::uuid[], {}::bigint[]) AS new (id, revision) WHERE v.id = new.id
