@@ -4,7 +4,7 @@ import asyncio
 import socket
 import struct
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,8 +84,13 @@ class Dissected:
         return "icmp:ip" in self.protocols or "icmpv6:ipv6" in self.protocols
 
 
-async def dissect(capture: Path, *, transport_checksums: bool = True) -> list[Dissected]:
+async def dissect(
+    capture: Path, data: Sequence[str], *, transport_checksums: bool = True
+) -> list[Dissected]:
     """What tshark reads in a pcap file, with every checksum verified.
+
+    ``data``: ports, as `udp.port==7200`, whose content is of no protocol. Bytes that came by chance
+    tshark takes now and then for some protocol's, malformed.
 
     Faults are its expert information from warnings on, but for the group "Sequence": that a
     connection was reset, or its window is full, is said of a conversation and not of a frame.
@@ -96,6 +101,7 @@ async def dissect(capture: Path, *, transport_checksums: bool = True) -> list[Di
                 f"udp.check_checksum:{verify}", "tcp.analyze_sequence_numbers:FALSE"]  # fmt: skip
     argv = ["tshark", "-n", "-r", str(capture), "-T", "fields", "-E", "aggregator=|"]
     argv += [word for setting in settings for word in ("-o", setting)]
+    argv += [word for port in data for word in ("-d", f"{port},data")]
     argv += [word for name in _FIELDS for word in ("-e", name)]
     lines = (await run(argv, timeout=60)).stdout.decode().splitlines()
     return [_dissected(line.split("\t")) for line in lines]

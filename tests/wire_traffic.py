@@ -11,6 +11,8 @@ from achelous_lab.netns.namespace import Namespace
 from achelous_lab.process import run
 
 OFFLOADS: Final = ("rx", "tx", "tso", "gso", "gro")
+STREAM_PORT: Final = 7100
+DATAGRAM_PORT: Final = 7200
 _CHUNK: Final = 1 << 16
 
 
@@ -25,7 +27,7 @@ def family_of(ip: str) -> socket.AddressFamily:
 
 
 async def transfer(
-    client: Guest, server: Guest, ip: str, *, size: int = 4 << 20, port: int = 7100
+    client: Guest, server: Guest, ip: str, *, size: int = 4 << 20, port: int = STREAM_PORT
 ) -> None:
     """`size` random bytes by one TCP connection to the server's address and back again; raises
     AssertionError if they are not the same, TimeoutError after 30 s."""
@@ -64,7 +66,9 @@ class Datagrams:
         self.near, self.far = near, far
 
     @classmethod
-    async def open(cls, client: Guest, server: Guest, ip: str, port: int = 7200) -> "Datagrams":
+    async def open(
+        cls, client: Guest, server: Guest, ip: str, port: int = DATAGRAM_PORT
+    ) -> "Datagrams":
         """To the server's address and port; the caller closes them."""
         far = await server.namespace.socket(socket.SOCK_DGRAM, family_of(ip))
         far.bind((ip, port))

@@ -12,7 +12,7 @@ from captures import Dissected, captured, dissect
 from packets.datapath import GATEWAY_VTEP
 from packets.hosts import Hosts, Programs
 from packets.pairs import Pair, ip6_of
-from wire_traffic import Datagrams, set_offloads, transfer
+from wire_traffic import DATAGRAM_PORT, STREAM_PORT, Datagrams, set_offloads, transfer
 
 from achelous_lab.netns.guest import Guest
 from achelous_lab.netns.network import Network
@@ -23,6 +23,9 @@ pytestmark = pytest.mark.kernel
 
 A, B = "10.0.0.5", "10.0.1.6"
 IDENTITY = 77
+PROBE_PORT = 4798
+DATA = f"tcp.port=={STREAM_PORT}", f"udp.port=={DATAGRAM_PORT}", f"udp.port=={PROBE_PORT}"
+"""Where what is sent is of no protocol that tshark knows."""
 KINDS = {
     "icmp:data", "icmp:ip:udp:data", "tcp", "tcp:data", "udp:data", "data",
     "icmpv6:data", "icmpv6:ipv6:udp:data", "ipv6.fraghdr:data",
@@ -66,7 +69,7 @@ async def probe(wire: Wire) -> None:
     """Is the gateway alive? Its program turns the question round, and mends the checksum."""
     wire.pair.gateway.heartbeat(seconds_ago=1)
     with await wire.pair.left.attached.node.namespace.socket(socket.SOCK_DGRAM) as asking:
-        asking.connect((GATEWAY_VTEP, 4798))
+        asking.connect((GATEWAY_VTEP, PROBE_PORT))
         asking.send(bytes.fromhex("4143485001010000") + bytes(16))
         async with asyncio.timeout(5):
             assert len(await asyncio.get_running_loop().sock_recv(asking, 100)) == 24
@@ -105,7 +108,8 @@ async def test_tshark_finds_no_fault(wire: Wire, offloads: str, tmp_path: Path) 
                 await talk(wire, ip)
         await probe(wire)
     assert wire.pair.drops() == {}
-    read = await dissect(frames.write(tmp_path / "pcap"), transport_checksums=offloads == "off")
+    pcap = frames.write(tmp_path / "pcap")
+    read = await dissect(pcap, DATA, transport_checksums=offloads == "off")
     tunnelled = [frame for frame in read if ":vxlan:" in frame.protocols]
     assert len(tunnelled) > 100
     for frame in read:
