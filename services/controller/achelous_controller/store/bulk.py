@@ -69,6 +69,24 @@ class Part:
     arguments: tuple[object, ...]
 
 
+Found = Mapping[str, Sequence[Any]]
+"""What parts that read have selected: rows by the name of the part."""
+
+
+async def read(connection: AsyncConnection, parts: Sequence[Part]) -> Found:
+    """What each part selects, by its name; each row of a part is one value, mostly a ROW.
+
+    Parts share a message, and see one state but for the rows that they lock. They are carried out
+    in their order. Raises asyncpg's own exceptions.
+    """
+    selected = ", ".join(
+        f"ARRAY({sql}) AS {part.name}" for part, sql in zip(parts, _numbered(parts), strict=True)
+    )
+    driver = await driver_of(connection)
+    row = await driver.fetchrow(f"SELECT {selected}", *_arguments(parts))
+    return dict(row)
+
+
 async def write(
     connection: AsyncConnection, rows: Sequence[Rows], parts: Sequence[Part]
 ) -> list[asyncpg.Record]:
@@ -85,14 +103,22 @@ async def write(
             await driver.copy_to_table(
                 some.table.name, source=_chunks(some), columns=some.names, format="binary"
             )
-    numbers = count(1)
-    written = [part.sql.format(*(f"${next(numbers)}" for _ in part.arguments)) for part in parts]
-    first = [f"{part.name} AS ({sql})" for part, sql in zip(parts[:-1], written, strict=False)]
-    arguments = [argument for part in parts for argument in part.arguments]
+    *first, last = [(part.name, sql) for part, sql in zip(parts, _numbered(parts), strict=True)]
+    ahead = ", ".join([f"{name} AS ({sql})" for name, sql in first])
     found: list[asyncpg.Record] = await driver.fetch(
-        f"WITH {', '.join(first)} {written[-1]}", *arguments
+        f"WITH {ahead} {last[1]}" if first else last[1], *_arguments(parts)
     )
     return found
+
+
+def _numbered(parts: Sequence[Part]) -> list[str]:
+    """The statements, with their places for arguments counted through all of them."""
+    numbers = count(1)
+    return [part.sql.format(*(f"${next(numbers)}" for _ in part.arguments)) for part in parts]
+
+
+def _arguments(parts: Sequence[Part]) -> list[object]:
+    return [argument for part in parts for argument in part.arguments]
 
 
 def microseconds(times: Sequence[datetime]) -> npt.NDArray[np.int64]:

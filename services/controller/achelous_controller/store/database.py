@@ -23,6 +23,9 @@ STATEMENT_TIMEOUT_S: Final = 15
 LOCK_TIMEOUT_S: Final = 10
 _CLIENT_TIMEOUT_S: Final = 20
 """For a server that is gone without a word; longer than its own timeouts."""
+_ROLLBACK_S: Final = 5
+
+_BEGIN: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
 
 INET_HEADS: Final = {4: b"\x02\x20\x00\x04", 6: b"\x03\x80\x00\x10"}
 """What ``inet_send`` puts before an address: family, prefix length, is it a cidr, size."""
@@ -146,15 +149,24 @@ class Database:
     async def driver(self) -> AsyncIterator[asyncpg.Connection]:
         """Like `glance`, without SQLAlchemy: a query that every request makes costs a third so."""
         async with self._glances.connect() as connection:
-            raw = await connection.get_raw_connection()
-            driver: asyncpg.Connection = raw.driver_connection
-            yield driver
+            yield await _driver(connection)
 
     @asynccontextmanager
-    async def write(self) -> AsyncIterator[AsyncConnection]:
-        """One transaction, committed at the end and undone by an exception."""
-        async with self._engine.begin() as connection:
-            yield connection
+    async def write(self, *first: str) -> AsyncIterator[AsyncConnection]:
+        """One transaction, committed at the end and undone by an exception.
+
+        ``first``: statements that begin it, whose results nobody needs. They are sent with BEGIN,
+        so what they lock is had after one message, and the next statement sees it as it is then.
+        """
+        async with self._glances.connect() as connection:  # for the driver; BEGIN is ours
+            driver = await _driver(connection)
+            try:
+                await driver.execute("; ".join((_BEGIN, *first)))
+                yield connection
+                await driver.execute("COMMIT")
+            except BaseException:
+                await _roll_back(driver)
+                raise
 
     async def ping(self) -> str | None:
         """None if the database answers, else what is wrong."""
@@ -177,10 +189,27 @@ async def driver_of(connection: AsyncConnection) -> asyncpg.Connection:
 
     A statement costs a quarter of what it costs by SQLAlchemy. Raises asyncpg's own exceptions.
     """
-    driver: asyncpg.Connection = (await connection.get_raw_connection()).driver_connection
+    driver = await _driver(connection)
     if not driver.is_in_transaction():
-        raise RuntimeError("a transaction begins with its first statement by SQLAlchemy")
+        raise RuntimeError("no transaction has begun: take the connection from Database.write")
     return driver
+
+
+async def _driver(connection: AsyncConnection) -> asyncpg.Connection:
+    driver: asyncpg.Connection = (await connection.get_raw_connection()).driver_connection
+    return driver
+
+
+async def _roll_back(driver: asyncpg.Connection) -> None:
+    """Undo the transaction; a connection that cannot do that now is closed, which undoes it."""
+    if driver.is_closed():
+        return
+    try:
+        await driver.execute("ROLLBACK", timeout=_ROLLBACK_S)
+    except BaseException as error:
+        driver.terminate()
+        if not isinstance(error, Exception):  # cancelled again
+            raise
 
 
 UNREACHABLE: Final = (OSError, PoolTimeout, TimeoutError)

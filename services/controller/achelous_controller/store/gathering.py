@@ -147,14 +147,15 @@ async def together(
     database: Database,
     items: Sequence[T],
     work: Callable[[AsyncConnection, Sequence[T]], Awaitable[Sequence[R]]],
+    first: Callable[[Sequence[T]], Sequence[str]] = lambda _: (),
 ) -> list[R | BaseException]:
     """Carry out all items in one transaction, or each in a smaller one if one of them is refused.
 
     A refusal undoes the transaction; halves are tried until what is refused stands alone, with the
-    error that it would have met alone.
+    error that it would have met alone. ``first``: of `Database.write`, for some of the items.
     """
     try:
-        async with database.write() as connection:
+        async with database.write(*first(items)) as connection:
             return [*await work(connection, items)]
     except (Refused, IntegrityError, asyncpg.IntegrityConstraintViolationError) as error:
         if len(items) == 1:
@@ -163,6 +164,6 @@ async def together(
         return [error] * len(items)
     half = len(items) // 2
     return [
-        *await together(database, items[:half], work),
-        *await together(database, items[half:], work),
+        *await together(database, items[:half], work, first),
+        *await together(database, items[half:], work, first),
     ]
