@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any, Final
 from uuid import UUID
 
@@ -16,11 +17,11 @@ import numpy.typing as npt
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from achelous_controller.domain.identities import NONE, groups_of
-from achelous_controller.domain.ids import Ids, new_ids, packed
+from achelous_controller.domain.ids import ID_BYTES, Ids, new_ids, packed
 from achelous_controller.domain.instance_state import InstanceState
 from achelous_controller.domain.instances import Wanted
 from achelous_controller.domain.layout import Indices, Layout, distinct, laid_out, spread
-from achelous_controller.domain.pending import Cohort, RoutesAt, latest
+from achelous_controller.domain.pending import Cohort, latest
 from achelous_controller.domain.placement import NoRoom, Room
 from achelous_controller.domain.quotas import Resource
 from achelous_controller.domain.route_entries import entries
@@ -265,9 +266,14 @@ def _routes(made: Made) -> tuple[list[VpcRoutes], Integers]:
     found = []
     revisions = np.zeros(len(made.place), np.int64)
     vteps = np.array([int(room.vtep) for room in made.rooms], np.uint32)[made.host]
-    for _, inside in sorted(_by_vpc(made.places).items()):
+    by_vpc = [inside for _, inside in sorted(_by_vpc(made.places).items())]
+    vpc_of = np.zeros(len(made.places), np.intp)
+    for number, inside in enumerate(by_vpc):
+        vpc_of[inside] = number
+    of = vpc_of[made.place]
+    for number, inside in enumerate(by_vpc):
         vpc = made.places[inside[0]].vpc
-        here = np.flatnonzero(np.isin(made.place, inside))
+        here = np.flatnonzero(of == number)
         dual = here[made.ip6.present[here]]
         both = np.concatenate((here, dual))
         table = entries(
@@ -290,27 +296,32 @@ def _cohorts(made: Made, revisions: Integers, host_revisions: Integers) -> list[
     ``revisions``, shape (m,): of each vNIC's routes. ``host_revisions``: of each room.
     """
     layout = made.layout
-    vnis = _values(made, [place.vpc.vni for place in made.places])
     times, which = distinct(layout.wanted.accepted)
-    accepted = np.array([each.timestamp() for each in times], "<f8")[which]
     alike = made.room * len(layout.lists) + layout.list_of
     order = np.argsort(alike, kind="stable")
+    sizes = layout.sizes[order]
+    owner, number = spread(sizes)
+    vnic = layout.firsts[order][owner] + number
+    rooms = made.room[order].tolist()
+    accepted = np.array([each.timestamp() for each in times], "<f8")[which[order]].tobytes()
+    ids, vnic_ids = made.ids[order].tobytes(), made.vnic_ids[vnic].tobytes()
+    vnis = _values(made, [place.vpc.vni for place in made.places])[vnic].tolist()
+    last = revisions[vnic].tolist()
     found = []
-    for inside in np.split(order, np.flatnonzero(np.diff(alike[order])) + 1):
-        room = made.room[inside[0]]
-        size = layout.sizes[inside[0]]
-        parts = layout.firsts[inside][:, None] + np.arange(size)
-        last = revisions[parts].max(axis=0).tolist()
+    bounds = [0, *(np.flatnonzero(np.diff(alike[order])) + 1).tolist(), len(order)]
+    ends = [0, *np.cumsum(sizes).tolist()]
+    for begin, end in pairwise(bounds):
+        room, first, after = rooms[begin], ends[begin], ends[end]
         found.append(
             Cohort(
                 state=InstanceState.BUILDING,
                 host_id=made.rooms[room].host_id,
                 host_revision=int(host_revisions[room]),
-                routes=latest(map(RoutesAt, vnis[parts[0]].tolist(), last)),
+                routes=latest(set(zip(vnis[first:after], last[first:after], strict=True))),
                 committed_at=made.created_at.timestamp(),
-                instances=made.ids[inside].tobytes(),
-                vnics=made.vnic_ids[parts].tobytes(),
-                accepted_at=accepted[inside].tobytes(),
+                instances=ids[begin * ID_BYTES : end * ID_BYTES],
+                vnics=vnic_ids[first * ID_BYTES : after * ID_BYTES],
+                accepted_at=accepted[begin * 8 : end * 8],
             )
         )
     return found
