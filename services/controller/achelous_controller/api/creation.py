@@ -12,7 +12,7 @@ from achelous_controller.api.context import Caller, Store
 from achelous_controller.domain.errors import Invalid
 from achelous_controller.domain.principal import Principal
 from achelous_controller.store import idempotency
-from achelous_controller.store.database import Database
+from achelous_controller.store.database import Database, First
 from achelous_controller.store.idempotency import Claim, Reply
 
 MAX_KEY: Final = 255
@@ -55,7 +55,7 @@ class Creation:
         return await self.run(work)
 
 
-async def carry_out(database: Database, claim: Claim | None, work: Work, *first: str) -> Response:
+async def carry_out(database: Database, claim: Claim | None, work: Work, *first: First) -> Response:
     """Do the work in a transaction, or repeat the reply of the time when it was done.
 
     ``first``: see `Database.write`.

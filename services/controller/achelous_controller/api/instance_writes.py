@@ -28,7 +28,7 @@ from achelous_controller.domain.principal import Principal
 from achelous_controller.store import idempotency, provisioning
 from achelous_controller.store.allocation import Macs
 from achelous_controller.store.changes import Change
-from achelous_controller.store.database import Database
+from achelous_controller.store.database import Database, First
 from achelous_controller.store.gathering import Gatherer, Lanes, together
 from achelous_controller.store.idempotency import Claim
 from achelous_controller.store.moves import Move, move
@@ -181,7 +181,7 @@ class InstanceWrites:
         async def work(connection: AsyncConnection, some: Sequence[Order]) -> list[Response]:
             return await _create(connection, caller, some)
 
-        def first(some: Sequence[Order]) -> list[str]:
+        def first(some: Sequence[Order]) -> list[First]:
             locking = provisioning.locking(caller.project_id, _wanted(some))
             return [*idempotency.locking(_claims(some)), *locking]
 

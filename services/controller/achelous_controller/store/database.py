@@ -1,12 +1,14 @@
 """Connections to PostgreSQL: bounded in number and in time, whole again after its restart."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from ipaddress import IPV4LENGTH, IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any, Final, TypeAlias
 
 import asyncpg
+from asyncpg.prepared_stmt import PreparedStatement
 from sqlalchemy import Executable, Row, event, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError, DisconnectionError
@@ -33,6 +35,7 @@ _INET_HEAD_BYTES: Final = 4
 
 _FRESH_S: Final = 1.0
 _RESTS_SINCE: Final = "rests since"
+_PREPARED: Final = "prepared"
 
 PLANS: Final = {
     "jit": "off",  # our queries are short: compiling them takes longer than they do
@@ -123,6 +126,24 @@ def _ping_rested(engine: AsyncEngine) -> None:
             raise DisconnectionError(str(error)) from error  # the pool takes another one
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A statement that every connection prepares once, by name, so that it is planned once.
+
+    ``arguments``: its $1 and so on, written as in SQL.
+    """
+
+    name: str
+    sql: str
+    arguments: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"EXECUTE {self.name}({', '.join(self.arguments)})"
+
+
+First = str | Prepared
+
+
 class Database:
     """How the API reaches the desired state."""
 
@@ -152,7 +173,7 @@ class Database:
             yield await _driver(connection)
 
     @asynccontextmanager
-    async def write(self, *first: str) -> AsyncIterator[AsyncConnection]:
+    async def write(self, *first: First) -> AsyncIterator[AsyncConnection]:
         """One transaction, committed at the end and undone by an exception.
 
         ``first``: statements that begin it, whose results nobody needs. They are sent with BEGIN,
@@ -160,8 +181,9 @@ class Database:
         """
         async with self._glances.connect() as connection:  # for the driver; BEGIN is ours
             driver = await _driver(connection)
+            await _prepare(driver, connection.info.setdefault(_PREPARED, {}), first)
             try:
-                await driver.execute("; ".join((_BEGIN, *first)))
+                await driver.execute("; ".join((_BEGIN, *map(str, first))))
                 yield connection
                 await driver.execute("COMMIT")
             except BaseException:
@@ -198,6 +220,19 @@ async def driver_of(connection: AsyncConnection) -> asyncpg.Connection:
 async def _driver(connection: AsyncConnection) -> asyncpg.Connection:
     driver: asyncpg.Connection = (await connection.get_raw_connection()).driver_connection
     return driver
+
+
+async def _prepare(
+    driver: asyncpg.Connection, held: dict[str, PreparedStatement], first: Iterable[First]
+) -> None:
+    """``held``: what the connection has prepared."""
+    for each in first:
+        if isinstance(each, Prepared) and each.name not in held:
+            try:
+                held[each.name] = await driver.prepare(each.sql, name=each.name)
+            except BaseException:  # whether it has the statement now is not known
+                driver.terminate()
+                raise
 
 
 async def _roll_back(driver: asyncpg.Connection) -> None:

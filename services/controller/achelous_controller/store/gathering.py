@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from achelous_controller.domain.errors import Refused, Unavailable
-from achelous_controller.store.database import Database
+from achelous_controller.store.database import Database, First
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
@@ -147,7 +147,7 @@ async def together(
     database: Database,
     items: Sequence[T],
     work: Callable[[AsyncConnection, Sequence[T]], Awaitable[Sequence[R]]],
-    first: Callable[[Sequence[T]], Sequence[str]] = lambda _: (),
+    first: Callable[[Sequence[T]], Sequence[First]] = lambda _: (),
 ) -> list[R | BaseException]:
     """Carry out all items in one transaction, or each in a smaller one if one of them is refused.
 

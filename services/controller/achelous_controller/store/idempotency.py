@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from achelous_controller.domain.errors import Conflict
 from achelous_controller.store import bulk
 from achelous_controller.store.bulk import Part
+from achelous_controller.store.database import Prepared
 from achelous_controller.store.schema import idempotency_keys
 
 LIFETIME: Final = timedelta(hours=24)
@@ -48,10 +49,10 @@ class Claim:
         return Conflict(f"a request with the Idempotency-Key {self.key!r} is being carried out now")
 
 
-_LOCK: Final = (
-    "SELECT pg_advisory_xact_lock(hashtextextended(convert_from(name, 'UTF8'), 0))"
-    " FROM unnest('{%s}'::bytea[]) AS name"
-)
+_LOCK: Final = """
+    SELECT pg_advisory_xact_lock(hashtextextended(convert_from(name, 'UTF8'), 0))
+    FROM unnest($1::bytea[]) AS name
+"""
 _KEPT: Final = """
     SELECT ROW(token_id, key, request_hash, status, headers, body) FROM idempotency_keys
     WHERE token_id = ANY({}::uuid[]) AND key = ANY({}::text[]) AND created_at > now() - {}::interval
@@ -66,14 +67,14 @@ _KEEP: Final = """
 """
 
 
-def locking(claims: Collection[Claim]) -> list[str]:
+def locking(claims: Collection[Claim]) -> list[Prepared]:
     """Locks the keys, as statements of `Database.write`: who has the same waits, and finds the
     reply of the first. In one order, so that none wait for each other."""
     if not claims:
         return []
     names = sorted(f"{claim.token_id}/{claim.key}".encode().hex() for claim in claims)
     written = ",".join([rf'"\\x{name}"' for name in names])  # no quotes of the caller's
-    return [_LOCK % written]
+    return [Prepared("lock_keys", _LOCK, (f"'{{{written}}}'",))]
 
 
 def reading(claims: Sequence[Claim]) -> Part:

@@ -38,7 +38,7 @@ from achelous_controller.store import (
 )
 from achelous_controller.store.allocation import Addresses
 from achelous_controller.store.bulk import Found, Part, Rows
-from achelous_controller.store.database import INET_HEADS, driver_of
+from achelous_controller.store.database import INET_HEADS, First, driver_of
 from achelous_controller.store.idempotency import Claim
 from achelous_controller.store.outbox import VpcRoutes, with_revisions
 from achelous_controller.store.references import Place, References
@@ -91,7 +91,7 @@ class Seen:
     found: Found
 
 
-def locking(project_id: UUID | None, wanted: Wanted) -> list[str]:
+def locking(project_id: UUID | None, wanted: Wanted) -> list[First]:
     """Locks the VPCs of the instances, as statements of `Database.write`: then `look`.
 
     ``project_id``: the caller's, None for an operator.

@@ -11,10 +11,17 @@ from achelous_controller.domain.layout import Indices, Layout, indices
 from achelous_controller.domain.networks import Address, Network
 from achelous_controller.domain.rules import DEFAULT_GROUP
 from achelous_controller.store.bulk import Found, Part
+from achelous_controller.store.database import Prepared
 
 _MAX_ERRORS: Final = 100
 
 
+_LOCK: Final = """
+    SELECT FROM vpcs WHERE id = ANY(ARRAY(
+        SELECT vpc_id FROM subnets
+        WHERE id = ANY($1::uuid[]) AND ($2::uuid IS NULL OR project_id = $2)
+    )) ORDER BY id FOR UPDATE
+"""
 _SUBNETS: Final = """
     SELECT ROW(s.id, s.project_id, s.vpc_id, s.name, s.cidr, s.gateway_ip, s.next_ip,
         s.cidr6, s.gateway_ip6, s.next_ip6, v.vni, v.revision)
@@ -132,18 +139,14 @@ class _GroupRow(NamedTuple):
     named: bool
 
 
-def locking(project_id: UUID | None, subnet_ids: Collection[UUID]) -> str:
+def locking(project_id: UUID | None, subnet_ids: Collection[UUID]) -> Prepared:
     """Locks the VPCs of these subnets, in order of id, as a statement of `Database.write`.
 
     ``project_id``: only the VPCs of this project; None: any. Who changes anything in a VPC has its
     lock, so what is read of it by the next statement stays.
     """
-    own = "" if project_id is None else f" AND project_id = '{project_id}'"
-    return (
-        "SELECT FROM vpcs WHERE id = ANY(ARRAY("  # noqa: S608  ids have no quotes
-        f"SELECT vpc_id FROM subnets WHERE id = ANY('{{{','.join(map(str, subnet_ids))}}}'){own}"
-        ")) ORDER BY id FOR UPDATE"
-    )
+    owner = "NULL" if project_id is None else f"'{project_id}'"
+    return Prepared("lock_vpcs", _LOCK, (f"'{{{','.join(map(str, subnet_ids))}}}'", owner))
 
 
 def reading(layout: Layout) -> list[Part]:
