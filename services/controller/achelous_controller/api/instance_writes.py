@@ -28,7 +28,7 @@ from achelous_controller.domain.principal import Principal
 from achelous_controller.store import idempotency, provisioning
 from achelous_controller.store.allocation import Macs
 from achelous_controller.store.changes import Change
-from achelous_controller.store.database import Database, First
+from achelous_controller.store.database import Database
 from achelous_controller.store.gathering import Gatherer, Lanes, together
 from achelous_controller.store.idempotency import Claim
 from achelous_controller.store.moves import Move, move
@@ -178,27 +178,29 @@ class InstanceWrites:
     async def _create(
         self, caller: Principal, orders: Sequence[Order]
     ) -> list[Response | BaseException]:
-        async def work(connection: AsyncConnection, some: Sequence[Order]) -> list[Response]:
-            return await _create(connection, caller, some)
+        async def transaction(some: Sequence[Order]) -> list[Response]:
+            first = provisioning.locking(caller.project_id, _wanted(some))
+            locking = idempotency.locking(_claims(some))
+            async with self._database.write(*locking, *first) as connection:
+                return await _create(connection, caller, some)
 
-        def first(some: Sequence[Order]) -> list[First]:
-            locking = provisioning.locking(caller.project_id, _wanted(some))
-            return [*idempotency.locking(_claims(some)), *locking]
-
-        return await together(self._database, orders, work, first)
+        return await together(orders, transaction)
 
     async def _delete(
         self, project_id: UUID | None, wanted: Sequence[Change]
     ) -> list[domain.Instance | BaseException]:
-        async def work(
-            connection: AsyncConnection, some: Sequence[Change]
-        ) -> list[domain.Instance]:
-            return await withdraw(connection, project_id, some)
+        async def transaction(some: Sequence[Change]) -> list[domain.Instance]:
+            async with self._database.write() as connection:
+                return await withdraw(connection, project_id, some)
 
-        return await together(self._database, wanted, work)
+        return await together(wanted, transaction)
 
     async def _move(self, wanted: Sequence[Move]) -> list[domain.Instance | BaseException]:
-        return await together(self._database, wanted, move)
+        async def transaction(some: Sequence[Move]) -> list[domain.Instance]:
+            async with self._database.write() as connection:
+                return await move(connection, some)
+
+        return await together(wanted, transaction)
 
 
 def _instance_of(change: Change) -> UUID:

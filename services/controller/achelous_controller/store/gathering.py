@@ -11,10 +11,8 @@ from typing import Final, Generic, NamedTuple, TypeVar
 
 import asyncpg
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from achelous_controller.domain.errors import Refused, Unavailable
-from achelous_controller.store.database import Database, First
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
@@ -144,19 +142,15 @@ class Lanes(Generic[K, T, R]):
 
 
 async def together(
-    database: Database,
-    items: Sequence[T],
-    work: Callable[[AsyncConnection, Sequence[T]], Awaitable[Sequence[R]]],
-    first: Callable[[Sequence[T]], Sequence[First]] = lambda _: (),
+    items: Sequence[T], transaction: Callable[[Sequence[T]], Awaitable[Sequence[R]]]
 ) -> list[R | BaseException]:
     """Carry out all items in one transaction, or each in a smaller one if one of them is refused.
 
     A refusal undoes the transaction; halves are tried until what is refused stands alone, with the
-    error that it would have met alone. ``first``: of `Database.write`, for some of the items.
+    error that it would have met alone.
     """
     try:
-        async with database.write(*first(items)) as connection:
-            return [*await work(connection, items)]
+        return [*await transaction(items)]
     except (Refused, IntegrityError, asyncpg.IntegrityConstraintViolationError) as error:
         if len(items) == 1:
             return [error]
@@ -164,6 +158,6 @@ async def together(
         return [error] * len(items)
     half = len(items) // 2
     return [
-        *await together(database, items[:half], work, first),
-        *await together(database, items[half:], work, first),
+        *await together(items[:half], transaction),
+        *await together(items[half:], transaction),
     ]
