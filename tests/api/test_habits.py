@@ -4,11 +4,14 @@ import asyncio
 from datetime import timedelta
 from uuid import uuid4
 
+import httpx
 import pytest
 from api.client import Api, Json, fresh, instance, only_error, problem_of
 from api.conftest import Controller
+from prometheus_client import CollectorRegistry
 from sqlalchemy import func, select, update
 
+from achelous_controller.app import create_app
 from achelous_controller.store import idempotency
 from achelous_controller.store.schema import idempotency_keys
 
@@ -254,10 +257,32 @@ async def test_of_requests_at_once_with_one_key_one_is_carried_out(tenant: Api) 
 
     replies = await asyncio.gather(*(tenant.post("/vpcs", body, headers=key) for _ in range(8)))
 
-    statuses = {reply.status_code for reply in replies}
-    assert statuses <= {201, 409}
-    assert len({reply.json()["id"] for reply in replies if reply.status_code == 201}) == 1
+    assert {reply.status_code for reply in replies} == {201}
+    assert len({reply.content for reply in replies}) == 1
     assert len((await tenant.get("/vpcs"))["items"]) == 1
+
+
+async def test_of_creations_at_once_at_two_controllers_one_is_carried_out(
+    controller: Controller, operator: Api, tenant: Api
+) -> None:
+    await operator.host()
+    subnet = await tenant.subnet(await tenant.vpc(), "10.0.0.0/16")
+    orders = [(instance(subnet), {"Idempotency-Key": fresh("key")}) for _ in range(20)]
+    app = create_app(controller.services, CollectorRegistry())
+
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app), base_url="http://another"
+    ) as http:
+        other = Api(http, None)
+        other.headers = tenant.headers
+        replies = await asyncio.gather(
+            *(each.post("/instances", body, headers=key) for body, key in orders
+              for each in (tenant, other))
+        )  # fmt: skip
+
+    assert {reply.status_code for reply in replies} == {201}
+    assert [reply.content for reply in replies[::2]] == [reply.content for reply in replies[1::2]]
+    assert len((await tenant.get("/instances"))["items"]) == 20
 
 
 async def test_a_key_is_forgotten_after_a_day(controller: Controller, tenant: Api) -> None:

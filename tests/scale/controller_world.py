@@ -16,10 +16,9 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from achelous_controller.domain.instances import InstanceSpec, Kind, VnicSpec, Wanted
-from achelous_controller.domain.layout import indices, laid_out
-from achelous_controller.store import allocation
-from achelous_controller.store.references import LockedVpc, Place, Range, References, Subnet
-from achelous_controller.store.schema import subnets
+from achelous_controller.domain.layout import laid_out
+from achelous_controller.store import allocation, bulk, provisioning
+from achelous_controller.store.database import Database, create_engine
 from achelous_lab.api import Api
 from achelous_lab.process import Process
 from achelous_lab.rundir import RunDir
@@ -84,23 +83,18 @@ class ControllerWorld:
 
     async def allocation_ms(self, times: int) -> dict[str, float]:
         """Time that the store takes to choose one free address of the /8."""
-        engine = create_async_engine(self.postgres.dsn())
+        engine = create_engine(self.postgres.dsn())
+        database = Database(engine)
         took = []
-        vnic = VnicSpec(UUID(int=0), None, None, ())
+        vnic = VnicSpec(UUID(self.subnet), None, None, ())
         spec = InstanceSpec("measured", Kind.VM, None, None, (vnic,))
-        layout = laid_out(Wanted([spec], [datetime.now(UTC)], ""))
+        wanted = Wanted([spec], [datetime.now(UTC)], "")
+        layout = laid_out(wanted)
         try:
             for _ in range(times):
-                async with engine.begin() as connection:
-                    row = (await connection.execute(subnets.select())).one()
-                    subnet = Subnet(
-                        row.id, row.project_id, row.vpc_id, row.name,
-                        Range(row.cidr, row.gateway_ip, row.next_ip), None,
-                    )  # fmt: skip
-                    place = Place(subnet, LockedVpc(row.vpc_id, 0, 0), ())
-                    known = References([place], indices([0]), {})
+                async with database.write(*provisioning.locking(None, wanted)) as connection:
                     begin = time.perf_counter()
-                    await allocation.addresses(connection, layout, known, allocation.IPV4)
+                    await bulk.read(connection, allocation.reading(layout))
                     took.append((time.perf_counter() - begin) * 1e3)
         finally:
             await engine.dispose()

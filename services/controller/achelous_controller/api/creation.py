@@ -12,7 +12,7 @@ from achelous_controller.api.context import Caller, Store
 from achelous_controller.domain.errors import Invalid
 from achelous_controller.domain.principal import Principal
 from achelous_controller.store import idempotency
-from achelous_controller.store.database import Database
+from achelous_controller.store.database import Database, First
 from achelous_controller.store.idempotency import Claim, Reply
 
 MAX_KEY: Final = 255
@@ -55,16 +55,20 @@ class Creation:
         return await self.run(work)
 
 
-async def carry_out(database: Database, claim: Claim | None, work: Work) -> Response:
-    """Do the work in a transaction, or repeat the reply of the time when it was done."""
-    async with database.write() as connection:
-        if claim is None:
+async def carry_out(database: Database, claim: Claim | None, work: Work, *first: First) -> Response:
+    """Do the work in a transaction, or repeat the reply of the time when it was done.
+
+    ``first``: see `Database.write`.
+    """
+    if claim is None:
+        async with database.write(*first) as connection:
             return await work(connection)
-        [earlier] = await idempotency.take(connection, [claim])
+    async with database.write(*idempotency.locking([claim]), *first) as connection:
+        earlier = await idempotency.earlier(connection, claim)
         if earlier is not None:
             return response_of(earlier)
         response = await work(connection)
-        await idempotency.keep(connection, [(claim, reply_of(response))])
+        await idempotency.keep(connection, claim, reply_of(response))
         return response
 
 

@@ -30,9 +30,9 @@ from achelous_controller.store.allocation import Macs
 from achelous_controller.store.changes import Change
 from achelous_controller.store.database import Database
 from achelous_controller.store.gathering import Gatherer, Lanes, together
-from achelous_controller.store.idempotency import Claim, Reply
+from achelous_controller.store.idempotency import Claim
 from achelous_controller.store.moves import Move, move
-from achelous_controller.store.provisioning import Made
+from achelous_controller.store.provisioning import Made, Seen
 from achelous_controller.store.withdrawal import withdraw
 
 _ALONE: Final = ""
@@ -129,22 +129,28 @@ class InstanceWrites:
         """Make all instances or none, or repeat the reply of the time when they were made."""
         wanted = Wanted(specs, [accepted_at] * len(specs), _IN_BATCH)
         _check_allowed(caller, wanted)
-
+        first = provisioning.locking(caller.project_id, wanted)
         macs = await self._macs.take(sum([len(spec.vnics) for spec in specs]))
 
         def reply(made: Made) -> Response:
             views = made_views(made, show_host=caller.operator)
             return replies.rendered_batch(BatchView(views))
 
+        async def make(connection: AsyncConnection) -> Made:
+            seen = await provisioning.look(connection, wanted)
+            made = await provisioning.make(connection, caller.project_id, seen, macs)
+            await provisioning.write(connection, made)
+            return made
+
         async def work(connection: AsyncConnection) -> Response:
-            return reply(await provisioning.create(connection, caller.project_id, wanted, macs))
+            return reply(await make(connection))
 
         if claim is not None:
             async with self._batches.turn():
-                return await carry_out(self._database, claim, work)
+                return await carry_out(self._database, claim, work, *first)
         # no reply is kept with what is made: the next batch need not wait for it
-        async with self._batches.turn(), self._database.write() as connection:
-            made = await provisioning.create(connection, caller.project_id, wanted, macs)
+        async with self._batches.turn(), self._database.write(*first) as connection:
+            made = await make(connection)
         return reply(made)
 
     async def delete(
@@ -172,23 +178,29 @@ class InstanceWrites:
     async def _create(
         self, caller: Principal, orders: Sequence[Order]
     ) -> list[Response | BaseException]:
-        async def work(connection: AsyncConnection, some: Sequence[Order]) -> list[Response]:
-            return await _create(connection, caller, some)
+        async def transaction(some: Sequence[Order]) -> list[Response]:
+            first = provisioning.locking(caller.project_id, _wanted(some))
+            locking = idempotency.locking(_claims(some))
+            async with self._database.write(*locking, *first) as connection:
+                return await _create(connection, caller, some)
 
-        return await together(self._database, orders, work)
+        return await together(orders, transaction)
 
     async def _delete(
         self, project_id: UUID | None, wanted: Sequence[Change]
     ) -> list[domain.Instance | BaseException]:
-        async def work(
-            connection: AsyncConnection, some: Sequence[Change]
-        ) -> list[domain.Instance]:
-            return await withdraw(connection, project_id, some)
+        async def transaction(some: Sequence[Change]) -> list[domain.Instance]:
+            async with self._database.write() as connection:
+                return await withdraw(connection, project_id, some)
 
-        return await together(self._database, wanted, work)
+        return await together(wanted, transaction)
 
     async def _move(self, wanted: Sequence[Move]) -> list[domain.Instance | BaseException]:
-        return await together(self._database, wanted, move)
+        async def transaction(some: Sequence[Move]) -> list[domain.Instance]:
+            async with self._database.write() as connection:
+                return await move(connection, some)
+
+        return await together(wanted, transaction)
 
 
 def _instance_of(change: Change) -> UUID:
@@ -215,37 +227,40 @@ def _check_allowed(caller: Principal, wanted: Wanted) -> None:
 async def _create(
     connection: AsyncConnection, caller: Principal, orders: Sequence[Order]
 ) -> list[Response]:
-    before = await _earlier(connection, orders)
+    claims = _claims(orders)
+    seen = await provisioning.look(connection, _wanted(orders), claims)
+    kept = iter(idempotency.replies(claims, seen.found.get(idempotency.KEPT, ())))
+    before = [None if order.claim is None else next(kept) for order in orders]
     due = [order for order, reply in zip(orders, before, strict=True) if reply is None]
-    views = iter(await _make(connection, caller, due) if due else ())
-    responses, kept = [], []
-    for order, reply in zip(orders, before, strict=True):
-        response = _created(next(views)) if reply is None else response_of(reply)
-        if reply is None and order.claim is not None:
-            kept.append((order.claim, reply_of(response)))
-        responses.append(response)
-    if kept:
-        await idempotency.keep(connection, kept)
-    return responses
-
-
-async def _earlier(connection: AsyncConnection, orders: Sequence[Order]) -> list[Reply | None]:
-    """What each was answered when it was asked for before."""
-    claims = [order.claim for order in orders if order.claim is not None]
-    if not claims:
-        return [None] * len(orders)
-    kept = iter(await idempotency.take(connection, claims))
-    return [None if order.claim is None else next(kept) for order in orders]
+    if due and len(due) < len(orders):
+        seen = await provisioning.look(connection, _wanted(due))
+    made = iter(await _make(connection, caller, due, seen) if due else ())
+    return [next(made) if reply is None else response_of(reply) for reply in before]
 
 
 async def _make(
-    connection: AsyncConnection, caller: Principal, orders: Sequence[Order]
-) -> list[InstanceView]:
-    specs, accepted = [order.spec for order in orders], [order.accepted_at for order in orders]
+    connection: AsyncConnection, caller: Principal, orders: Sequence[Order], seen: Seen
+) -> list[Response]:
+    """Make the instances, and keep the replies to those with a key."""
     macs = np.concatenate([order.macs for order in orders])
-    wanted = Wanted(specs, accepted, _ALONE)
-    made = await provisioning.create(connection, caller.project_id, wanted, macs)
-    return made_views(made, show_host=caller.operator)
+    made = await provisioning.make(connection, caller.project_id, seen, macs)
+    responses = [_created(view) for view in made_views(made, show_host=caller.operator)]
+    kept = [
+        (order.claim, reply_of(response))
+        for order, response in zip(orders, responses, strict=True)
+        if order.claim is not None
+    ]
+    await provisioning.write(connection, made, [idempotency.keeping(kept)] if kept else [])
+    return responses
+
+
+def _wanted(orders: Sequence[Order]) -> Wanted:
+    specs, accepted = [order.spec for order in orders], [order.accepted_at for order in orders]
+    return Wanted(specs, accepted, _ALONE)
+
+
+def _claims(orders: Sequence[Order]) -> list[Claim]:
+    return [order.claim for order in orders if order.claim is not None]
 
 
 def _created(view: InstanceView) -> Response:

@@ -17,13 +17,6 @@ class Gap:
     last: int
 
 
-def search(first: int, last: int, start: int) -> list[tuple[int, int]]:
-    """The ranges to search, in order: from ``start`` to the end, then what lies before it."""
-    if not first < start <= last:
-        return [(first, last)]
-    return [(start, last), (first, start - 1)]
-
-
 def take(gaps: Sequence[Gap], wanted: int, excluded: Collection[int]) -> Addresses:
     """The first ``wanted`` addresses of ``gaps`` in their order that are not ``excluded``.
 
@@ -41,6 +34,7 @@ def take(gaps: Sequence[Gap], wanted: int, excluded: Collection[int]) -> Address
     if not parts:
         return np.empty(0, np.uint64)
     found = np.concatenate(parts)
-    if excluded:
-        found = found[~np.isin(found, np.fromiter(excluded, np.uint64, len(excluded)))]
+    low, high = int(found.min()), int(found.max())
+    if inside := [each for each in excluded if low <= each <= high]:
+        found = found[~np.isin(found, np.array(inside, np.uint64))]
     return found[:wanted]

@@ -79,8 +79,8 @@ def cohorts(
     ]
 
 
-def latest(routes: Iterable[RoutesAt]) -> tuple[RoutesAt, ...]:
-    """The latest of each VPC, in order of VNI."""
+def latest(routes: Iterable[tuple[int, int]]) -> tuple[RoutesAt, ...]:
+    """The latest of each VPC, in order of VNI, of (VNI, revision)."""
     found: dict[int, int] = {}
     for vni, revision in routes:
         found[vni] = max(found.get(vni, 0), revision)

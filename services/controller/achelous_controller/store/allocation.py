@@ -1,64 +1,83 @@
 """Addresses and MACs for new vNICs, by sets: a few queries per subnet, whatever the number."""
 
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 from uuid import UUID
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Column, Integer, any_, bindparam, func, select
-from sqlalchemy.dialects.postgresql import ARRAY, INET
+from sqlalchemy import Integer, bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from achelous_controller.domain.addresses import Addresses as Offsets
-from achelous_controller.domain.addresses import Gap, search, take
+from achelous_controller.domain.addresses import Gap, take
 from achelous_controller.domain.errors import Conflict, FieldError
 from achelous_controller.domain.instances import MAC_PREFIX, VnicSpec
 from achelous_controller.domain.layout import Layout, distinct
 from achelous_controller.domain.networks import Address, assignable, why_not_assignable
 from achelous_controller.domain.route_entries import Keys
-from achelous_controller.store.bulk import Part
-from achelous_controller.store.database import Database, driver_of
+from achelous_controller.store import bulk
+from achelous_controller.store.bulk import Found, Part
+from achelous_controller.store.database import Database
 from achelous_controller.store.references import Place, Range, References, Subnet, refuse
-from achelous_controller.store.schema import MAC, MAC_BLOCK, vnics
+from achelous_controller.store.schema import MAC, MAC_BLOCK
 from achelous_shared.routes import ip_bytes
 
 
-def _gaps(column: str) -> str:
-    """The first gaps ($6: how many) between the addresses in use in VNI $1 from $2 to $3, the
-    bounds $4 and $5 outside them.
+def _gaps(column: str, low: str, high: str) -> str:
+    """The first gaps between the addresses in use from ``low`` to ``high`` of subnets, which are
+    given by id, with how many gaps: (subnet, the address before the gap, the one after it).
 
     One ordered walk over the index, ended by the limit: its cost is that of the addresses passed.
     """
     return f"""
-        SELECT before, ip
-        FROM (
-            SELECT ip, lag(ip, 1, $4) OVER (ORDER BY ip) AS before
+        SELECT ROW(s.id, gap.before, gap.ip)
+        FROM unnest({{}}::uuid[], {{}}::int[]) AS wanted (id, count)
+        JOIN subnets AS s ON s.id = wanted.id
+        JOIN vpcs AS v ON v.id = s.vpc_id
+        CROSS JOIN LATERAL (
+            SELECT before, ip
             FROM (
-                SELECT {column} AS ip FROM vnics
-                WHERE vni = $1 AND {column} BETWEEN $2 AND $3
-                UNION ALL
-                SELECT $5::inet
-            ) AS bounds
-        ) AS pairs
-        WHERE before + 1 < ip
-        ORDER BY ip
-        LIMIT $6
+                SELECT ip, lag(ip, 1, {low} - 1) OVER (ORDER BY ip) AS before
+                FROM (
+                    SELECT {column} AS ip FROM vnics
+                    WHERE vni = v.vni AND {column} BETWEEN {low} AND {high}
+                    UNION ALL
+                    SELECT {high} + 1
+                ) AS bounds
+            ) AS pairs
+            WHERE before + 1 < ip
+            ORDER BY ip
+            LIMIT wanted.count
+        ) AS gap
+    """  # noqa: S608  constants of this module
+
+
+def _taken(column: str) -> str:
+    """Which of these addresses vNICs have in the VPCs of these subnets: (VNI, address)."""
+    return f"""
+        SELECT ROW(vni, {column}) FROM vnics
+        WHERE {column} = ANY({{}}::inet[]) AND vni IN (
+            SELECT v.vni FROM subnets AS s JOIN vpcs AS v ON v.id = s.vpc_id
+            WHERE s.id = ANY({{}}::uuid[])
+        )
     """  # noqa: S608  constants of this module
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """Where the addresses of a family are. ``member``: of a vNIC in the request, and its column."""
+    """Where the addresses of a family are. ``member``: of a vNIC in the request, and its column.
+
+    Statements: ``onwards`` finds free addresses from where the last search ended, ``before`` those
+    that lie before it, and ``taken`` which of some addresses are in use.
+    """
 
     member: str
-    gaps: str
-
-    @property
-    def column(self) -> Column[Any]:
-        return vnics.c[self.member]
+    onwards: str
+    before: str
+    taken: str
 
     def given(self, spec: VnicSpec) -> Address | None:
         """What the request asks for."""
@@ -70,8 +89,23 @@ class Family:
         return subnet.range4 if self is IPV4 else subnet.range6
 
 
-IPV4: Final = Family("ip", _gaps("ip"))
-IPV6: Final = Family("ip6", _gaps("ip6"))
+IPV4: Final = Family(
+    "ip",
+    _gaps("ip", "s.next_ip", "set_masklen(broadcast(s.cidr), 32)"),
+    _gaps("ip", "set_masklen(s.cidr::inet, 32)", "s.next_ip - 1"),
+    _taken("ip"),
+)
+IPV6: Final = Family(
+    "ip6",
+    _gaps("ip6", "s.next_ip6", "set_masklen(broadcast(s.cidr6), 128)"),
+    _gaps("ip6", "set_masklen(s.cidr6::inet, 128)", "s.next_ip6 - 1"),
+    _taken("ip6"),
+)
+FAMILIES: Final = (IPV4, IPV6)
+
+WALKING: Final = "SET LOCAL enable_bitmapscan = off"
+"""For their statements, of `Database.write`. Their plans are kept, and know nothing of how many
+addresses there are: for a few, it would be cheaper to gather and sort them."""
 
 _IPV4_MAPPED: Final = 0xFFFF << 32
 _LOW: Final = (1 << 64) - 1
@@ -90,10 +124,42 @@ class Addresses:
     following: dict[UUID, Address]
 
 
+def reading(layout: Layout) -> list[Part]:
+    """Reads what addresses are free where some are chosen, and which of those given are taken.
+
+    The VPCs are locked.
+    """
+    return [part for family in FAMILIES for part in _reading(layout, family)]
+
+
+def _reading(layout: Layout, family: Family) -> list[Part]:
+    chosen: Counter[UUID] = Counter()
+    given: Counter[UUID] = Counter()
+    addresses: set[Address] = set()
+    numbers = np.bincount(layout.spec, minlength=len(layout.specs)).tolist()
+    for spec, number in zip(layout.specs, numbers, strict=True):
+        if (address := family.given(spec)) is None:
+            chosen[spec.subnet_id] += number
+        else:
+            given[spec.subnet_id] += number
+            addresses.add(address)
+    # the router's address and those given may be among the free ones
+    counts = [number + given[subnet_id] + 1 for subnet_id, number in chosen.items()]
+    parts = [Part(f"free_{family.member}", family.onwards, (list(chosen), counts))]
+    if addresses:
+        arguments = list(addresses), list(given)
+        parts.append(Part(f"taken_{family.member}", family.taken, arguments))
+    return parts
+
+
 async def addresses(
-    connection: AsyncConnection, layout: Layout, references: References, family: Family
+    connection: AsyncConnection,
+    layout: Layout,
+    references: References,
+    family: Family,
+    found: Found,
 ) -> Addresses:
-    """The address of each vNIC, given or chosen. The VPCs are locked.
+    """The address of each vNIC, given or chosen, by what `reading` has found.
 
     Raises `Invalid` for an address that its subnet does not have, `Conflict` for one that is taken
     and for a subnet without a free one.
@@ -109,7 +175,7 @@ async def addresses(
             if (address := asked[spec]) is not None
         ]
         _check_given(layout, given, family)
-        await _must_be_free(connection, layout, given, family)
+        _must_be_free(layout, given, family, found)
         named = [vnic for vnic, _, _ in given]
         chosen[named] = False
         packed = b"".join([ip_bytes(address) for _, _, address in given])
@@ -120,14 +186,15 @@ async def addresses(
     following: dict[UUID, Address] = {}
     subnets, which = distinct([place.subnet for place in references.places])
     subnet_of = which[references.of][layout.spec]
-    vnis = {place.subnet.id: place.vpc.vni for place in references.places}
+    onwards = found[f"free_{family.member}"]
     for number, subnet in enumerate(subnets):
         vnics_here = np.flatnonzero(chosen & (subnet_of == number))
         held = family.range(subnet)
         if held is None or not len(vnics_here):
             continue
+        rows = [row for row in onwards if row[0] == subnet.id]
         free, after = await _free(
-            connection, vnis[subnet.id], held, family, len(vnics_here), excluded[subnet.id]
+            connection, subnet.id, held, family, len(vnics_here), excluded[subnet.id], rows
         )
         if len(free) < len(vnics_here):
             field = layout.field(int(vnics_here[len(free)]), "subnet_id")
@@ -179,51 +246,54 @@ def _why_not(address: Address, subnet: Subnet, family: Family) -> str | None:
     return why_not_assignable(address, held.network, held.router)
 
 
-async def _must_be_free(
-    connection: AsyncConnection, layout: Layout, given: Sequence[_Given], family: Family
-) -> None:
-    wanted = {(place.vpc.vni, address): vnic for vnic, place, address in given}
-    ips = bindparam("ips", list({address for _, address in wanted}), type_=ARRAY(INET))
-    query = select(vnics.c.vni, family.column.label("ip")).where(
-        vnics.c.vni.in_({vni for vni, _ in wanted}), family.column == any_(ips)
-    )
-    taken = {(row.vni, row.ip) for row in await connection.execute(query)}
+def _must_be_free(layout: Layout, given: Sequence[_Given], family: Family, found: Found) -> None:
+    taken = set(found[f"taken_{family.member}"])
     errors = [
-        FieldError(layout.field(vnic, family.member), str(key[1]), f"{key[1]} is another vNIC's")
-        for key, vnic in wanted.items()
-        if key in taken
+        FieldError(layout.field(vnic, family.member), str(address), f"{address} is another vNIC's")
+        for vnic, place, address in given
+        if (place.vpc.vni, address) in taken
     ]
     refuse(errors, Conflict)
 
 
+_GapRow = tuple[UUID, Address, Address]
+"""A subnet, the address before a gap, the address after it."""
+
+
 async def _free(
     connection: AsyncConnection,
-    vni: int,
+    subnet_id: UUID,
     held: Range,
     family: Family,
     wanted: int,
     given: set[int],
+    onwards: Sequence[_GapRow],
 ) -> tuple[Offsets, Address]:
     """Up to ``wanted`` free addresses, counted from the network's, where the last search ended on.
 
-    Also where this one ended.
+    Also where this one ended. ``onwards``: what `Family.onwards` found.
     """
     network = held.network.network_address
     base = int(network)
     excluded = {address - base for address in (*given, int(held.router))}
     excluded = {offset for offset in excluded if 0 <= offset < 1 << 64}  # 169.254.1.1 is outside
-    first, last = (bound - base for bound in assignable(held.network))
-    driver = await driver_of(connection)
-    gaps: list[Gap] = []
-    for low, high in search(first, last, int(held.next_ip) - base):
-        bounds = [network + offset for offset in (low, high, low - 1, high + 1)]
-        rows = await driver.fetch(family.gaps, vni, *bounds, wanted + len(excluded))
-        gaps += [Gap(int(row["before"]) + 1 - base, int(row["ip"]) - 1 - base) for row in rows]
+    gaps = _gaps_of(held, onwards)
+    found = take(gaps, wanted, excluded)
+    if len(found) < wanted:
+        rest = Part("free", family.before, ([subnet_id], [wanted + len(excluded)]))
+        gaps += _gaps_of(held, (await bulk.read(connection, [rest]))["free"])
         found = take(gaps, wanted, excluded)
-        if len(found) == wanted:
-            break
+    first, last = (bound - base for bound in assignable(held.network))
     following = int(found[-1]) + 1 if len(found) else first
     return found, network + min(following, last)
+
+
+def _gaps_of(held: Range, rows: Sequence[_GapRow]) -> list[Gap]:
+    """Without the ends of the network, which no vNIC can have."""
+    base = int(held.network.network_address)
+    first, last = assignable(held.network)
+    bounds = [(max(int(low) + 1, first), min(int(high) - 1, last)) for _, low, high in rows]
+    return [Gap(low - base, high - base) for low, high in bounds if low <= high]
 
 
 def remembered(subnets: Iterable[Subnet], ip4: Addresses, ip6: Addresses) -> Part:

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from itertools import chain, count
 from typing import Any, Final
 
@@ -20,6 +20,9 @@ from achelous_controller.store.database import driver_of
 
 _COPY_FROM: Final = 500
 """Rows. COPY takes three messages there and back, which fewer rows do not repay."""
+
+_STATEMENTS: Final = 256
+"""Of parts, whose texts are kept."""
 
 _CHUNK: Final = 256 * 1024
 """Bytes of a message of COPY: the server works on one while the next is written."""
@@ -69,6 +72,20 @@ class Part:
     arguments: tuple[object, ...]
 
 
+Found = Mapping[str, Sequence[Any]]
+"""What parts that read have selected: rows by the name of the part."""
+
+
+async def read(connection: AsyncConnection, parts: Sequence[Part]) -> Found:
+    """What each part selects, by its name; each row of a part is one value, mostly a ROW.
+
+    Parts share a message, and see one state but for the rows that they lock. They are carried out
+    in their order. Raises asyncpg's own exceptions.
+    """
+    driver = await driver_of(connection)
+    return dict(await driver.fetchrow(_selection(_shapes(parts)), *_arguments(parts)))
+
+
 async def write(
     connection: AsyncConnection, rows: Sequence[Rows], parts: Sequence[Part]
 ) -> list[asyncpg.Record]:
@@ -85,14 +102,41 @@ async def write(
             await driver.copy_to_table(
                 some.table.name, source=_chunks(some), columns=some.names, format="binary"
             )
-    numbers = count(1)
-    written = [part.sql.format(*(f"${next(numbers)}" for _ in part.arguments)) for part in parts]
-    first = [f"{part.name} AS ({sql})" for part, sql in zip(parts[:-1], written, strict=False)]
-    arguments = [argument for part in parts for argument in part.arguments]
-    found: list[asyncpg.Record] = await driver.fetch(
-        f"WITH {', '.join(first)} {written[-1]}", *arguments
-    )
+    found: list[asyncpg.Record] = await driver.fetch(_statement(_shapes(parts)), *_arguments(parts))
     return found
+
+
+_Shapes = tuple[tuple[str, str, int], ...]
+"""Of parts: name, statement, and how many arguments it has."""
+
+
+def _shapes(parts: Sequence[Part]) -> _Shapes:
+    return tuple([(part.name, part.sql, len(part.arguments)) for part in parts])
+
+
+@lru_cache(_STATEMENTS)
+def _selection(parts: _Shapes) -> str:
+    return "SELECT " + ", ".join([f"ARRAY({sql}) AS {name}" for name, sql in _numbered(parts)])
+
+
+@lru_cache(_STATEMENTS)
+def _statement(parts: _Shapes) -> str:
+    *first, (_, last) = _numbered(parts)
+    ahead = ", ".join([f"{name} AS ({sql})" for name, sql in first])
+    return f"WITH {ahead} {last}" if first else last
+
+
+def _numbered(parts: _Shapes) -> list[tuple[str, str]]:
+    """Names and statements, with the places for arguments counted through all of them."""
+    numbers = count(1)
+    return [
+        (name, sql.format(*(f"${next(numbers)}" for _ in range(arguments))))
+        for name, sql, arguments in parts
+    ]
+
+
+def _arguments(parts: Sequence[Part]) -> list[object]:
+    return [argument for part in parts for argument in part.arguments]
 
 
 def microseconds(times: Sequence[datetime]) -> npt.NDArray[np.int64]:

@@ -2,40 +2,30 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
-from sqlalchemy import Select, any_, bindparam, or_, select
-from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.types import Integer, Uuid
 
 from achelous_controller.domain.errors import Conflict, FieldError
 from achelous_controller.domain.instances import Wanted
 from achelous_controller.domain.layout import Indices, Layout, distinct, indices
 from achelous_controller.domain.placement import HostFull, NoRoom, Room, assign
+from achelous_controller.store import bulk
+from achelous_controller.store.bulk import Found, Part
 from achelous_controller.store.references import refuse
-from achelous_controller.store.schema import hosts
 
-_ROOM: Final = select(
-    hosts.c.id, hosts.c.vtep, hosts.c.vnic_count, hosts.c.capacity, hosts.c.revision
-)
-_IS_NAMED: Final = hosts.c.id == any_(bindparam("ids", type_=ARRAY(Uuid)))
+_ROOM: Final = "SELECT ROW(id, vtep, vnic_count, capacity, revision) FROM hosts"
 
-_NAMED: Final = _ROOM.where(_IS_NAMED).order_by(hosts.c.id).with_for_update()
+_NAMED: Final = f"{_ROOM} WHERE id = ANY({{}}::uuid[]) ORDER BY id FOR UPDATE"
 
-_LEAST_LOADED: Final = (
-    _ROOM.where(hosts.c.vnic_count + bindparam("vnics", type_=Integer) <= hosts.c.capacity)
-    .order_by(hosts.c.vnic_count, hosts.c.id)
-    .limit(bindparam("limit", type_=Integer))
-    .with_for_update(skip_locked=True)
-)
-
-_ALL_WITH_ROOM: Final = (
-    _ROOM.where(or_(hosts.c.vnic_count < hosts.c.capacity, _IS_NAMED))
-    .order_by(hosts.c.id)
-    .with_for_update()
-)
+_LEAST_LOADED: Final = f"""
+    {_ROOM} WHERE vnic_count + {{}} <= capacity
+    ORDER BY vnic_count, id LIMIT {{}} FOR UPDATE SKIP LOCKED
+"""
+_ALL_WITH_ROOM: Final = f"""
+    {_ROOM} WHERE vnic_count < capacity OR id = ANY({{}}::uuid[]) ORDER BY id FOR UPDATE
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,70 +36,56 @@ class Reserved:
     of: Indices
 
 
-async def reserve(connection: AsyncConnection, layout: Layout) -> Reserved:
-    """The host of each instance, locked; who calls this counts the vNICs. Raises `Conflict`.
+def reading(layout: Layout, *, waiting: bool = False) -> list[Part]:
+    """Reads and locks the hosts that the request names, and those to choose from.
 
-    The first attempt passes over hosts that others have locked, so that creations side by side
-    take different hosts. If the rest has no room, it lets go of what it holds and waits for all
-    hosts in order of id: no false refusal, and no deadlock.
+    These are locked in passing: creations side by side take different hosts, and wait for none.
+    If they have no room, `reserved` raises `NoRoom`; a transaction that has let go of all hosts
+    then reads those of ``waiting``: all in order of id. No false refusal, and no deadlock.
     """
+    specs = layout.wanted.specs
+    named = list({spec.host_id for spec in specs if spec.host_id is not None})
+    sizes = [len(spec.vnics) for spec in specs if spec.host_id is None]
+    if waiting:
+        return [Part("hosts", _ALL_WITH_ROOM, (named,))]
+    parts = [Part("named", _NAMED, (named,))] if named else []
+    if sizes:  # as could be needed at most; read last, as the others may be waited for
+        parts.append(Part("hosts", _LEAST_LOADED, (min(sizes), len(sizes))))
+    return parts
+
+
+def reserved(layout: Layout, found: Found) -> Reserved:
+    """The host of each instance, locked, of what `reading` has found; who calls this counts the
+    vNICs. Raises `Invalid`, `Conflict`, and `NoRoom` if none of these hosts has room."""
+    rooms = {row[0]: Room(*row) for row in (*found.get("named", ()), *found.get("hosts", ()))}
     named, which = distinct([spec.host_id for spec in layout.wanted.specs])
-    ids = {host_id for host_id in named if host_id is not None}
-    sizes = layout.sizes[indices(host_id is None for host_id in named).astype(bool)[which]]
-    if not len(sizes):
-        return _assigned(layout, await _named(connection, layout, ids), named, which)
-    attempt = await connection.begin_nested() if len(layout.wanted.specs) > 1 else None
-    rooms = await _named(connection, layout, ids)
-    values = {"vnics": int(sizes.min()), "limit": len(sizes)}  # as could be needed at most
-    rooms |= await _read(connection, _LEAST_LOADED, values)
-    try:
-        reserved = _assigned(layout, rooms, named, which)
-    except NoRoom:
-        if attempt is not None:  # one instance alone has no host and locked none
-            await attempt.rollback()
-        rooms = await _read(connection, _ALL_WITH_ROOM, {"ids": list(ids)})
-        try:
-            return _assigned(layout, rooms, named, which)
-        except NoRoom as none:
-            raise _no_room(layout.wanted, none) from None
-    if attempt is not None:
-        await attempt.commit()
-    return reserved
+    _must_exist(layout.wanted, rooms)
+    return _assigned(layout, rooms, named, which)
 
 
-async def _named(
-    connection: AsyncConnection, layout: Layout, ids: Collection[UUID]
-) -> dict[UUID, Room]:
-    """The hosts that the request names, which have to exist."""
-    if not ids:
-        return {}
-    rooms = await _read(connection, _NAMED, {"ids": list(ids)})
-    if len(rooms) < len(ids):
-        wanted = layout.wanted
-        refuse(
-            [
-                FieldError(
-                    wanted.field(index, "host_id"), str(spec.host_id), "there is no such host"
-                )
-                for index, spec in enumerate(wanted.specs)
-                if spec.host_id is not None and spec.host_id not in rooms
-            ]
-        )
-    return rooms
+def no_room(wanted: Wanted, none: NoRoom) -> Conflict:
+    """What to tell the caller of it."""
+    where = wanted.field(none.index, "") or "the instance "
+    return Conflict(
+        f"no host has room for {where}{wanted.specs[none.index].name} with {none.vnics} vNICs:"
+        " add hosts or delete instances"
+    )
+
+
+def _must_exist(wanted: Wanted, rooms: Mapping[UUID, Room]) -> None:
+    refuse(
+        [
+            FieldError(wanted.field(index, "host_id"), str(spec.host_id), "there is no such host")
+            for index, spec in enumerate(wanted.specs)
+            if spec.host_id is not None and spec.host_id not in rooms
+        ]
+    )
 
 
 async def lock(connection: AsyncConnection, host_ids: Collection[UUID]) -> dict[UUID, Room]:
     """These hosts, locked; those that do not exist are left out."""
-    return await _read(connection, _NAMED, {"ids": list(host_ids)})
-
-
-async def _read(
-    connection: AsyncConnection, query: Select[Any], values: Mapping[str, object]
-) -> dict[UUID, Room]:
-    return {
-        row.id: Room(row.id, row.vtep, row.vnic_count, row.capacity, row.revision)
-        for row in await connection.execute(query, values)
-    }
+    found = await bulk.read(connection, [Part("named", _NAMED, (list(host_ids),))])
+    return {row[0]: Room(*row) for row in found["named"]}
 
 
 def _assigned(
@@ -135,12 +111,4 @@ def full_host(field: str, host: Room, vnics: int) -> Conflict:
         field,
         str(host.host_id),
         f"the host has no room left for {vnics} vNICs: its capacity is {host.capacity}",
-    )
-
-
-def _no_room(wanted: Wanted, none: NoRoom) -> Conflict:
-    where = wanted.field(none.index, "") or "the instance "
-    return Conflict(
-        f"no host has room for {where}{wanted.specs[none.index].name} with {none.vnics} vNICs:"
-        " add hosts or delete instances"
     )

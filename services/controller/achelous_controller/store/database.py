@@ -1,12 +1,14 @@
 """Connections to PostgreSQL: bounded in number and in time, whole again after its restart."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from ipaddress import IPV4LENGTH, IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any, Final, TypeAlias
 
 import asyncpg
+from asyncpg.prepared_stmt import PreparedStatement
 from sqlalchemy import Executable, Row, event, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError, DisconnectionError
@@ -23,6 +25,9 @@ STATEMENT_TIMEOUT_S: Final = 15
 LOCK_TIMEOUT_S: Final = 10
 _CLIENT_TIMEOUT_S: Final = 20
 """For a server that is gone without a word; longer than its own timeouts."""
+_ROLLBACK_S: Final = 5
+
+_BEGIN: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
 
 INET_HEADS: Final = {4: b"\x02\x20\x00\x04", 6: b"\x03\x80\x00\x10"}
 """What ``inet_send`` puts before an address: family, prefix length, is it a cidr, size."""
@@ -30,6 +35,7 @@ _INET_HEAD_BYTES: Final = 4
 
 _FRESH_S: Final = 1.0
 _RESTS_SINCE: Final = "rests since"
+_PREPARED: Final = "prepared"
 
 PLANS: Final = {
     "jit": "off",  # our queries are short: compiling them takes longer than they do
@@ -120,6 +126,24 @@ def _ping_rested(engine: AsyncEngine) -> None:
             raise DisconnectionError(str(error)) from error  # the pool takes another one
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A statement that every connection prepares once, by name, so that it is planned once.
+
+    ``arguments``: its $1 and so on, written as in SQL.
+    """
+
+    name: str
+    sql: str
+    arguments: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"EXECUTE {self.name}({', '.join(self.arguments)})"
+
+
+First = str | Prepared
+
+
 class Database:
     """How the API reaches the desired state."""
 
@@ -146,15 +170,25 @@ class Database:
     async def driver(self) -> AsyncIterator[asyncpg.Connection]:
         """Like `glance`, without SQLAlchemy: a query that every request makes costs a third so."""
         async with self._glances.connect() as connection:
-            raw = await connection.get_raw_connection()
-            driver: asyncpg.Connection = raw.driver_connection
-            yield driver
+            yield await _driver(connection)
 
     @asynccontextmanager
-    async def write(self) -> AsyncIterator[AsyncConnection]:
-        """One transaction, committed at the end and undone by an exception."""
-        async with self._engine.begin() as connection:
-            yield connection
+    async def write(self, *first: First) -> AsyncIterator[AsyncConnection]:
+        """One transaction, committed at the end and undone by an exception.
+
+        ``first``: statements that begin it, whose results nobody needs. They are sent with BEGIN,
+        so what they lock is had after one message, and the next statement sees it as it is then.
+        """
+        async with self._glances.connect() as connection:  # for the driver; BEGIN is ours
+            driver = await _driver(connection)
+            await _prepare(driver, connection.info.setdefault(_PREPARED, {}), first)
+            try:
+                await driver.execute("; ".join((_BEGIN, *map(str, first))))
+                yield connection
+                await driver.execute("COMMIT")
+            except BaseException:
+                await _roll_back(driver)
+                raise
 
     async def ping(self) -> str | None:
         """None if the database answers, else what is wrong."""
@@ -177,10 +211,40 @@ async def driver_of(connection: AsyncConnection) -> asyncpg.Connection:
 
     A statement costs a quarter of what it costs by SQLAlchemy. Raises asyncpg's own exceptions.
     """
-    driver: asyncpg.Connection = (await connection.get_raw_connection()).driver_connection
+    driver = await _driver(connection)
     if not driver.is_in_transaction():
-        raise RuntimeError("a transaction begins with its first statement by SQLAlchemy")
+        raise RuntimeError("no transaction has begun: take the connection from Database.write")
     return driver
+
+
+async def _driver(connection: AsyncConnection) -> asyncpg.Connection:
+    driver: asyncpg.Connection = (await connection.get_raw_connection()).driver_connection
+    return driver
+
+
+async def _prepare(
+    driver: asyncpg.Connection, held: dict[str, PreparedStatement], first: Iterable[First]
+) -> None:
+    """``held``: what the connection has prepared."""
+    for each in first:
+        if isinstance(each, Prepared) and each.name not in held:
+            try:
+                held[each.name] = await driver.prepare(each.sql, name=each.name)
+            except BaseException:  # whether it has the statement now is not known
+                driver.terminate()
+                raise
+
+
+async def _roll_back(driver: asyncpg.Connection) -> None:
+    """Undo the transaction; a connection that cannot do that now is closed, which undoes it."""
+    if driver.is_closed():
+        return
+    try:
+        await driver.execute("ROLLBACK", timeout=_ROLLBACK_S)
+    except BaseException as error:
+        driver.terminate()
+        if not isinstance(error, Exception):  # cancelled again
+            raise
 
 
 UNREACHABLE: Final = (OSError, PoolTimeout, TimeoutError)

@@ -1,21 +1,26 @@
 """Replies to POST requests, kept so that a repeated one is answered and not carried out again."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Text, Uuid, bindparam, delete, func, text
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+import msgspec
+from sqlalchemy import delete, func, text
 from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.types import LargeBinary, SmallInteger
 
 from achelous_controller.domain.errors import Conflict
+from achelous_controller.store import bulk
+from achelous_controller.store.bulk import Part
+from achelous_controller.store.database import Prepared
 from achelous_controller.store.schema import idempotency_keys
 
 LIFETIME: Final = timedelta(hours=24)
+KEPT: Final = "kept"
+"""What `reading` finds, by name."""
+
 _ZLIB_LEVEL: Final = 1  # replies to batches have megabytes, and repeat themselves
 _WORTH_PACKING: Final = 4096
 _PACKED: Final = b"\x78"
@@ -44,79 +49,89 @@ class Claim:
         return Conflict(f"a request with the Idempotency-Key {self.key!r} is being carried out now")
 
 
-_WANTED: Final = (
-    bindparam("tokens", type_=ARRAY(Uuid)),
-    bindparam("keys", type_=ARRAY(Text)),
-)
-_TAKE: Final = text("""
-    SELECT pg_try_advisory_xact_lock(hashtextextended(concat(w.token_id, '/', w.key), 0)) AS ours
-    FROM unnest(:tokens, :keys) WITH ORDINALITY AS w (token_id, key, place)
-    ORDER BY place
-""").bindparams(*_WANTED)
-_KEPT: Final = (
-    text("""
-    SELECT token_id, key, request_hash, status, headers, body FROM idempotency_keys
-    WHERE token_id = ANY(:tokens) AND key = ANY(:keys)
-        AND created_at > now() - CAST(:lifetime AS interval)
-""")
-    .bindparams(*_WANTED, lifetime=LIFETIME)
-    .columns(headers=JSONB)
-)
-_KEEP: Final = text("""
+_LOCK: Final = """
+    SELECT pg_advisory_xact_lock(hashtextextended(convert_from(name, 'UTF8'), 0))
+    FROM unnest($1::bytea[]) AS name
+"""
+_KEPT: Final = """
+    SELECT ROW(token_id, key, request_hash, status, headers, body) FROM idempotency_keys
+    WHERE token_id = ANY({}::uuid[]) AND key = ANY({}::text[]) AND created_at > now() - {}::interval
+"""
+_KEEP: Final = """
     INSERT INTO idempotency_keys (token_id, key, request_hash, status, headers, body, created_at)
-    SELECT *, now() FROM unnest(:tokens, :keys, :hashes, :statuses, :headers, :bodies)
+    SELECT *, now()
+    FROM unnest({}::uuid[], {}::text[], {}::bytea[], {}::smallint[], {}::jsonb[], {}::bytea[])
     ON CONFLICT (token_id, key) DO UPDATE
     SET request_hash = excluded.request_hash, status = excluded.status,
         headers = excluded.headers, body = excluded.body, created_at = excluded.created_at
-""").bindparams(
-    *_WANTED,
-    bindparam("hashes", type_=ARRAY(LargeBinary)),
-    bindparam("statuses", type_=ARRAY(SmallInteger)),
-    bindparam("headers", type_=ARRAY(JSONB)),
-    bindparam("bodies", type_=ARRAY(LargeBinary)),
-)
+"""
 
 
-async def take(connection: AsyncConnection, claims: Sequence[Claim]) -> list[Reply | None]:
+def locking(claims: Collection[Claim]) -> list[Prepared]:
+    """Locks the keys, as statements of `Database.write`: who has the same waits, and finds the
+    reply of the first. In one order, so that none wait for each other."""
+    if not claims:
+        return []
+    names = sorted(f"{claim.token_id}/{claim.key}".encode().hex() for claim in claims)
+    written = ",".join([rf'"\\x{name}"' for name in names])  # no quotes of the caller's
+    return [Prepared("lock_keys", _LOCK, (f"'{{{written}}}'",))]
+
+
+def reading(claims: Sequence[Claim]) -> Part:
+    """Reads the replies that requests had; their keys are locked."""
+    return Part(KEPT, _KEPT, (*_names(claims), LIFETIME))
+
+
+def replies(claims: Sequence[Claim], rows: Sequence[tuple[Any, ...]]) -> list[Reply | None]:
     """The reply that each request had, or None: it is new, and this transaction does it.
 
-    The claims are of different keys. Raises `Conflict` while another transaction carries one out,
-    and when a key was used for a different request.
+    ``rows``: what `reading` found. Raises `Conflict` when a key was used for a different request.
     """
-    names = _names(claims)
-    locked = (await connection.execute(_TAKE, names)).scalars().all()
-    for claim, ours in zip(claims, locked, strict=True):
-        if not ours:
-            raise claim.busy()
-    kept = {(row.token_id, row.key): row for row in await connection.execute(_KEPT, names)}
-    replies: list[Reply | None] = []
+    kept = {(row[0], row[1]): row[2:] for row in rows}
+    found: list[Reply | None] = []
     for claim in claims:
         row = kept.get((claim.token_id, claim.key))
-        if row is not None and row.request_hash != claim.request_hash:
+        if row is None:
+            found.append(None)
+            continue
+        request_hash, status, headers, body = row
+        if request_hash != claim.request_hash:
             raise Conflict(
                 f"the Idempotency-Key {claim.key!r} was used for a different request:"
                 " take a new one"
             )
-        replies.append(Reply(row.status, row.headers, _unpacked(row.body)) if row else None)
-    return replies
+        found.append(Reply(status, headers, _unpacked(body)))
+    return found
 
 
-async def keep(connection: AsyncConnection, replies: Sequence[tuple[Claim, Reply]]) -> None:
-    """Keep replies, in the transaction of what they tell: neither is without the other."""
-    values = {
-        "hashes": [claim.request_hash for claim, _ in replies],
-        "statuses": [reply.status for _, reply in replies],
-        "headers": [reply.headers for _, reply in replies],
-        "bodies": [_packed(reply.body) for _, reply in replies],
-    }
-    await connection.execute(_KEEP, values | _names([claim for claim, _ in replies]))
+async def earlier(connection: AsyncConnection, claim: Claim) -> Reply | None:
+    """Like `replies`, read now."""
+    rows = await bulk.read(connection, [reading([claim])])
+    return replies([claim], rows[KEPT])[0]
 
 
-def _names(claims: Sequence[Claim]) -> dict[str, list[object]]:
-    return {
-        "tokens": [claim.token_id for claim in claims],
-        "keys": [claim.key for claim in claims],
-    }
+def keeping(kept: Sequence[tuple[Claim, Reply]]) -> Part:
+    """Keeps replies, in the transaction of what they tell: neither is without the other."""
+    return Part(
+        "keep",
+        _KEEP,
+        (
+            *_names([claim for claim, _ in kept]),
+            [claim.request_hash for claim, _ in kept],
+            [reply.status for _, reply in kept],
+            [msgspec.json.encode(reply.headers).decode() for _, reply in kept],
+            [_packed(reply.body) for _, reply in kept],
+        ),
+    )
+
+
+async def keep(connection: AsyncConnection, claim: Claim, reply: Reply) -> None:
+    """Like `keeping`, at once."""
+    await bulk.write(connection, (), [keeping([(claim, reply)])])
+
+
+def _names(claims: Sequence[Claim]) -> tuple[list[UUID], list[str]]:
+    return [claim.token_id for claim in claims], [claim.key for claim in claims]
 
 
 def _packed(body: bytes) -> bytes:

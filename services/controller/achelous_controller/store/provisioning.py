@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any, Final
 from uuid import UUID
 
@@ -16,18 +17,19 @@ import numpy.typing as npt
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from achelous_controller.domain.identities import NONE, groups_of
-from achelous_controller.domain.ids import Ids, new_ids, packed
+from achelous_controller.domain.ids import ID_BYTES, Ids, new_ids, packed
 from achelous_controller.domain.instance_state import InstanceState
 from achelous_controller.domain.instances import Wanted
 from achelous_controller.domain.layout import Indices, Layout, distinct, laid_out, spread
-from achelous_controller.domain.pending import Cohort, RoutesAt, latest
-from achelous_controller.domain.placement import Room
+from achelous_controller.domain.pending import Cohort, latest
+from achelous_controller.domain.placement import NoRoom, Room
 from achelous_controller.domain.quotas import Resource
 from achelous_controller.domain.route_entries import entries
 from achelous_controller.store import (
     allocation,
     bulk,
     capacity,
+    idempotency,
     identities,
     outbox,
     quotas,
@@ -35,14 +37,18 @@ from achelous_controller.store import (
     rule_limits,
 )
 from achelous_controller.store.allocation import Addresses
-from achelous_controller.store.bulk import Rows
-from achelous_controller.store.database import INET_HEADS
+from achelous_controller.store.bulk import Found, Part, Rows
+from achelous_controller.store.database import INET_HEADS, First, driver_of
+from achelous_controller.store.idempotency import Claim
 from achelous_controller.store.outbox import VpcRoutes, with_revisions
 from achelous_controller.store.references import Place, References
 from achelous_controller.store.schema import instances, pending, vnic_security_groups, vnics
 from achelous_shared.routes import RouteOp
 
 Integers = npt.NDArray[np.signedinteger[Any] | np.unsignedinteger[Any]]
+
+_NO_HOSTS: Final = "no_hosts"
+"""The savepoint from before hosts were locked."""
 
 _IPV4_AT: Final = 12
 """Where an IPv4 address begins in the 16 bytes of a mapped one."""
@@ -53,7 +59,8 @@ class Made:
     """n new instances and their m vNICs, BUILDING, in the order of the request.
 
     ``room``, shape (n,): the index of each instance's host in ``rooms``; ``place``, shape (m,):
-    that of each vNIC's place in ``places``. ``macs``, shape (m,): 48 bits.
+    that of each vNIC's place in ``places``. ``macs``, shape (m,): 48 bits. ``identity``, shape
+    (m,). ``concerned``: hosts whose rules have to learn of new identities.
     """
 
     layout: Layout
@@ -66,6 +73,8 @@ class Made:
     ip: Addresses
     ip6: Addresses
     macs: npt.NDArray[np.uint64]
+    identity: Integers
+    concerned: set[UUID]
     created_at: datetime
 
     @property
@@ -74,28 +83,103 @@ class Made:
         return self.room[self.layout.owner]
 
 
-async def create(
-    connection: AsyncConnection,
-    project_id: UUID | None,
-    wanted: Wanted,
-    macs: npt.NDArray[np.uint64],
-) -> Made:
-    """Make the instances, BUILDING, and record what gateways and hosts have to know of them.
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What instances are asked for, and what was read for them."""
 
-    ``project_id``: the caller's, None for an operator. ``macs``: one for each vNIC. Raises
-    `Invalid` and `Conflict`, which name the fields of the request.
+    layout: Layout
+    found: Found
+
+
+def locking(project_id: UUID | None, wanted: Wanted) -> list[First]:
+    """Locks the VPCs of the instances, as statements of `Database.write`: then `look`.
+
+    ``project_id``: the caller's, None for an operator.
+    """
+    vpcs = references.locking(project_id, _subnets(wanted))
+    savepoint = [f"SAVEPOINT {_NO_HOSTS}"] if _may_let_go(wanted) else []
+    return [allocation.WALKING, *savepoint, vpcs]
+
+
+async def look(
+    connection: AsyncConnection,
+    wanted: Wanted,
+    claims: Sequence[Claim] = (),
+    *,
+    waiting: bool = False,
+) -> Seen:
+    """Read all that making the instances needs to know, and lock hosts for them.
+
+    ``claims``: of the requests, whose earlier replies are read with it. ``waiting``: see
+    `capacity.reading`.
     """
     layout = laid_out(wanted)
-    known = await references.lock(connection, project_id, layout)
-    ip = await allocation.addresses(connection, layout, known, allocation.IPV4)
-    ip6 = await allocation.addresses(connection, layout, known, allocation.IPV6)
-    reserved = await capacity.reserve(connection, layout)
+    parts = [*references.reading(layout), *allocation.reading(layout)]
+    if claims:
+        parts.append(idempotency.reading(claims))
+    parts += capacity.reading(layout, waiting=waiting)
+    return Seen(layout, await bulk.read(connection, parts))
+
+
+async def make(
+    connection: AsyncConnection,
+    project_id: UUID | None,
+    seen: Seen,
+    macs: npt.NDArray[np.uint64],
+) -> Made:
+    """Choose addresses and hosts for the instances, which `write` then writes.
+
+    ``macs``: one for each vNIC. Raises `Invalid` and `Conflict`, which name the fields of the
+    request.
+    """
+    try:
+        return await _make(connection, project_id, seen, macs)
+    except NoRoom:
+        seen = await _look_again(connection, project_id, seen.layout.wanted)
+    try:
+        return await _make(connection, project_id, seen, macs)
+    except NoRoom as none:
+        raise capacity.no_room(seen.layout.wanted, none) from None
+
+
+def _subnets(wanted: Wanted) -> set[UUID]:
+    lists = {id(spec.vnics): spec.vnics for spec in wanted.specs}
+    return {vnic.subnet_id for vnics in lists.values() for vnic in vnics}
+
+
+def _may_let_go(wanted: Wanted) -> bool:
+    """Whether hosts may be locked that have no room; one instance alone then has locked none."""
+    return len(wanted.specs) > 1
+
+
+async def _look_again(connection: AsyncConnection, project_id: UUID | None, wanted: Wanted) -> Seen:
+    """Let go of all hosts, and wait for them."""
+    if _may_let_go(wanted):
+        driver = await driver_of(connection)
+        vpcs = references.locking(project_id, _subnets(wanted))
+        await driver.execute(f"ROLLBACK TO {_NO_HOSTS}; {vpcs}")
+    return await look(connection, wanted, waiting=True)
+
+
+async def _make(
+    connection: AsyncConnection,
+    project_id: UUID | None,
+    seen: Seen,
+    macs: npt.NDArray[np.uint64],
+) -> Made:
+    """Raises `NoRoom`, too."""
+    layout, found = seen.layout, seen.found
+    known = references.resolved(layout, project_id, found)
+    ip = await allocation.addresses(connection, layout, known, allocation.IPV4, found)
+    ip6 = await allocation.addresses(connection, layout, known, allocation.IPV6, found)
+    reserved = capacity.reserved(layout, found)
     numbers, concerned = await _identities(connection, layout, known)
     ids = new_ids(len(layout.sizes) + len(layout.owner))
-    made = Made(
+    place = known.of[layout.spec]
+    return Made(
         layout,
         known.places,
-        known.of[layout.spec],
+        place,
         reserved.rooms,
         reserved.of,
         ids[: len(layout.sizes)],
@@ -103,13 +187,10 @@ async def create(
         ip,
         ip6,
         macs,
+        numbers[place],
+        concerned,
         datetime.now(UTC),
     )
-    if concerned:
-        used = {made.rooms[room].host_id for room in np.unique(made.room)}
-        await outbox.hosts_changed(connection, concerned - used)
-    await _write(connection, made, numbers[made.place], concerned)
-    return made
 
 
 async def _identities(
@@ -146,11 +227,15 @@ def _by_vpc(places: Sequence[Place]) -> dict[UUID, list[int]]:
     return found
 
 
-async def _write(
-    connection: AsyncConnection, made: Made, identity: Integers, concerned: set[UUID]
-) -> None:
-    """``identity``, shape (m,). ``concerned``: hosts where anything may have changed."""
-    routes, revisions = _routes(made, identity)
+async def write(connection: AsyncConnection, made: Made, more: Sequence[Part] = ()) -> None:
+    """Write the instances, and what gateways and hosts have to know of them, with ``more``.
+
+    Raises `QuotaExceeded`.
+    """
+    if made.concerned:
+        used = {made.rooms[room].host_id for room in np.unique(made.room)}
+        await outbox.hosts_changed(connection, made.concerned - used)
+    routes, revisions = _routes(made)
     host_revisions = np.array([room.revision + 1 for room in made.rooms])
     waiting = _cohorts(made, revisions, host_revisions)
     amounts = _amounts(made)
@@ -158,12 +243,13 @@ async def _write(
         connection,
         [
             _instances(made, host_revisions),
-            _vnics(made, revisions, identity),
+            _vnics(made, revisions),
             _links(made),
             _pending(made, host_revisions),
         ],
         [
-            *_hosts(made, host_revisions, concerned),
+            *more,
+            *_hosts(made, host_revisions),
             allocation.remembered(distinct([p.subnet for p in made.places])[0], made.ip, made.ip6),
             *outbox.recorded_routes(routes, waiting),
             quotas.spending(amounts),
@@ -172,7 +258,7 @@ async def _write(
     quotas.check_spent(found, amounts)
 
 
-def _routes(made: Made, identity: Integers) -> tuple[list[VpcRoutes], Integers]:
+def _routes(made: Made) -> tuple[list[VpcRoutes], Integers]:
     """The routes of each VPC in order of id, and the revision of each vNIC, shape (m,).
 
     That is the revision of the last of its routes.
@@ -180,9 +266,14 @@ def _routes(made: Made, identity: Integers) -> tuple[list[VpcRoutes], Integers]:
     found = []
     revisions = np.zeros(len(made.place), np.int64)
     vteps = np.array([int(room.vtep) for room in made.rooms], np.uint32)[made.host]
-    for _, inside in sorted(_by_vpc(made.places).items()):
+    by_vpc = [inside for _, inside in sorted(_by_vpc(made.places).items())]
+    vpc_of = np.zeros(len(made.places), np.intp)
+    for number, inside in enumerate(by_vpc):
+        vpc_of[inside] = number
+    of = vpc_of[made.place]
+    for number, inside in enumerate(by_vpc):
         vpc = made.places[inside[0]].vpc
-        here = np.flatnonzero(np.isin(made.place, inside))
+        here = np.flatnonzero(of == number)
         dual = here[made.ip6.present[here]]
         both = np.concatenate((here, dual))
         table = entries(
@@ -190,7 +281,7 @@ def _routes(made: Made, identity: Integers) -> tuple[list[VpcRoutes], Integers]:
             np.concatenate((made.ip.keys[here], made.ip6.keys[dual])),
             vteps[both],
             made.macs[both],
-            identity[both],
+            made.identity[both],
         )
         table = with_revisions(vpc.revision, table)
         revisions[here] = table["revision"][: len(here)]
@@ -205,33 +296,38 @@ def _cohorts(made: Made, revisions: Integers, host_revisions: Integers) -> list[
     ``revisions``, shape (m,): of each vNIC's routes. ``host_revisions``: of each room.
     """
     layout = made.layout
-    vnis = _values(made, [place.vpc.vni for place in made.places])
     times, which = distinct(layout.wanted.accepted)
-    accepted = np.array([each.timestamp() for each in times], "<f8")[which]
     alike = made.room * len(layout.lists) + layout.list_of
     order = np.argsort(alike, kind="stable")
+    sizes = layout.sizes[order]
+    owner, number = spread(sizes)
+    vnic = layout.firsts[order][owner] + number
+    rooms = made.room[order].tolist()
+    accepted = np.array([each.timestamp() for each in times], "<f8")[which[order]].tobytes()
+    ids, vnic_ids = made.ids[order].tobytes(), made.vnic_ids[vnic].tobytes()
+    vnis = _values(made, [place.vpc.vni for place in made.places])[vnic].tolist()
+    last = revisions[vnic].tolist()
     found = []
-    for inside in np.split(order, np.flatnonzero(np.diff(alike[order])) + 1):
-        room = made.room[inside[0]]
-        size = layout.sizes[inside[0]]
-        parts = layout.firsts[inside][:, None] + np.arange(size)
-        last = revisions[parts].max(axis=0).tolist()
+    bounds = [0, *(np.flatnonzero(np.diff(alike[order])) + 1).tolist(), len(order)]
+    ends = [0, *np.cumsum(sizes).tolist()]
+    for begin, end in pairwise(bounds):
+        room, first, after = rooms[begin], ends[begin], ends[end]
         found.append(
             Cohort(
                 state=InstanceState.BUILDING,
                 host_id=made.rooms[room].host_id,
                 host_revision=int(host_revisions[room]),
-                routes=latest(map(RoutesAt, vnis[parts[0]].tolist(), last)),
+                routes=latest(set(zip(vnis[first:after], last[first:after], strict=True))),
                 committed_at=made.created_at.timestamp(),
-                instances=made.ids[inside].tobytes(),
-                vnics=made.vnic_ids[parts].tobytes(),
-                accepted_at=accepted[inside].tobytes(),
+                instances=ids[begin * ID_BYTES : end * ID_BYTES],
+                vnics=vnic_ids[first * ID_BYTES : after * ID_BYTES],
+                accepted_at=accepted[begin * 8 : end * 8],
             )
         )
     return found
 
 
-def _hosts(made: Made, host_revisions: Integers, concerned: set[UUID]) -> list[bulk.Part]:
+def _hosts(made: Made, host_revisions: Integers) -> list[Part]:
     """What hosts have to know: their new vNICs, or that anything may have changed."""
     host = made.host
     counts = np.bincount(host, minlength=len(made.rooms))
@@ -240,7 +336,7 @@ def _hosts(made: Made, host_revisions: Integers, concerned: set[UUID]) -> list[b
     changes = []
     for index in np.flatnonzero(counts).tolist():
         host_id, count, end = made.rooms[index].host_id, int(counts[index]), int(ends[index])
-        new = None if host_id in concerned else by_host[end - 16 * count : end]
+        new = None if host_id in made.concerned else by_host[end - 16 * count : end]
         changes.append((host_id, int(host_revisions[index]), count, new))
     return outbox.hosts_given(changes)
 
@@ -300,7 +396,7 @@ def _text(value: str, count: int) -> npt.NDArray[np.uint8]:
     return np.frombuffer(value.encode() * count, np.uint8).reshape(count, -1)
 
 
-def _vnics(made: Made, revisions: Integers, identity: Integers) -> Rows:
+def _vnics(made: Made, revisions: Integers) -> Rows:
     places, layout = made.places, made.layout
     ip = np.concatenate(
         (_heads(4, len(made.place)), made.ip.keys[:, _IPV4_AT:]),
@@ -320,7 +416,7 @@ def _vnics(made: Made, revisions: Integers, identity: Integers) -> Rows:
             "mac": made.macs.astype(">i8"),
             "vni": _values(made, [place.vpc.vni for place in places]).astype(">i4"),
             "revision": revisions.astype(">i8"),
-            "identity": identity.astype(">i4"),
+            "identity": made.identity.astype(">i4"),
         },
         {"ip6": _ip6(made.ip6)},
     )

@@ -1,50 +1,43 @@
 """What new instances refer to: subnets, VPCs and security groups, checked under the VPCs' locks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
-
-from sqlalchemy import ColumnElement, Uuid, any_, bindparam, select
-from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from achelous_controller.domain.errors import FieldError, Invalid, Refused
 from achelous_controller.domain.instances import VnicSpec, Wanted
 from achelous_controller.domain.layout import Indices, Layout, indices
 from achelous_controller.domain.networks import Address, Network
 from achelous_controller.domain.rules import DEFAULT_GROUP
-from achelous_controller.store.database import driver_of
-from achelous_controller.store.schema import subnets, vpcs
+from achelous_controller.store.bulk import Found, Part
+from achelous_controller.store.database import Prepared
 
 _MAX_ERRORS: Final = 100
 
 
-def _one_of(column: ColumnElement[UUID], name: str) -> ColumnElement[bool]:
-    return column == any_(bindparam(name, type_=ARRAY(Uuid)))
-
-
-_LOCK: Final = (
-    select(vpcs.c.vni, vpcs.c.revision, subnets)
-    .select_from(vpcs)  # locked first
-    .join(subnets, subnets.c.vpc_id == vpcs.c.id)
-    .where(_one_of(subnets.c.id, "subnets"))
-    .order_by(vpcs.c.id, subnets.c.id)
-    # who changes a subnet has its VPC's lock; with its own, too, its row is that of now and not
-    # that of when this statement began to wait
-    .with_for_update()
-)
-_LOCK_OWN: Final = _LOCK.where(subnets.c.project_id == bindparam("project", type_=Uuid))
-
+_LOCK: Final = """
+    SELECT FROM vpcs WHERE id = ANY(ARRAY(
+        SELECT vpc_id FROM subnets
+        WHERE id = ANY($1::uuid[]) AND ($2::uuid IS NULL OR project_id = $2)
+    )) ORDER BY id FOR UPDATE
+"""
+_SUBNETS: Final = """
+    SELECT ROW(s.id, s.project_id, s.vpc_id, s.name, s.cidr, s.gateway_ip, s.next_ip,
+        s.cidr6, s.gateway_ip6, s.next_ip6, v.vni, v.revision)
+    FROM subnets AS s JOIN vpcs AS v ON v.id = s.vpc_id
+    WHERE s.id = ANY({}::uuid[])
+"""
 _GROUPS: Final = """
-    SELECT g.id, g.vpc_id, g.name,
+    SELECT ROW(g.id, g.vpc_id, g.name,
         (SELECT count(*) FROM security_group_rules AS r
-         WHERE r.security_group_id = g.id AND NOT r.egress) AS ingress,
+         WHERE r.security_group_id = g.id AND NOT r.egress),
         (SELECT count(*) FROM security_group_rules AS r
-         WHERE r.security_group_id = g.id AND r.egress) AS egress,
-        EXISTS (SELECT FROM security_group_rules AS r WHERE r.remote_group_id = g.id) AS named
+         WHERE r.security_group_id = g.id AND r.egress),
+        EXISTS (SELECT FROM security_group_rules AS r WHERE r.remote_group_id = g.id))
     FROM security_groups AS g
-    WHERE g.vpc_id = ANY($1::uuid[]) AND (g.id = ANY($2::uuid[]) OR g.name = $3)
+    WHERE g.vpc_id IN (SELECT vpc_id FROM subnets WHERE id = ANY({}::uuid[]))
+        AND (g.id = ANY({}::uuid[]) OR g.name = {})
 """
 
 
@@ -118,38 +111,77 @@ def refuse(errors: Sequence[FieldError], kind: type[Refused] = Invalid) -> None:
         raise kind(f"{errors[0].field}: {errors[0].message}{more}", errors[:_MAX_ERRORS])
 
 
-async def lock(connection: AsyncConnection, project_id: UUID | None, layout: Layout) -> References:
-    """Lock the VPCs and subnets of the vNICs and read what these name; raises `Invalid`.
+class _SubnetRow(NamedTuple):
+    """A row of `_SUBNETS`."""
+
+    id: UUID
+    project_id: UUID
+    vpc_id: UUID
+    name: str
+    cidr: Network
+    gateway_ip: Address
+    next_ip: Address
+    cidr6: Network | None
+    gateway_ip6: Address | None
+    next_ip6: Address | None
+    vni: int
+    revision: int
+
+
+class _GroupRow(NamedTuple):
+    """A row of `_GROUPS`."""
+
+    id: UUID
+    vpc_id: UUID
+    name: str
+    ingress: int
+    egress: int
+    named: bool
+
+
+def locking(project_id: UUID | None, subnet_ids: Collection[UUID]) -> Prepared:
+    """Locks the VPCs of these subnets, in order of id, as a statement of `Database.write`.
+
+    ``project_id``: only the VPCs of this project; None: any. Who changes anything in a VPC has its
+    lock, so what is read of it by the next statement stays.
+    """
+    owner = "NULL" if project_id is None else f"'{project_id}'"
+    return Prepared("lock_vpcs", _LOCK, (f"'{{{','.join(map(str, subnet_ids))}}}'", owner))
+
+
+def reading(layout: Layout) -> list[Part]:
+    """Reads what the vNICs name; the VPCs are locked."""
+    subnets = list({spec.subnet_id for spec in layout.specs})
+    groups = list({group for spec in layout.specs for group in spec.security_group_ids})
+    return [
+        Part("subnets", _SUBNETS, (subnets,)),
+        Part("groups", _GROUPS, (subnets, groups, DEFAULT_GROUP)),
+    ]
+
+
+def resolved(layout: Layout, project_id: UUID | None, found: Found) -> References:
+    """What the vNICs name, of what `reading` has found; raises `Invalid`.
 
     ``project_id``: the caller sees this project's objects alone; None sees all.
     """
-    locked = await _lock(connection, {spec.subnet_id for spec in layout.specs}, project_id)
-    vpc_ids = list({subnet.vpc_id for subnet, _ in locked.values()})
-    named = list({group for spec in layout.specs for group in spec.security_group_ids})
-    driver = await driver_of(connection)
-    rows = await driver.fetch(_GROUPS, vpc_ids, named, DEFAULT_GROUP)
-    defaults = {row["vpc_id"]: (row["id"],) for row in rows if row["name"] == DEFAULT_GROUP}
-    groups = {
-        row["id"]: Group(row["vpc_id"], row["ingress"], row["egress"], row["named"]) for row in rows
-    }
+    locked = _locked(project_id, [_SubnetRow(*row) for row in found["subnets"]])
+    rows = [_GroupRow(*row) for row in found["groups"]]
+    defaults = {row.vpc_id: (row.id,) for row in rows if row.name == DEFAULT_GROUP}
+    groups = {row.id: Group(row.vpc_id, row.ingress, row.egress, row.named) for row in rows}
     _check(layout, locked, groups)
-    found: dict[tuple[UUID, tuple[UUID, ...]], int] = {}
+    numbers: dict[tuple[UUID, tuple[UUID, ...]], int] = {}
     of = indices(
-        found.setdefault((spec.subnet_id, spec.security_group_ids), len(found))
+        numbers.setdefault((spec.subnet_id, spec.security_group_ids), len(numbers))
         for spec in layout.specs
     )
     places = [
         Place(*locked[subnet_id], wanted or defaults[locked[subnet_id][0].vpc_id])
-        for subnet_id, wanted in found
+        for subnet_id, wanted in numbers
     ]
     return References(places, of, groups)
 
 
-async def _lock(
-    connection: AsyncConnection, subnet_ids: set[UUID], project_id: UUID | None
-) -> Locked:
-    query = _LOCK if project_id is None else _LOCK_OWN
-    values = {"subnets": list(subnet_ids), "project": project_id}
+def _locked(project_id: UUID | None, rows: Sequence[_SubnetRow]) -> Locked:
     return {
         row.id: (
             Subnet(
@@ -158,11 +190,14 @@ async def _lock(
                 row.vpc_id,
                 row.name,
                 Range(row.cidr, row.gateway_ip, row.next_ip),
-                Range(row.cidr6, row.gateway_ip6, row.next_ip6) if row.cidr6 else None,
+                Range(row.cidr6, row.gateway_ip6, row.next_ip6)
+                if row.cidr6 and row.gateway_ip6 and row.next_ip6
+                else None,
             ),
             LockedVpc(row.vpc_id, row.vni, row.revision),
         )
-        for row in await connection.execute(query, values)
+        for row in rows
+        if project_id in (None, row.project_id)
     }
 
 

@@ -331,7 +331,7 @@ outbox: Final = Table(
 idempotency_keys: Final = Table(
     "idempotency_keys",
     metadata,
-    Column("token_id", Uuid, ForeignKey("tokens.id", ondelete="CASCADE"), primary_key=True),
+    Column("token_id", Uuid, primary_key=True),  # no foreign key, as above; gone a day after it
     Column("key", Text, primary_key=True),
     Column("request_hash", LargeBinary, nullable=False),
     Column("status", SmallInteger, nullable=False),
