@@ -172,23 +172,19 @@ class InstanceWrites:
     async def _create(
         self, caller: Principal, orders: Sequence[Order]
     ) -> list[Response | BaseException]:
-        async def work(connection: AsyncConnection, some: Sequence[Order]) -> list[Response]:
-            return await _create(connection, caller, some)
+        async def transaction(some: Sequence[Order]) -> list[Response]:
+            async with self._database.write() as connection:
+                return await _create(connection, caller, some)
 
-        return await together(self._database, orders, work)
+        return await together(orders, transaction)
 
     async def _delete(
         self, project_id: UUID | None, wanted: Sequence[Change]
     ) -> list[domain.Instance | BaseException]:
-        async def work(
-            connection: AsyncConnection, some: Sequence[Change]
-        ) -> list[domain.Instance]:
-            return await withdraw(connection, project_id, some)
-
-        return await together(self._database, wanted, work)
+        return await together(wanted, partial(withdraw, self._database, project_id))
 
     async def _move(self, wanted: Sequence[Move]) -> list[domain.Instance | BaseException]:
-        return await together(self._database, wanted, move)
+        return await together(wanted, partial(move, self._database))
 
 
 def _instance_of(change: Change) -> UUID:

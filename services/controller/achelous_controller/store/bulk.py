@@ -74,7 +74,7 @@ async def write(
 ) -> list[asyncpg.Record]:
     """Append rows and carry out ``parts``, in the connection's transaction; what the last returns.
 
-    Parts share a message with each other, and with few rows: none sees what another one does.
+    Parts share a message with each other, and with few rows; see `carry_out`.
     Raises asyncpg's own exceptions.
     """
     driver = await driver_of(connection)
@@ -85,14 +85,31 @@ async def write(
             await driver.copy_to_table(
                 some.table.name, source=_chunks(some), columns=some.names, format="binary"
             )
-    numbers = count(1)
-    written = [part.sql.format(*(f"${next(numbers)}" for _ in part.arguments)) for part in parts]
-    first = [f"{part.name} AS ({sql})" for part, sql in zip(parts[:-1], written, strict=False)]
-    arguments = [argument for part in parts for argument in part.arguments]
+    return await carry_out(driver, parts)
+
+
+async def carry_out(driver: asyncpg.Connection, parts: Sequence[Part]) -> list[asyncpg.Record]:
+    """Carry out ``parts`` as one statement; what the last returns.
+
+    None sees what another one does, but for the rows that one returns under its name.
+    """
+    statement = _joined(tuple([(part.name, part.sql, len(part.arguments)) for part in parts]))
     found: list[asyncpg.Record] = await driver.fetch(
-        f"WITH {', '.join(first)} {written[-1]}", *arguments
+        statement, *chain.from_iterable([part.arguments for part in parts])
     )
     return found
+
+
+@cache
+def _joined(parts: tuple[tuple[str, str, int], ...]) -> str:
+    """The statement of parts: name, SQL and number of arguments of each."""
+    numbers = count(1)
+    written = [
+        (name, sql.format(*(f"${next(numbers)}" for _ in range(arguments))))
+        for name, sql, arguments in parts
+    ]
+    first = [f"{name} AS ({sql})" for name, sql in written[:-1]]
+    return f"WITH {', '.join(first)} {written[-1][1]}"
 
 
 def microseconds(times: Sequence[datetime]) -> npt.NDArray[np.int64]:

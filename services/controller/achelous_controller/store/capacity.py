@@ -98,11 +98,6 @@ async def _named(
     return rooms
 
 
-async def lock(connection: AsyncConnection, host_ids: Collection[UUID]) -> dict[UUID, Room]:
-    """These hosts, locked; those that do not exist are left out."""
-    return await _read(connection, _NAMED, {"ids": list(host_ids)})
-
-
 async def _read(
     connection: AsyncConnection, query: Select[Any], values: Mapping[str, object]
 ) -> dict[UUID, Room]:

@@ -11,10 +11,8 @@ from typing import Final, Generic, NamedTuple, TypeVar
 
 import asyncpg
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from achelous_controller.domain.errors import Refused, Unavailable
-from achelous_controller.store.database import Database
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
@@ -144,9 +142,7 @@ class Lanes(Generic[K, T, R]):
 
 
 async def together(
-    database: Database,
-    items: Sequence[T],
-    work: Callable[[AsyncConnection, Sequence[T]], Awaitable[Sequence[R]]],
+    items: Sequence[T], transaction: Callable[[Sequence[T]], Awaitable[Sequence[R]]]
 ) -> list[R | BaseException]:
     """Carry out all items in one transaction, or each in a smaller one if one of them is refused.
 
@@ -154,8 +150,7 @@ async def together(
     error that it would have met alone.
     """
     try:
-        async with database.write() as connection:
-            return [*await work(connection, items)]
+        return [*await transaction(items)]
     except (Refused, IntegrityError, asyncpg.IntegrityConstraintViolationError) as error:
         if len(items) == 1:
             return [error]
@@ -163,6 +158,6 @@ async def together(
         return [error] * len(items)
     half = len(items) // 2
     return [
-        *await together(database, items[:half], work),
-        *await together(database, items[half:], work),
+        *await together(items[:half], transaction),
+        *await together(items[half:], transaction),
     ]
