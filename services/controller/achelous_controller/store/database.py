@@ -170,12 +170,12 @@ class Database:
                 yield driver
                 await driver.execute("COMMIT")
                 over = True
-            except Exception:
+            except BaseException:  # a statement that was cancelled is over when this is answered
                 await driver.execute("ROLLBACK", timeout=_ROLLBACK_S)
                 over = True
                 raise
             finally:
-                if not over:  # cancelled, or out of reach: the pool makes another one
+                if not over:  # out of reach: the pool makes another one
                     driver.terminate()
 
     @asynccontextmanager
