@@ -3,7 +3,7 @@
 That is four messages to the database: BEGIN with all locks, what is there, all writes, COMMIT.
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -236,31 +236,27 @@ def _changed(due: Sequence[Due], state: InstanceState, now: datetime) -> Part:
 
 def _freed(gone: Sequence[Due]) -> Part:
     """Counts what projects no longer have."""
-    count = Counter([each.rows[0].project_id for each in gone])
-    vnic_count = Counter([row.project_id for each in gone for row in each.rows])
-    ids = list(count)
-    return Part(
-        "freed", _FREED, (ids, list(count.values()), [vnic_count[owner] for owner in ids], ids)
-    )
+    sizes: dict[UUID, list[int]] = defaultdict(list)
+    for each in gone:
+        sizes[each.rows[0].project_id].append(len(each.rows))
+    ids = list(sizes)
+    counts = [len(each) for each in sizes.values()]
+    return Part("freed", _FREED, (ids, counts, [sum(each) for each in sizes.values()], ids))
 
 
 def _hosts(due: Sequence[Due], *, stays: bool) -> list[HostChange]:
     """Which vNICs left their hosts and, if they stay, came to others."""
-    revisions: dict[UUID, int] = {}
-    ports: dict[UUID, list[bytes]] = defaultdict(list)
-    more: Counter[UUID] = Counter()
+    told: dict[UUID, tuple[int, list[bytes], list[bytes]]] = {}
     for each in due:
         first, ids = each.rows[0], [row.vnic_id.bytes for row in each.rows]
-        revisions[first.host_id] = first.host_revision
-        ports[first.host_id] += ids
-        more[first.host_id] -= len(ids)
+        _, _, left = told.setdefault(first.host_id, (first.host_revision + 1, [], []))
+        left += ids
         if stays:
-            revisions[each.host.id] = each.host.revision
-            ports[each.host.id] += ids
-            more[each.host.id] += len(ids)
+            _, came, _ = told.setdefault(each.host.id, (each.host.revision + 1, [], []))
+            came += ids
     return [
-        (host_id, revision + 1, more[host_id], b"".join(ports[host_id]))
-        for host_id, revision in revisions.items()
+        (host_id, revision, len(came) - len(left), b"".join([*came, *left]))
+        for host_id, (revision, came, left) in told.items()
     ]
 
 
