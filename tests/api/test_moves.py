@@ -76,9 +76,10 @@ async def test_gateways_and_both_hosts_are_told(
     await moved(operator, made, new)
 
     async with controller.engine.connect() as connection:
-        *documents, routes = (await connection.execute(select(outbox).order_by(outbox.c.id))).all()
+        rows = (await connection.execute(select(outbox).order_by(outbox.c.kind))).all()
         query = select(vnics).where(vnics.c.instance_id == UUID(made["id"]))
         row = (await connection.execute(query)).one()
+    *documents, routes = rows
     vnic = made["vnics"][0]
     table = unpack(routes.entries)
     assert {str(ip_of(ip.tobytes())) for ip in table["ip"]} == {vnic["ip"], vnic["ip6"]}

@@ -94,7 +94,8 @@ class Client:
     """Sends requests to the application without a server between."""
 
     def __init__(self, engine: AsyncEngine, token: str) -> None:
-        services = Services(Database(engine), database_problem=None)
+        self.database = Database(engine)
+        services = Services(self.database, database_problem=None)
         self._app = create_app(services, CollectorRegistry())
         self._headers = [
             (b"authorization", f"Bearer {token}".encode()),
@@ -139,7 +140,8 @@ def _placed(number: int) -> bytes:
 
 
 @asynccontextmanager
-async def _world(rows: int) -> AsyncIterator[tuple[Client, Backends, Messages]]:
+async def world(rows: int) -> AsyncIterator[tuple[Client, Backends, Messages]]:
+    """The API with as many instances, on a database of its own."""
     with RunDir.create() as run_dir:
         async with PostgresServer(
             run_dir.subdir("pg"), fsync=False, shared_buffers="1GB"
@@ -165,7 +167,7 @@ async def _fill(dsn: str, rows: int) -> None:
     await engine.dispose()
 
 
-async def _cost(
+async def cost(
     work: Callable[[], Awaitable[object]], backends: Backends, count: int, times: int
 ) -> tuple[float, float, float]:
     """Least us of Python, of PostgreSQL, and of the clock for each of ``count``."""
@@ -189,7 +191,7 @@ async def measure(rows: int, times: int) -> None:
     """Say all figures."""
     gc.freeze()
     gc.set_threshold(200_000, 20, 100)  # as the controller's own
-    async with _world(rows) as (client, backends, messages):
+    async with world(rows) as (client, backends, messages):
         say(f"{rows} instances are there")
 
         async def batch(one: Callable[[int], bytes]) -> None:
@@ -210,13 +212,13 @@ async def measure(rows: int, times: int) -> None:
             python, database, clock = cost
             say(f"{what:40} {python:7.1f} us Python {database:7.1f} us PostgreSQL {clock:7.1f} us")
 
-        told("one of a batch", await _cost(lambda: batch(_instance), backends, BATCH, times))
+        told("one of a batch", await cost(lambda: batch(_instance), backends, BATCH, times))
         told(
             "one of a batch, hosts named",
-            await _cost(lambda: batch(_placed), backends, BATCH, times),
+            await cost(lambda: batch(_placed), backends, BATCH, times),
         )
-        told("one of 256 at a time", await _cost(together, backends, 8 * 257, times))
-        told("one alone", await _cost(lone, backends, 200, times))
+        told("one of 256 at a time", await cost(together, backends, 8 * 257, times))
+        told("one alone", await cost(lone, backends, 200, times))
         before = messages.sent
         await client.post("/v1/instances", _instance(1))
         say(f"messages to PostgreSQL for one alone: {messages.sent - before}")

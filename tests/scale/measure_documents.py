@@ -26,9 +26,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from achelous_controller.programming.document_publisher import DocumentPublisher
 from achelous_controller.programming.metrics import Metrics
 from achelous_controller.programming.streams import HOSTS
+from achelous_controller.store import bulk
 from achelous_controller.store.database import create_engine
 from achelous_controller.store.migrate import migrate
-from achelous_controller.store.outbox import hosts_changed
+from achelous_controller.store.outbox import hosts_given
 from achelous_lab.rundir import RunDir
 from achelous_lab.servers.nats import NatsServer
 from achelous_lab.servers.postgres import PostgresServer
@@ -132,7 +133,12 @@ class Measuring:
             for vnic, host in await connection.execute(text(_PORTS), values):
                 new.setdefault(host, []).append(vnic)
             if tell:
-                await hosts_changed(connection, new, new)
+                query = text("SELECT id, revision FROM hosts WHERE id = ANY(:hosts)")
+                changes = [
+                    (host, revision + 1, 0, b"".join(vnic.bytes for vnic in new[host]))
+                    for host, revision in await connection.execute(query, {"hosts": list(new)})
+                ]
+                await bulk.write(connection, (), hosts_given(changes))
 
     async def publish(self) -> dict[str, float]:
         """Until nothing is left; what it took."""

@@ -2,8 +2,11 @@
 
 from ipaddress import IPv4Address, IPv6Address
 
-from achelous_controller.domain.route_entries import entries, keys4, keys6
-from achelous_shared.routes import RouteOp, ip_of, mac_of
+import numpy as np
+import pytest
+
+from achelous_controller.domain.route_entries import entries, entry, keys4, keys6
+from achelous_shared.routes import RouteOp, ip_bytes, ip_of, mac_of, pack
 
 
 def test_an_entry_says_where_an_address_is() -> None:
@@ -35,3 +38,16 @@ def test_an_ipv6_address_is_a_key_as_it_is() -> None:
 
     assert [key.tobytes() for key in keys] == [ip.packed for ip in ips]
     assert keys6([]).shape == (0, 16)
+
+
+@pytest.mark.parametrize("ip", [IPv4Address("10.1.2.3"), IPv6Address("fd00::a:1")])
+@pytest.mark.parametrize("op", RouteOp)
+def test_one_entry_has_the_bytes_that_it_has_among_many(
+    ip: IPv4Address | IPv6Address, op: RouteOp
+) -> None:
+    vtep, mac = IPv4Address("198.18.0.9"), 0x02FEDCBA9876
+    key = np.frombuffer(ip_bytes(ip), np.uint8).reshape(1, 16)
+    table = entries(op, key, [int(vtep)], [mac], [0xABCD])
+    table["revision"] = 0x0123456789AB
+
+    assert entry(op, ip, vtep, mac, 0xABCD, 0x0123456789AB) == pack(table)

@@ -189,18 +189,10 @@ class InstanceWrites:
     async def _delete(
         self, project_id: UUID | None, wanted: Sequence[Change]
     ) -> list[domain.Instance | BaseException]:
-        async def transaction(some: Sequence[Change]) -> list[domain.Instance]:
-            async with self._database.write() as connection:
-                return await withdraw(connection, project_id, some)
-
-        return await together(wanted, transaction)
+        return await together(wanted, partial(withdraw, self._database, project_id))
 
     async def _move(self, wanted: Sequence[Move]) -> list[domain.Instance | BaseException]:
-        async def transaction(some: Sequence[Move]) -> list[domain.Instance]:
-            async with self._database.write() as connection:
-                return await move(connection, some)
-
-        return await together(wanted, transaction)
+        return await together(wanted, partial(move, self._database))
 
 
 def _instance_of(change: Change) -> UUID:

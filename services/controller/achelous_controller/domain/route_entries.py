@@ -1,11 +1,17 @@
-"""Entries of a VPC's routes from columns of addresses."""
+"""Entries of a VPC's routes, from columns of addresses or one by one."""
 
+import struct
 from collections.abc import Iterable
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from achelous_shared.routes import ROUTE, RouteOp, Routes
+from achelous_controller.domain.networks import Address
+from achelous_shared.routes import ROUTE, RouteOp, Routes, ip_bytes
+
+_ENTRY: Final = struct.Struct(">16s4s6sBxH8s")
+"""`ROUTE`."""
 
 Keys = npt.NDArray[np.uint8]
 """(n, 16): addresses as the data plane has them."""
@@ -40,3 +46,10 @@ def entries(
     table["op"] = op
     table["identity"] = identities
     return table
+
+
+def entry(op: RouteOp, ip: Address, vtep: Address, mac: int, identity: int, revision: int) -> bytes:
+    """One entry, packed: to make few as columns takes twenty times as long."""
+    return _ENTRY.pack(
+        ip_bytes(ip), vtep.packed, mac.to_bytes(6), op, identity, revision.to_bytes(8, "little")
+    )

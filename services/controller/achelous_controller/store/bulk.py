@@ -91,7 +91,7 @@ async def write(
 ) -> list[asyncpg.Record]:
     """Append rows and carry out ``parts``, in the connection's transaction; what the last returns.
 
-    Parts share a message with each other, and with few rows: none sees what another one does.
+    Parts share a message with each other, and with few rows; see `carry_out`.
     Raises asyncpg's own exceptions.
     """
     driver = await driver_of(connection)
@@ -102,6 +102,14 @@ async def write(
             await driver.copy_to_table(
                 some.table.name, source=_chunks(some), columns=some.names, format="binary"
             )
+    return await carry_out(driver, parts)
+
+
+async def carry_out(driver: asyncpg.Connection, parts: Sequence[Part]) -> list[asyncpg.Record]:
+    """Carry out ``parts`` as one statement; what the last returns.
+
+    None sees what another one does, but for the rows that one returns under its name.
+    """
     found: list[asyncpg.Record] = await driver.fetch(_statement(_shapes(parts)), *_arguments(parts))
     return found
 

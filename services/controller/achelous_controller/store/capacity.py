@@ -1,17 +1,14 @@
 """Hosts for new instances, their room taken under their locks."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
-
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from achelous_controller.domain.errors import Conflict, FieldError
 from achelous_controller.domain.instances import Wanted
 from achelous_controller.domain.layout import Indices, Layout, distinct, indices
 from achelous_controller.domain.placement import HostFull, NoRoom, Room, assign
-from achelous_controller.store import bulk
 from achelous_controller.store.bulk import Found, Part
 from achelous_controller.store.references import refuse
 
@@ -80,12 +77,6 @@ def _must_exist(wanted: Wanted, rooms: Mapping[UUID, Room]) -> None:
             if spec.host_id is not None and spec.host_id not in rooms
         ]
     )
-
-
-async def lock(connection: AsyncConnection, host_ids: Collection[UUID]) -> dict[UUID, Room]:
-    """These hosts, locked; those that do not exist are left out."""
-    found = await bulk.read(connection, [Part("named", _NAMED, (list(host_ids),))])
-    return {row[0]: Room(*row) for row in found["named"]}
 
 
 def _assigned(

@@ -1,6 +1,9 @@
-"""Changes of instances that are there, many in one transaction: locked, written, recorded."""
+"""Changes of instances that are there, many in one transaction: locked, read, written, recorded.
 
-from collections import Counter, defaultdict
+That is four messages to the database: BEGIN with all locks, what is there, all writes, COMMIT.
+"""
+
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -8,75 +11,91 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Final, NamedTuple
 from uuid import UUID
 
+import asyncpg
 import numpy as np
-from msgspec.structs import replace
-from sqlalchemy import Uuid, any_, bindparam, select
-from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from achelous_controller.domain.errors import NotFound
 from achelous_controller.domain.instance_state import InstanceState
-from achelous_controller.domain.instances import Instance, Vnic
+from achelous_controller.domain.instances import MAX_VNICS, Instance, Kind, Vnic
 from achelous_controller.domain.pending import Cohort, Member, RoutesAt, cohorts
 from achelous_controller.domain.precondition import Precondition
-from achelous_controller.domain.route_entries import entries, keys4, keys6
-from achelous_controller.store.database import Record, driver_of
+from achelous_controller.domain.route_entries import entry
+from achelous_controller.store import bulk, outbox
+from achelous_controller.store.bulk import Part
+from achelous_controller.store.database import Prepared, array
 from achelous_controller.store.instances import instance_of
-from achelous_controller.store.outbox import VpcRoutes, hosts_changed, record_routes, with_revisions
-from achelous_controller.store.schema import vnics, vpcs
-from achelous_shared.routes import RouteOp
+from achelous_controller.store.outbox import HostChange, VpcRoutes
+from achelous_shared.routes import MAX_DELTA_ENTRIES, ROUTE, RouteOp
 
-_IDS: Final = any_(bindparam("ids", type_=ARRAY(Uuid)))
-_LOCK_VPCS: Final = (
-    select(vpcs.c.id, vpcs.c.vni, vpcs.c.revision)
-    .where(vpcs.c.id.in_(select(vnics.c.vpc_id).where(vnics.c.instance_id == _IDS)))
-    .order_by(vpcs.c.id)
-    .with_for_update()
-)
-# not in one statement with the above: it sees what was done under the VPCs' lock before
+MAX_CHANGES: Final = MAX_DELTA_ENTRIES // (2 * MAX_VNICS)
+"""Instances of one transaction: a delta of their VPC holds all their routes."""
+
+_LOCK_VPCS: Final = """
+    SELECT FROM vpcs WHERE id = ANY(ARRAY(
+        SELECT vpc_id FROM vnics WHERE instance_id = ANY($1::uuid[])
+    )) ORDER BY id FOR UPDATE
+"""
 _LOCK_INSTANCES: Final = """
+    SELECT FROM instances WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE
+"""
+_LOCK_HOSTS: Final = """
+    SELECT FROM hosts WHERE id = ANY($2::uuid[] || ARRAY(
+        SELECT host_id FROM instances WHERE id = ANY($1::uuid[])
+    )) ORDER BY id FOR UPDATE
+"""
+# all that it reads is locked, but for security groups: their VPC's lock guards who is in them
+_READ: Final = """
     SELECT i.id, i.project_id, i.name, i.kind, i.host_id, i.state, i.reason, i.accepted_at,
         i.committed_at, i.published_at, i.gateways_applied_at, i.host_applied_at, i.active_at,
-        i.created_at, i.version, v.id AS vnic_id, v.vpc_id, v.subnet_id, v.position, v.ip, v.ip6,
-        v.mac, v.identity, v.version AS vnic_version,
-        (SELECT vtep FROM hosts WHERE id = i.host_id) AS vtep,
-        ARRAY(
+        i.created_at, i.version, v.id, v.vpc_id, v.subnet_id, v.position, v.ip, v.ip6, v.mac,
+        v.identity, v.version, ARRAY(
             SELECT security_group_id FROM vnic_security_groups WHERE vnic_id = v.id ORDER BY 1
-        ) AS groups
-    FROM instances AS i
+        ), vpc.vni, vpc.revision, host.vtep, host.revision, goal.vtep, goal.revision,
+        goal.vnic_count, goal.capacity
+    FROM unnest($1::uuid[], $2::uuid[]) AS wanted (id, host_id)
+    JOIN instances AS i ON i.id = wanted.id
     JOIN vnics AS v ON v.instance_id = i.id
-    WHERE i.id = ANY($1::uuid[]) AND v.instance_id = ANY($1::uuid[])
-    ORDER BY i.id, v.position
-    FOR UPDATE OF i
+    JOIN vpcs AS vpc ON vpc.id = v.vpc_id
+    LEFT JOIN hosts AS host ON host.id = i.host_id
+    LEFT JOIN hosts AS goal ON goal.id = wanted.host_id
+    ORDER BY v.position
 """
-_WRITE: Final = """
-    WITH ports AS (
-        UPDATE vnics AS v
-        SET host_id = change.host_id, revision = change.revision, withdrawn = $1 = 'DELETING',
-            version = v.version + 1
-        FROM unnest($3::uuid[], $4::uuid[], $5::bigint[]) AS change (id, host_id, revision)
-        WHERE v.id = change.id
-    ), freed AS (
-        UPDATE usage AS u
-        SET instances = u.instances - given.instances, vnics = u.vnics - given.vnics
-        FROM unnest($6::uuid[], $7::bigint[], $8::bigint[]) AS given (project_id, instances, vnics)
-        WHERE u.project_id = given.project_id AND u.project_id = ANY(ARRAY(
-            SELECT project_id FROM usage WHERE project_id = ANY($6) ORDER BY 1 FOR UPDATE
-        ))
-    )
+_CHANGED: Final = """
     UPDATE instances AS i
-    SET state = $1, reason = NULL, host_id = change.host_id, host_revision = change.revision,
-        accepted_at = change.accepted_at, committed_at = $2, published_at = NULL,
+    SET state = {}, reason = NULL, host_id = new.host_id, host_revision = new.host_revision,
+        accepted_at = new.accepted_at, committed_at = {}, published_at = NULL,
         gateways_applied_at = NULL, host_applied_at = NULL, active_at = NULL,
         version = i.version + 1
-    FROM unnest($9::uuid[], $10::uuid[], $11::bigint[], $12::timestamptz[])
-        AS change (id, host_id, revision, accepted_at)
-    WHERE i.id = change.id
+    FROM unnest({}::uuid[], {}::uuid[], {}::bigint[], {}::timestamptz[])
+        AS new (id, host_id, host_revision, accepted_at)
+    WHERE i.id = new.id
+    RETURNING i.id, i.host_id, i.host_revision, i.state
+"""
+_PORTS_CHANGED: Final = """
+    UPDATE vnics AS v
+    SET host_id = changed.host_id, revision = vpc.revision,
+        withdrawn = changed.state = 'DELETING', version = v.version + 1
+    FROM changed, unnest({}::uuid[], {}::bigint[]) AS vpc (id, revision)
+    WHERE v.instance_id = changed.id AND v.vpc_id = vpc.id
+"""
+_NOTED: Final = """
+    INSERT INTO pending (instance_id, host_id, host_revision)
+    SELECT id, host_id, host_revision FROM changed
+    ON CONFLICT (instance_id) DO UPDATE
+    SET host_id = excluded.host_id, host_revision = excluded.host_revision
+"""
+_FREED: Final = """
+    UPDATE usage AS u
+    SET instances = u.instances - given.instances, vnics = u.vnics - given.vnics
+    FROM unnest({}::uuid[], {}::bigint[], {}::bigint[]) AS given (project_id, instances, vnics)
+    WHERE u.project_id = given.project_id AND u.project_id = ANY(ARRAY(
+        SELECT project_id FROM usage WHERE project_id = ANY({}) ORDER BY 1 FOR UPDATE
+    ))
 """
 
 
 class Row(NamedTuple):
-    """A vNIC, behind its instance: the columns of `_LOCK_INSTANCES`."""
+    """A vNIC, behind its instance: the columns of `_READ`."""
 
     id: UUID
     project_id: UUID
@@ -102,8 +121,16 @@ class Row(NamedTuple):
     mac: int
     identity: int
     vnic_version: int
-    vtep: IPv4Address
     groups: Sequence[UUID]
+    vni: int
+    vpc_revision: int
+    vtep: IPv4Address
+    host_revision: int
+    goal_vtep: IPv4Address | None
+    """Of the host that it shall have. None, as all that follows: there is no such host."""
+    goal_revision: int
+    goal_vnic_count: int
+    goal_capacity: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,24 +142,20 @@ class Change:
     accepted_at: datetime
 
 
-class Locked(NamedTuple):
-    """Instances as they are until the transaction ends.
+class Host(NamedTuple):
+    """A host that is locked at ``revision``."""
 
-    ``vpcs``: id, vni and revision of those that they are in, in order of id. ``rows``: of each
-    instance, in order of position.
-    """
-
-    vpcs: Sequence[Record]
-    rows: Mapping[UUID, Sequence[Row]]
+    id: UUID
+    vtep: IPv4Address
+    revision: int
 
 
 class Due(NamedTuple):
-    """A change that is to be written. ``host_id``, ``vtep``: where its routes lead or have led."""
+    """A change that is to be written. ``host``: where the instance's routes lead or have led."""
 
     accepted_at: datetime
     rows: Sequence[Row]
-    host_id: UUID
-    vtep: IPv4Address
+    host: Host
 
     @property
     def id(self) -> UUID:
@@ -140,147 +163,158 @@ class Due(NamedTuple):
         return self.rows[0].id
 
 
-async def lock(
-    connection: AsyncConnection, project_id: UUID | None, wanted: Sequence[Change]
-) -> Locked:
-    """Lock the VPCs and the instances, each named once.
+Found = Mapping[UUID, Sequence[Row]]
+"""The rows of each instance, in order of position."""
+
+
+def locking(wanted: Sequence[Change], host_ids: Sequence[UUID] = ()) -> list[Prepared]:
+    """Statements that lock what changes of these instances take part in, each as it is when the one
+    before had its locks. ``host_ids``: hosts beside those that they are on. At most `MAX_CHANGES`.
+    """
+    if len(wanted) > MAX_CHANGES:
+        raise ValueError(f"{len(wanted)} changes at once, at most {MAX_CHANGES} are")
+    ids = array([each.instance_id for each in wanted])
+    return [
+        Prepared("lock_vpcs_of", _LOCK_VPCS, (ids,)),
+        Prepared("lock_instances", _LOCK_INSTANCES, (ids,)),
+        Prepared("lock_hosts_of", _LOCK_HOSTS, (ids, array(host_ids))),
+    ]
+
+
+async def read(
+    driver: asyncpg.Connection,
+    project_id: UUID | None,
+    wanted: Sequence[Change],
+    host_ids: Sequence[UUID] = (),
+) -> Found:
+    """What `locking` locked, each instance named once. ``host_ids``: that each shall have, if any.
 
     Raises `NotFound`, also for what is not in the project if that is not None, and
     `PreconditionFailed`.
     """
+    found: dict[UUID, list[Row]] = defaultdict(list)
     ids = [each.instance_id for each in wanted]
-    locked = (await connection.execute(_LOCK_VPCS, {"ids": ids})).all()
-    rows: dict[UUID, list[Row]] = defaultdict(list)
-    for found in await (await driver_of(connection)).fetch(_LOCK_INSTANCES, ids):
-        rows[found["id"]].append(Row(*found))
+    for row in map(Row._make, await driver.fetch(_READ, ids, host_ids)):
+        found[row.id].append(row)
     for each in wanted:
-        if each.instance_id not in rows:
+        if each.instance_id not in found:
             raise NotFound("instance", each.instance_id)
-        instance = rows[each.instance_id][0]
+        instance = found[each.instance_id][0]
         if project_id not in (None, instance.project_id):
             raise NotFound("instance", each.instance_id)
         each.match.check(instance.version)
-    return Locked(locked, rows)
+    return found
 
 
 async def write(
-    connection: AsyncConnection, locked: Locked, due: Sequence[Due], state: InstanceState
+    driver: asyncpg.Connection, due: Sequence[Due], state: InstanceState
 ) -> dict[UUID, Instance]:
     """Bring the instances into ``state``, BUILDING at their host or DELETING, and tell hosts and
     gateways; the instances as they are then, by id."""
     now = datetime.now(UTC)
     stays = state is not InstanceState.DELETING
-    host_revisions = await _tell_hosts(connection, due, stays=stays)
-    routes, last = _routes(locked, due, RouteOp.UPSERT if stays else RouteOp.DELETE)
-    ports = [(row.vnic_id, each.host_id, last[row.vnic_id]) for each in due for row in each.rows]
-    await (await driver_of(connection)).execute(
-        _WRITE,
-        state,
-        now,
-        *zip(*ports, strict=True),
-        *_given_back([] if stays else due),
-        [each.id for each in due],
-        [each.host_id for each in due],
-        [host_revisions[each.host_id] for each in due],
-        [each.accepted_at for each in due],
+    routes = _routes(due, RouteOp.UPSERT if stays else RouteOp.DELETE)
+    await bulk.carry_out(
+        driver,
+        [
+            _changed(due, state, now),
+            Part(
+                "ports_changed",
+                _PORTS_CHANGED,
+                ([of.vpc_id for of in routes], [of.revision + 1 for of in routes]),
+            ),
+            Part("noted", _NOTED, ()),
+            *([] if stays else [_freed(due)]),
+            *outbox.hosts_given(_hosts(due, stays=stays)),
+            *outbox.recorded_routes(routes, _cohorts(due, state, now)),
+        ],
     )
-    waiting = _cohorts(locked, due, state, last, host_revisions, now)
-    await record_routes(connection, routes, waiting)
     return {each.id: _written(each, state, now) for each in due}
 
 
-def _given_back(gone: Sequence[Due]) -> tuple[list[UUID], list[int], list[int]]:
-    """Projects, and how many instances and vNICs each no longer has."""
-    count = Counter([each.rows[0].project_id for each in gone])
-    vnic_count = Counter([row.project_id for each in gone for row in each.rows])
-    return list(count), list(count.values()), [vnic_count[owner] for owner in count]
+def _changed(due: Sequence[Due], state: InstanceState, now: datetime) -> Part:
+    return Part(
+        "changed",
+        _CHANGED,
+        (
+            state,
+            now,
+            [each.id for each in due],
+            [each.host.id for each in due],
+            [each.host.revision + 1 for each in due],
+            [each.accepted_at for each in due],
+        ),
+    )
 
 
-async def _tell_hosts(
-    connection: AsyncConnection, due: Sequence[Due], *, stays: bool
-) -> dict[UUID, int]:
-    """Record which vNICs left their hosts and, if they stay, came to others; new revisions."""
-    ports: dict[UUID, list[UUID]] = defaultdict(list)
-    more: Counter[UUID] = Counter()
+def _freed(gone: Sequence[Due]) -> Part:
+    """Counts what projects no longer have."""
+    sizes: dict[UUID, list[int]] = defaultdict(list)
+    for each in gone:
+        sizes[each.rows[0].project_id].append(len(each.rows))
+    ids = list(sizes)
+    counts = [len(each) for each in sizes.values()]
+    return Part("freed", _FREED, (ids, counts, [sum(each) for each in sizes.values()], ids))
+
+
+def _hosts(due: Sequence[Due], *, stays: bool) -> list[HostChange]:
+    """Which vNICs left their hosts and, if they stay, came to others."""
+    told: dict[UUID, tuple[int, list[bytes], list[bytes]]] = {}
     for each in due:
-        vnic_ids = [row.vnic_id for row in each.rows]
-        before = each.rows[0].host_id
-        ports[before] += vnic_ids
-        more[before] -= len(vnic_ids)
+        first, ids = each.rows[0], [row.vnic_id.bytes for row in each.rows]
+        _, _, left = told.setdefault(first.host_id, (first.host_revision + 1, [], []))
+        left += ids
         if stays:
-            ports[each.host_id] += vnic_ids
-            more[each.host_id] += len(vnic_ids)
-    return await hosts_changed(connection, ports, ports, more)
+            _, came, _ = told.setdefault(each.host.id, (each.host.revision + 1, [], []))
+            came += ids
+    return [
+        (host_id, revision, len(came) - len(left), b"".join([*came, *left]))
+        for host_id, (revision, came, left) in told.items()
+    ]
 
 
-def _routes(
-    locked: Locked, due: Sequence[Due], op: RouteOp
-) -> tuple[list[VpcRoutes], dict[UUID, int]]:
-    """The routes of each VPC that has any, and the revision of each vNIC: its last route's."""
-    inside: dict[UUID, list[tuple[Row, int]]] = defaultdict(list)
+def _routes(due: Sequence[Due], op: RouteOp) -> list[VpcRoutes]:
+    """The routes of each VPC, all at the revision that follows its own."""
+    packed: dict[tuple[UUID, int, int], list[bytes]] = defaultdict(list)
     for each in due:
-        vtep = int(each.vtep)
+        vtep = each.host.vtep
         for row in each.rows:
-            inside[row.vpc_id].append((row, vtep))
-    found = []
-    last: dict[UUID, int] = {}
-    for vpc in locked.vpcs:
-        if vpc.id not in inside:
-            continue
-        single = inside[vpc.id]
-        dual = [(row, vtep) for row, vtep in single if row.ip6 is not None]
-        both = single + dual
-        keys = (
-            keys4([int(row.ip) for row, _ in single]),
-            keys6(int(row.ip6) for row, _ in single if row.ip6 is not None),
-        )
-        table = entries(
-            op,
-            np.concatenate(keys),
-            np.array([vtep for _, vtep in both], np.uint32),
-            np.array([row.mac for row, _ in both], np.uint64),
-            np.array([row.identity for row, _ in both], np.uint16),
-        )
-        table = with_revisions(vpc.revision, table)
-        # ascending: of a vNIC's two routes the later one counts
-        last |= zip((row.vnic_id for row, _ in both), table["revision"].tolist(), strict=True)
-        found.append(VpcRoutes(vpc.id, vpc.vni, vpc.revision, table))
-    return found, last
+            table = packed[row.vpc_id, row.vni, row.vpc_revision]
+            for ip in (row.ip, row.ip6) if row.ip6 else (row.ip,):
+                table.append(entry(op, ip, vtep, row.mac, row.identity, row.vpc_revision + 1))
+    return [VpcRoutes(*vpc, np.frombuffer(b"".join(table), ROUTE)) for vpc, table in packed.items()]
 
 
-def _cohorts(
-    locked: Locked,
-    due: Sequence[Due],
-    state: InstanceState,
-    last: Mapping[UUID, int],
-    host_revisions: Mapping[UUID, int],
-    now: datetime,
-) -> list[Cohort]:
-    vnis = {vpc.id: vpc.vni for vpc in locked.vpcs}
+def _cohorts(due: Sequence[Due], state: InstanceState, now: datetime) -> list[Cohort]:
     members = (
         Member(
             each.id,
-            each.host_id,
+            each.host.id,
             each.accepted_at.timestamp(),
             [row.vnic_id for row in each.rows],
-            [RoutesAt(vnis[row.vpc_id], last[row.vnic_id]) for row in each.rows],
+            [RoutesAt(row.vni, row.vpc_revision + 1) for row in each.rows],
         )
         for each in due
     )
+    host_revisions = {each.host.id: each.host.revision + 1 for each in due}
     return cohorts(members, state, host_revisions, now.timestamp())
 
 
-def as_locked(rows: Sequence[Row]) -> Instance:
+def as_read(rows: Sequence[Row]) -> Instance:
     """An instance as its rows have it."""
-    return instance_of(rows[0], tuple([_vnic(row) for row in rows]))
+    first = rows[0]
+    return instance_of(first, tuple([_vnic(row, row.host_id, row.vnic_version) for row in rows]))
 
 
 def _written(due: Due, state: InstanceState, now: datetime) -> Instance:
-    """What `_WRITE` made of an instance."""
-    before = as_locked(due.rows)
-    return replace(
-        before,
-        host_id=due.host_id,
+    """What `write` made of an instance."""
+    first, host_id = due.rows[0], due.host.id
+    return Instance(
+        id=first.id,
+        project_id=first.project_id,
+        name=first.name,
+        kind=Kind(first.kind),
+        host_id=host_id,
         state=state,
         reason=None,
         accepted_at=due.accepted_at,
@@ -289,23 +323,24 @@ def _written(due: Due, state: InstanceState, now: datetime) -> Instance:
         gateways_applied_at=None,
         host_applied_at=None,
         active_at=None,
-        version=before.version + 1,
-        vnics=tuple([replace(v, host_id=due.host_id, version=v.version + 1) for v in before.vnics]),
+        created_at=first.created_at,
+        version=first.version + 1,
+        vnics=tuple([_vnic(row, host_id, row.vnic_version + 1) for row in due.rows]),
     )
 
 
-def _vnic(row: Row) -> Vnic:
+def _vnic(row: Row, host_id: UUID, version: int) -> Vnic:
     return Vnic(
         id=row.vnic_id,
         project_id=row.project_id,
         instance_id=row.id,
         vpc_id=row.vpc_id,
         subnet_id=row.subnet_id,
-        host_id=row.host_id,
+        host_id=host_id,
         position=row.position,
         ip=row.ip,
         ip6=row.ip6,
         mac=row.mac,
         security_group_ids=tuple(row.groups),
-        version=row.vnic_version,
+        version=version,
     )

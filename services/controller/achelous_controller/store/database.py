@@ -1,11 +1,12 @@
 """Connections to PostgreSQL: bounded in number and in time, whole again after its restart."""
 
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import IPV4LENGTH, IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any, Final, TypeAlias
+from uuid import UUID
 
 import asyncpg
 from asyncpg.prepared_stmt import PreparedStatement
@@ -28,6 +29,7 @@ _CLIENT_TIMEOUT_S: Final = 20
 _ROLLBACK_S: Final = 5
 
 _BEGIN: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
+_PLANNED_ONCE: Final = "SET LOCAL plan_cache_mode = force_generic_plan"
 
 INET_HEADS: Final = {4: b"\x02\x20\x00\x04", 6: b"\x03\x80\x00\x10"}
 """What ``inet_send`` puts before an address: family, prefix length, is it a cidr, size."""
@@ -144,6 +146,11 @@ class Prepared:
 First = str | Prepared
 
 
+def array(ids: Iterable[UUID]) -> str:
+    """Ids as an argument of `Prepared`."""
+    return f"'{{{','.join(map(str, ids))}}}'"
+
+
 class Database:
     """How the API reaches the desired state."""
 
@@ -169,8 +176,27 @@ class Database:
     @asynccontextmanager
     async def driver(self) -> AsyncIterator[asyncpg.Connection]:
         """Like `glance`, without SQLAlchemy: a query that every request makes costs a third so."""
-        async with self._glances.connect() as connection:
-            yield await _driver(connection)
+        pooled = await self._engine.raw_connection()
+        try:
+            driver: asyncpg.Connection = pooled.driver_connection
+            yield driver
+        finally:
+            pooled.close()
+
+    @asynccontextmanager
+    async def transaction(self, *first: First) -> AsyncIterator[asyncpg.Connection]:
+        """Like `write`, without SQLAlchemy.
+
+        The plans of its statements are made once for all arguments: with those of a few rows
+        PostgreSQL would make each anew, which takes longer than to carry it out.
+        """
+        pooled = await self._engine.raw_connection()
+        try:
+            driver: asyncpg.Connection = pooled.driver_connection
+            async with _transaction(driver, pooled.info, (_PLANNED_ONCE, *first)):
+                yield driver
+        finally:
+            pooled.close()
 
     @asynccontextmanager
     async def write(self, *first: First) -> AsyncIterator[AsyncConnection]:
@@ -179,16 +205,11 @@ class Database:
         ``first``: statements that begin it, whose results nobody needs. They are sent with BEGIN,
         so what they lock is had after one message, and the next statement sees it as it is then.
         """
-        async with self._glances.connect() as connection:  # for the driver; BEGIN is ours
-            driver = await _driver(connection)
-            await _prepare(driver, connection.info.setdefault(_PREPARED, {}), first)
-            try:
-                await driver.execute("; ".join((_BEGIN, *map(str, first))))
-                yield connection
-                await driver.execute("COMMIT")
-            except BaseException:
-                await _roll_back(driver)
-                raise
+        async with (
+            self._glances.connect() as connection,  # for the driver; BEGIN is ours
+            _transaction(await _driver(connection), connection.info, first),
+        ):
+            yield connection
 
     async def ping(self) -> str | None:
         """None if the database answers, else what is wrong."""
@@ -220,6 +241,21 @@ async def driver_of(connection: AsyncConnection) -> asyncpg.Connection:
 async def _driver(connection: AsyncConnection) -> asyncpg.Connection:
     driver: asyncpg.Connection = (await connection.get_raw_connection()).driver_connection
     return driver
+
+
+@asynccontextmanager
+async def _transaction(
+    driver: asyncpg.Connection, info: dict[Any, Any], first: Sequence[First]
+) -> AsyncIterator[None]:
+    """``info``: what the pool remembers of the connection."""
+    await _prepare(driver, info.setdefault(_PREPARED, {}), first)
+    try:
+        await driver.execute("; ".join((_BEGIN, *map(str, first))))
+        yield
+        await driver.execute("COMMIT")
+    except BaseException:
+        await _roll_back(driver)
+        raise
 
 
 async def _prepare(

@@ -1,18 +1,18 @@
 """Moving instances to other hosts: cold, as what ran on the old host does not come along."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
-
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from achelous_controller.domain.errors import Conflict, Invalid
 from achelous_controller.domain.instance_state import InstanceState, may_become
 from achelous_controller.domain.instances import Instance
 from achelous_controller.domain.placement import Room
 from achelous_controller.store import capacity, changes
-from achelous_controller.store.changes import Change, Due, Locked
+from achelous_controller.store.changes import Change, Due, Found, Host, Row
+from achelous_controller.store.database import Database
 
 _MOVABLE: Final = may_become(InstanceState.BUILDING)
 
@@ -24,7 +24,7 @@ class Move(Change):
     host_id: UUID
 
 
-async def move(connection: AsyncConnection, wanted: Sequence[Move]) -> list[Instance]:
+async def move(database: Database, wanted: Sequence[Move]) -> list[Instance]:
     """Give the instances, each named once, to their new hosts, where they are BUILDING.
 
     One that is there already changes nothing. The old host's room is free at once; it is told to
@@ -32,44 +32,41 @@ async def move(connection: AsyncConnection, wanted: Sequence[Move]) -> list[Inst
     `Invalid` for a host that does not exist and `Conflict` for one without room and for an
     instance that is DELETING.
     """
-    locked = await changes.lock(connection, None, wanted)
-    moving = [each for each in wanted if _is_elsewhere(each, locked)]
-    if not moving:
-        return [changes.as_locked(locked.rows[each.instance_id]) for each in wanted]
-    due = await _placed(connection, locked, moving)
-    moved = await changes.write(connection, locked, due, InstanceState.BUILDING)
+    host_ids = [each.host_id for each in wanted]
+    async with database.transaction(*changes.locking(wanted, host_ids)) as driver:
+        found = await changes.read(driver, None, wanted, host_ids)
+        due = _placed([each for each in wanted if _is_elsewhere(each, found)], found)
+        moved = await changes.write(driver, due, InstanceState.BUILDING) if due else {}
     return [
-        moved.get(each.instance_id) or changes.as_locked(locked.rows[each.instance_id])
-        for each in wanted
+        moved.get(each.instance_id) or changes.as_read(found[each.instance_id]) for each in wanted
     ]
 
 
-def _is_elsewhere(wanted: Move, locked: Locked) -> bool:
-    row = locked.rows[wanted.instance_id][0]
+def _is_elsewhere(wanted: Move, found: Found) -> bool:
+    row = found[wanted.instance_id][0]
     if row.state not in _MOVABLE:
         raise Conflict(f"instance {row.id} is being deleted")
-    return bool(row.host_id != wanted.host_id)
+    return row.host_id != wanted.host_id
 
 
-async def _placed(connection: AsyncConnection, locked: Locked, moving: Sequence[Move]) -> list[Due]:
-    """The moves with their hosts, which have room for them one after another; all are locked."""
-    rows = [locked.rows[each.instance_id] for each in moving]
-    concerned = {each.host_id for each in moving} | {some[0].host_id for some in rows}
-    rooms = await capacity.lock(connection, concerned)
-    taken = {host_id: room.vnic_count for host_id, room in rooms.items()}
+def _placed(moving: Sequence[Move], found: Found) -> list[Due]:
+    """The moves with their hosts, which have room for them one after another."""
+    taken: Counter[UUID] = Counter()
     due = []
-    for each, some in zip(moving, rows, strict=True):
-        room = _room(rooms, each.host_id)
-        if taken[room.host_id] + len(some) > room.capacity:
-            raise capacity.full_host("host_id", room, len(some))
-        taken[room.host_id] += len(some)
-        taken[some[0].host_id] -= len(some)
-        due.append(Due(each.accepted_at, some, room.host_id, room.vtep))
+    for each in moving:
+        rows = found[each.instance_id]
+        room = _room(each, rows[0])
+        taken[room.host_id] += len(rows)
+        taken[rows[0].host_id] -= len(rows)
+        if room.vnic_count + taken[room.host_id] > room.capacity:
+            raise capacity.full_host("host_id", room, len(rows))
+        due.append(Due(each.accepted_at, rows, Host(room.host_id, room.vtep, room.revision)))
     return due
 
 
-def _room(rooms: Mapping[UUID, Room], host_id: UUID) -> Room:
-    room = rooms.get(host_id)
-    if room is None:
-        raise Invalid.field("host_id", str(host_id), "there is no such host")
-    return room
+def _room(wanted: Move, row: Row) -> Room:
+    if row.goal_vtep is None:
+        raise Invalid.field("host_id", str(wanted.host_id), "there is no such host")
+    return Room(
+        wanted.host_id, row.goal_vtep, row.goal_vnic_count, row.goal_capacity, row.goal_revision
+    )

@@ -1,12 +1,13 @@
 """What must reach the data plane is written here, in the transaction that changed the state.
 
 Everything that concerns the data plane goes through these functions; the dispatcher
-(`programming.dispatcher`) publishes what they recorded. Lock order is VPC, then hosts by id, then
-the fleet: a transaction locks its VPCs first and calls `hosts_changed` once, with all its hosts.
+(`programming.dispatcher`) publishes what they recorded. Lock order is VPC, then instances, then
+hosts, each by id, then the fleet: a transaction locks its VPCs first and calls `hosts_changed` once
+with all its hosts, or has all locked when it begins (`changes.locking`).
 """
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -15,7 +16,6 @@ import numpy as np
 from sqlalchemy import Double, Uuid, bindparam, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.types import Integer, LargeBinary
 
 from achelous_controller.domain.pending import Cohort, pack_cohorts
 from achelous_controller.store import bulk
@@ -31,23 +31,15 @@ _WAKE: Final = func.pg_notify(CHANNEL, "")
 _HOSTS_CHANGED: Final = text("""
     WITH locked AS (
         SELECT id FROM hosts WHERE id = ANY(:ids) ORDER BY id FOR UPDATE
-    ), told AS (
-        SELECT * FROM unnest(:ids, :vnics, :counts) AS told (id, vnics, count)
     ), changed AS (
-        UPDATE hosts
-        SET revision = hosts.revision + 1, vnic_count = hosts.vnic_count + told.count
-        FROM locked JOIN told USING (id) WHERE hosts.id = locked.id
-        RETURNING hosts.id, hosts.revision, told.vnics
+        UPDATE hosts SET revision = hosts.revision + 1 FROM locked WHERE hosts.id = locked.id
+        RETURNING hosts.id, hosts.revision
     )
-    INSERT INTO outbox (kind, host_id, revision, vnics, created_at)
-    SELECT 'host', id, revision, vnics, :now FROM changed
-    RETURNING host_id, revision, pg_notify(:channel, '')
+    INSERT INTO outbox (kind, host_id, revision, created_at)
+    SELECT 'host', id, revision, :now FROM changed
+    RETURNING pg_notify(:channel, '')
 """).bindparams(
-    bindparam("ids", type_=ARRAY(Uuid)),
-    bindparam("vnics", type_=ARRAY(LargeBinary)),
-    bindparam("counts", type_=ARRAY(Integer)),
-    bindparam("now", type_=Double),
-    channel=CHANNEL,
+    bindparam("ids", type_=ARRAY(Uuid)), bindparam("now", type_=Double), channel=CHANNEL
 )
 
 
@@ -80,7 +72,9 @@ async def routes_changed(
     to the vNICs' rows.
     """
     numbered = with_revisions(revision, entries)
-    await record_routes(connection, [VpcRoutes(vpc_id, vni, revision, numbered)])
+    if len(numbered):
+        changed = [VpcRoutes(vpc_id, vni, revision, numbered)]
+        await bulk.write(connection, (), recorded_routes(changed))
     return numbered
 
 
@@ -91,55 +85,22 @@ def with_revisions(revision: int, entries: Routes) -> Routes:
     return numbered
 
 
-async def record_routes(
-    connection: AsyncConnection, changes: Sequence[VpcRoutes], waiting: Sequence[Cohort] = ()
-) -> None:
-    """Record routes of VPCs that are locked. ``waiting``: who waits for them.
-
-    Their instances are noted as pending; the leader notices by itself who waits for no entries.
-    """
-    some = [of for of in changes if len(of.routes)]
-    parts = [_noted(waiting)] if waiting else []
-    if some:
-        parts += recorded_routes(some, waiting)
-    if parts:
-        await bulk.write(connection, (), parts)
-
-
-async def hosts_changed(
-    connection: AsyncConnection,
-    host_ids: Iterable[UUID],
-    vnics: Mapping[UUID, Sequence[UUID]] | None = None,
-    counts: Mapping[UUID, int] | None = None,
-) -> dict[UUID, int]:
-    """Record that the documents of these hosts changed; their new revisions.
-
-    ``vnics``: of hosts where nothing changed but that these vNICs came or went. ``counts``: how
-    many more vNICs hosts have, or fewer.
-    """
-    known, more = vnics or {}, counts or {}
+async def hosts_changed(connection: AsyncConnection, host_ids: Iterable[UUID]) -> None:
+    """Record that anything may have changed in the documents of these hosts."""
     wanted = list(set(host_ids))
-    if not wanted:
-        return {}
-    packed = [b"".join(v.bytes for v in known[host]) if host in known else None for host in wanted]
-    values = {
-        "ids": wanted,
-        "vnics": packed,
-        "counts": [more.get(host, 0) for host in wanted],
-        "now": time.time(),
-    }
-    result = await connection.execute(_HOSTS_CHANGED, values)
-    return {row.host_id: row.revision for row in result}
+    if wanted:
+        await connection.execute(_HOSTS_CHANGED, {"ids": wanted, "now": time.time()})
 
 
-# ---- of new instances: what they take part in is locked, and its revisions are known -------------
+# ---- of instances: what they take part in is locked, and its revisions are known -----------------
 
 
 HostChange = tuple[UUID, int, int, bytes | None]
-"""A host, its new revision, how many vNICs it has more, and their ids; None: see `hosts_changed`"""
+"""A host, its new revision, how many vNICs it has more or, below 0, less, and the ids of those that
+came or went, 16 bytes each; None: anything may have changed."""
 
 
-def recorded_routes(changes: Sequence[VpcRoutes], waiting: Sequence[Cohort]) -> list[Part]:
+def recorded_routes(changes: Sequence[VpcRoutes], waiting: Sequence[Cohort] = ()) -> list[Part]:
     """Records the routes of VPCs that are locked, and wakes the dispatcher.
 
     ``waiting``, who waits for them, goes with those of the last VPC.
@@ -157,14 +118,8 @@ def recorded_routes(changes: Sequence[VpcRoutes], waiting: Sequence[Cohort]) -> 
     ]
 
 
-def _noted(waiting: Sequence[Cohort]) -> Part:
-    """Notes instances that may have been pending before."""
-    cohorts = [(cohort.host_id, cohort.host_revision, cohort.instances) for cohort in waiting]
-    return Part("noted", _NOTED, _columns(cohorts))
-
-
 def hosts_given(changes: Sequence[HostChange]) -> list[Part]:
-    """Gives vNICs to hosts that are locked, and tells them what came."""
+    """Gives vNICs to hosts that are locked, or takes them, and tells them which."""
     ids, revisions, counts, vnics = _columns(changes)
     return [
         Part("given", _HOSTS_GIVEN, (ids, revisions, counts)),
@@ -183,14 +138,6 @@ def _columns(rows: Sequence[tuple[object, ...]]) -> tuple[list[object], ...]:
     return tuple(map(list, zip(*rows, strict=True)))
 
 
-_NOTED: Final = """
-    INSERT INTO pending (instance_id, host_id, host_revision)
-    SELECT CAST(encode(substr(ids, place * 16 + 1, 16), 'hex') AS uuid), host_id, host_revision
-    FROM unnest({}::uuid[], {}::bigint[], {}::bytea[]) AS cohort (host_id, host_revision, ids),
-        generate_series(0, octet_length(ids) / 16 - 1) AS place
-    ON CONFLICT (instance_id) DO UPDATE
-    SET host_id = excluded.host_id, host_revision = excluded.host_revision
-"""
 _REACHED: Final = """
     UPDATE vpcs AS v SET revision = new.revision
     FROM unnest({}::uuid[], {}::bigint[]) AS new (id, revision) WHERE v.id = new.id

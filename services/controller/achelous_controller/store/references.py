@@ -11,7 +11,7 @@ from achelous_controller.domain.layout import Indices, Layout, indices
 from achelous_controller.domain.networks import Address, Network
 from achelous_controller.domain.rules import DEFAULT_GROUP
 from achelous_controller.store.bulk import Found, Part
-from achelous_controller.store.database import Prepared
+from achelous_controller.store.database import Prepared, array
 
 _MAX_ERRORS: Final = 100
 
@@ -146,7 +146,7 @@ def locking(project_id: UUID | None, subnet_ids: Collection[UUID]) -> Prepared:
     lock, so what is read of it by the next statement stays.
     """
     owner = "NULL" if project_id is None else f"'{project_id}'"
-    return Prepared("lock_vpcs", _LOCK, (f"'{{{','.join(map(str, subnet_ids))}}}'", owner))
+    return Prepared("lock_vpcs", _LOCK, (array(subnet_ids), owner))
 
 
 def reading(layout: Layout) -> list[Part]:

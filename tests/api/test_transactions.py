@@ -1,0 +1,160 @@
+"""Transactions by the driver itself: whole or not at all, whatever ends them."""
+
+import asyncio
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+from api.client import Api, fresh
+from api.conftest import Controller
+from sqlalchemy import insert, select, text, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from achelous_controller.domain.errors import Conflict
+from achelous_controller.store.database import Database
+from achelous_controller.store.schema import (
+    hosts,
+    instances,
+    projects,
+    security_groups,
+    vnic_security_groups,
+    vnics,
+    vpcs,
+)
+
+_INSERT = "INSERT INTO projects (id, name, quotas) VALUES ($1, $2, '{}')"
+_WAITING = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"
+
+
+@pytest.fixture
+def database(controller: Controller) -> Database:
+    return controller.services.database
+
+
+async def is_there(database: Database, project_id: UUID) -> bool:
+    """Whether others see a project, on each of several connections."""
+
+    async def found() -> bool:
+        async with database.read() as connection:
+            query = select(projects.c.id).where(projects.c.id == project_id)
+            return (await connection.execute(query)).one_or_none() is not None
+
+    seen = set(await asyncio.gather(*(found() for _ in range(4))))
+    assert len(seen) == 1
+    return seen.pop()
+
+
+async def until_somebody_waits(connection: AsyncConnection) -> None:
+    """For a lock; the test's own deadline ends it."""
+    while not (await connection.execute(text(_WAITING))).scalar_one():  # noqa: ASYNC110  another process waits
+        await asyncio.sleep(0.01)
+
+
+async def test_what_was_written_is_there_in_the_end_and_not_before(database: Database) -> None:
+    project_id = uuid4()
+
+    async with database.transaction("SELECT 1") as driver:
+        await driver.execute(_INSERT, project_id, fresh("p"))
+        assert not await is_there(database, project_id)
+
+    assert await is_there(database, project_id)
+
+
+@pytest.mark.parametrize("first", ["SELECT 1", "SELECT 1 / 0"])
+async def test_a_refused_transaction_leaves_nothing(database: Database, first: str) -> None:
+    project_id = uuid4()
+
+    async def work() -> None:
+        async with database.transaction(first) as driver:
+            await driver.execute(_INSERT, project_id, fresh("p"))
+            raise Conflict("it cannot be")
+
+    with pytest.raises((Conflict, asyncpg.DivisionByZeroError)):
+        await work()
+
+    assert not await is_there(database, project_id)
+
+
+async def test_a_statement_that_fails_undoes_those_before_it(database: Database) -> None:
+    project_id = uuid4()
+
+    async def work() -> None:
+        async with database.transaction("SELECT 1") as driver:
+            for _ in range(2):
+                await driver.execute(_INSERT, project_id, fresh("p"))
+
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await work()
+
+    assert not await is_there(database, project_id)
+
+
+async def test_a_cancelled_transaction_leaves_nothing(database: Database) -> None:
+    project_id = uuid4()
+    written = asyncio.Event()
+
+    async def work() -> None:
+        async with database.transaction("SELECT 1") as driver:
+            await driver.execute(_INSERT, project_id, fresh("p"))
+            written.set()
+            await driver.execute("SELECT pg_sleep(60)")
+
+    async with asyncio.timeout(10):
+        task = asyncio.create_task(work())
+        await written.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    assert not await is_there(database, project_id)
+    async with database.transaction("SELECT 1") as driver:
+        await driver.execute(_INSERT, project_id, fresh("p"))
+    assert await is_there(database, project_id)
+
+
+async def test_a_connection_that_was_lost_is_not_used_again(database: Database) -> None:
+    with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError)):
+        async with database.transaction("SELECT 1") as driver:
+            await driver.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+    project_id = uuid4()
+    async with database.transaction("SELECT 1") as driver:
+        await driver.execute(_INSERT, project_id, fresh("p"))
+    assert await is_there(database, project_id)
+
+
+async def test_a_deletion_that_waited_has_what_was_committed_meanwhile(
+    controller: Controller, operator: Api, tenant: Api
+) -> None:
+    old, new = [await operator.host() for _ in range(2)]
+    vpc = await tenant.vpc()
+    subnet = await tenant.subnet(vpc)
+    made = await operator.instance(subnet, host_id=old["id"])
+    instance_id, vnic_id = UUID(made["id"]), UUID(made["vnics"][0]["id"])
+    group_id = uuid4()
+    async with asyncio.timeout(20):
+        async with controller.engine.begin() as other:
+            await other.execute(select(vpcs).where(vpcs.c.id == UUID(vpc["id"])).with_for_update())
+            deletion = asyncio.create_task(operator.delete(f"/instances/{instance_id}"))
+            await until_somebody_waits(other)
+            group = {"id": group_id, "project_id": UUID(vpc["project_id"]), "name": "late"}
+            await other.execute(insert(security_groups).values(vpc_id=UUID(vpc["id"]), **group))
+            await other.execute(
+                insert(vnic_security_groups).values(vnic_id=vnic_id, security_group_id=group_id)
+            )
+            there = {"host_id": UUID(new["id"])}
+            await other.execute(
+                update(instances).where(instances.c.id == instance_id).values(there)
+            )
+            await other.execute(update(vnics).where(vnics.c.id == vnic_id).values(there))
+            for host, more in ((old, -1), (new, 1)):
+                count = {"vnic_count": hosts.c.vnic_count + more}
+                await other.execute(
+                    update(hosts).where(hosts.c.id == UUID(host["id"])).values(count)
+                )
+        reply = (await deletion).json()
+
+    assert (reply["state"], reply["host_id"]) == ("DELETING", new["id"])
+    assert str(group_id) in reply["vnics"][0]["security_group_ids"]
+    for host in (old, new):
+        assert (await operator.get(f"/hosts/{host['id']}"))["vnic_count"] == 0
