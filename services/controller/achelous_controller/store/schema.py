@@ -229,6 +229,15 @@ identities: Final = Table(  # numbers for sets of groups that rules name: domain
     UniqueConstraint("vpc_id", "groups"),
 )
 
+retired_identities: Final = Table(  # numbers that somebody may still know as another set's
+    "retired_identities",
+    metadata,
+    Column("vpc_id", Uuid, ForeignKey("vpcs.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    # the same for all that were retired together, and for no others of the VPC
+    Column("retired_at", DateTime(timezone=True), nullable=False, index=True),
+)
+
 instances: Final = Table(
     "instances",
     metadata,
