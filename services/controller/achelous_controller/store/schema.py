@@ -267,6 +267,8 @@ instances: Final = Table(
     Index(None, "project_id", "id"),
     Index(None, "name", "id"),
     Index(None, "kind", "id"),
+    # those in ERROR, and a few others: who becomes ACTIVE nearly always had none before either
+    Index("instances_reason_idx", "id", postgresql_where="reason IS NOT NULL"),
     # no index names its state, nor what else changes with it, and its pages are filled to 45 %: so
     # who becomes ACTIVE stays on its page, and no index is told
 )
