@@ -9,13 +9,13 @@ from uuid import UUID, uuid4
 
 import pytest
 from api.client import fresh
-from sqlalchemy import Select, literal_column, text
+from sqlalchemy import Select, TextClause, literal_column, text
 from sqlalchemy.dialects.postgresql import INET
 from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.engine import Dialect
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from achelous_controller.store import allocation, instances, objects, schema
+from achelous_controller.store import allocation, counts, instances, objects, schema
 from achelous_controller.store.database import create_engine, driver_of
 from achelous_controller.store.migrate import migrate
 from achelous_lab.servers.postgres import PostgresServer
@@ -66,7 +66,7 @@ async def filled(postgres: PostgresServer) -> AsyncIterator[AsyncEngine]:
     await engine.dispose()
 
 
-async def plan(engine: AsyncEngine, query: Select[Any]) -> list[dict[str, Any]]:
+async def plan(engine: AsyncEngine, query: Select[Any] | TextClause) -> list[dict[str, Any]]:
     """The nodes of the query's plan."""
     dialect = _Dialect()  # type: ignore[no-untyped-call]
     sql = str(query.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
@@ -207,6 +207,18 @@ async def test_an_address_of_a_vpc_is_found_at_once(filled: AsyncEngine) -> None
     found = await plan(filled, query)
 
     assert "vnics_vni_ip_key" in {node.get("Index Name") for node in found}
+
+
+async def test_what_there_is_is_counted_without_reading_it(filled: AsyncEngine) -> None:
+    found = await plan(filled, counts.COUNTS)
+
+    instances_read, vnics_read = (
+        [node for node in found if node.get("Relation Name") == table]
+        for table in ("instances", "vnics")
+    )
+    assert [node["Index Name"] for node in instances_read] == ["instances_pkey"]
+    assert [node["Index Name"] for node in vnics_read] == ["vnics_instance_id_idx"]
+    assert all("Index Cond" in node for node in instances_read + vnics_read)
 
 
 async def test_nothing_is_passed_over_to_reach_a_page(filled: AsyncEngine) -> None:
