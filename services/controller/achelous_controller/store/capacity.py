@@ -18,21 +18,29 @@ from achelous_controller.store.references import refuse
 from achelous_controller.store.schema import hosts
 
 _ROOM: Final = select(
-    hosts.c.id, hosts.c.vtep, hosts.c.vnic_count, hosts.c.capacity, hosts.c.revision
+    hosts.c.id,
+    hosts.c.vtep,
+    hosts.c.vnic_count,
+    hosts.c.capacity,
+    hosts.c.revision,
+    hosts.c.draining,
 )
 _IS_NAMED: Final = hosts.c.id == any_(bindparam("ids", type_=ARRAY(Uuid)))
 
 _NAMED: Final = _ROOM.where(_IS_NAMED).order_by(hosts.c.id).with_for_update()
 
 _LEAST_LOADED: Final = (
-    _ROOM.where(hosts.c.vnic_count + bindparam("vnics", type_=Integer) <= hosts.c.capacity)
+    _ROOM.where(
+        hosts.c.vnic_count + bindparam("vnics", type_=Integer) <= hosts.c.capacity,
+        ~hosts.c.draining,
+    )
     .order_by(hosts.c.vnic_count, hosts.c.id)
     .limit(bindparam("limit", type_=Integer))
     .with_for_update(skip_locked=True)
 )
 
 _ALL_WITH_ROOM: Final = (
-    _ROOM.where(or_(hosts.c.vnic_count < hosts.c.capacity, _IS_NAMED))
+    _ROOM.where(or_((hosts.c.vnic_count < hosts.c.capacity) & ~hosts.c.draining, _IS_NAMED))
     .order_by(hosts.c.id)
     .with_for_update()
 )
@@ -68,6 +76,7 @@ async def reserve(connection: AsyncConnection, layout: Layout) -> Reserved:
         if attempt is not None:  # one instance alone has no host and locked none
             await attempt.rollback()
         rooms = await _read(connection, _ALL_WITH_ROOM, {"ids": list(ids)})
+        _must_take(layout, rooms)
         try:
             return _assigned(layout, rooms, named, which)
         except NoRoom as none:
@@ -80,7 +89,7 @@ async def reserve(connection: AsyncConnection, layout: Layout) -> Reserved:
 async def _named(
     connection: AsyncConnection, layout: Layout, ids: Collection[UUID]
 ) -> dict[UUID, Room]:
-    """The hosts that the request names, which have to exist."""
+    """The hosts that the request names, which have to exist and to take vNICs."""
     if not ids:
         return {}
     rooms = await _read(connection, _NAMED, {"ids": list(ids)})
@@ -95,7 +104,16 @@ async def _named(
                 if spec.host_id is not None and spec.host_id not in rooms
             ]
         )
+    _must_take(layout, rooms)
     return rooms
+
+
+def _must_take(layout: Layout, rooms: Mapping[UUID, Room]) -> None:
+    """Refuse a request that names a host which is draining."""
+    draining = {host_id for host_id, room in rooms.items() if room.draining}
+    for index, spec in enumerate(layout.wanted.specs) if draining else ():
+        if spec.host_id in draining:
+            raise draining_host(layout.wanted.field(index, "host_id"), spec.host_id)
 
 
 async def lock(connection: AsyncConnection, host_ids: Collection[UUID]) -> dict[UUID, Room]:
@@ -106,10 +124,7 @@ async def lock(connection: AsyncConnection, host_ids: Collection[UUID]) -> dict[
 async def _read(
     connection: AsyncConnection, query: Select[Any], values: Mapping[str, object]
 ) -> dict[UUID, Room]:
-    return {
-        row.id: Room(row.id, row.vtep, row.vnic_count, row.capacity, row.revision)
-        for row in await connection.execute(query, values)
-    }
+    return {row.id: Room(*row) for row in await connection.execute(query, values)}
 
 
 def _assigned(
@@ -138,9 +153,18 @@ def full_host(field: str, host: Room, vnics: int) -> Conflict:
     )
 
 
+def draining_host(field: str, host_id: UUID) -> Conflict:
+    """Why a host that ``field`` names takes no more."""
+    return Conflict.field(
+        field,
+        str(host_id),
+        "the host is draining: choose another, or set `draining` of the host to false",
+    )
+
+
 def _no_room(wanted: Wanted, none: NoRoom) -> Conflict:
     where = wanted.field(none.index, "") or "the instance "
     return Conflict(
         f"no host has room for {where}{wanted.specs[none.index].name} with {none.vnics} vNICs:"
-        " add hosts or delete instances"
+        " add hosts, end the draining of some, or delete instances"
     )

@@ -29,8 +29,8 @@ async def move(connection: AsyncConnection, wanted: Sequence[Move]) -> list[Inst
 
     One that is there already changes nothing. The old host's room is free at once; it is told to
     let go, and nobody waits for that: it may be down. Raises `NotFound`, `PreconditionFailed`,
-    `Invalid` for a host that does not exist and `Conflict` for one without room and for an
-    instance that is DELETING.
+    `Invalid` for a host that does not exist and `Conflict` for one that is draining or has no room
+    and for an instance that is DELETING.
     """
     locked = await changes.lock(connection, None, wanted)
     moving = [each for each in wanted if _is_elsewhere(each, locked)]
@@ -72,4 +72,6 @@ def _room(rooms: Mapping[UUID, Room], host_id: UUID) -> Room:
     room = rooms.get(host_id)
     if room is None:
         raise Invalid.field("host_id", str(host_id), "there is no such host")
+    if room.draining:
+        raise capacity.draining_host("host_id", host_id)
     return room

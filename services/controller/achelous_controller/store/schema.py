@@ -116,6 +116,8 @@ hosts: Final = Table(
     Column("vnic_count", Integer, nullable=False, server_default="0"),
     # of its document; the row's lock orders the writers of the document
     Column("revision", BigInteger, nullable=False, server_default="0"),
+    # whether it takes no more vNICs, whatever its capacity
+    Column("draining", Boolean, nullable=False, server_default="false"),
     _created(),
     _version(),
     CheckConstraint("vnic_count >= 0 AND vnic_count <= capacity", name="capacity"),
