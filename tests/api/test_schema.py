@@ -126,6 +126,46 @@ async def test_what_was_not_active_before_there_was_pending_is_in_it(
     await engine.dispose()
 
 
+CREATION = """
+    SELECT id FROM vpcs WHERE id = lpad('1', 32, '0')::uuid FOR UPDATE;
+    UPDATE hosts SET revision = revision + 1 WHERE id = lpad('{host}', 32, '0')::uuid;
+    INSERT INTO instances (id, project_id, name, kind, host_id, state, host_revision, accepted_at)
+    VALUES (gen_random_uuid(), lpad('1', 32, '0')::uuid, 'n', 'vm', lpad('{host}', 32, '0')::uuid,
+        'ACTIVE', 1, now())
+"""
+"""The locks of a creation by a controller of before, in their order."""
+
+
+async def test_controllers_go_on_beside_the_one_that_migrates(postgres: PostgresServer) -> None:
+    dsn = await postgres.create_database(fresh("db").replace("-", "_"))
+    engine, migrated = create_engine(dsn), asyncio.Event()
+    async with engine.begin() as connection:
+        await connection.run_sync(upgrade, "0010_cohorts")
+        for statement in (BEFORE_IPV6 + NUMBERS_GIVEN).split(";\n"):
+            if statement.strip():
+                await connection.execute(text(statement))
+
+    async def creates(host: int) -> int:
+        count = 0
+        while not migrated.is_set() or not count:
+            async with engine.begin() as connection:
+                for statement in CREATION.format(host=host).split(";\n"):
+                    await connection.execute(text(statement))
+            count += 1
+        return count
+
+    async with asyncio.TaskGroup() as group:  # which fails if one of them does
+        others = [group.create_task(creates(host)) for host in (1, 2, 1, 2)]
+        await migrate(engine)
+        migrated.set()
+
+    made = text("SELECT count(*) FROM instances")
+    async with engine.connect() as connection:
+        assert (await connection.execute(made)).scalar_one() == 2 + sum(o.result() for o in others)
+        assert await connection.run_sync(differences) == []
+    await engine.dispose()
+
+
 NUMBERS_GIVEN = """
     INSERT INTO security_group_rules
         (id, security_group_id, egress, protocol, port_min, port_max, remote_group_id)

@@ -13,6 +13,14 @@ down_revision = "0010_cohorts"
 branch_labels = None
 depends_on = None
 
+_LOCK = """
+    LOCK TABLE vpcs IN EXCLUSIVE MODE;
+    LOCK TABLE hosts IN ACCESS EXCLUSIVE MODE;
+    LOCK TABLE instances IN SHARE MODE
+"""
+"""For this and the next revisions, which run in one transaction: in the order in which creations
+lock, so that none of another controller waits for this one while this one waits for it."""
+
 _RETIRE = """
     INSERT INTO retired_identities (vpc_id, number, retired_at)
     SELECT v.id, n, now() FROM vpcs AS v, generate_series(1, v.next_identity - 1) AS n
@@ -40,6 +48,8 @@ _TELL = """
 
 
 def upgrade() -> None:
+    for statement in _LOCK.split(";"):
+        op.execute(statement)
     op.create_table(
         "retired_identities",
         sa.Column("vpc_id", sa.Uuid(), nullable=False),
