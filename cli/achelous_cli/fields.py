@@ -16,7 +16,8 @@ REQUIRED: Final = inspect.Parameter.empty
 class Field:
     """One option and the member of the request that it sets.
 
-    ``kind``: the annotation that typer parses by, of one value where ``many``. ``refers``: the key
+    ``kind``: the annotation that typer parses by, of one value where ``many``; of a bool the flag
+    is ``--yes/--no``. ``refers``: the key
     of the resource that it names, by id or name; the member gets the id. ``parse`` turns the text
     into the member's value; its ValueError is wrong usage. ``collect`` makes one value of ``many``.
     """
@@ -35,7 +36,7 @@ class Field:
     @property
     def name(self) -> str:
         """The parameter's name in Python."""
-        return "field_" + self.flag.strip("-").replace("-", "_")
+        return "field_" + self.flag.partition("/")[0].strip("-").replace("-", "_")
 
     def parameter(self, *, may_be_required: bool) -> inspect.Parameter:
         """As typer reads it; without ``may_be_required`` it can be left out."""

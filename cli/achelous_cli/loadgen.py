@@ -23,9 +23,9 @@ as processes, and simulated hosts, which are the real agent on a packet path of 
 
 With --attach nothing is broken: full then leaves out faults.
 
-Exit codes: 0 if all could be measured, 1 if something could not (the figures that there are are
-written all the same), 2 for wrong options, 130 if it was interrupted. Targets that were missed do
-not change it: the report says which.
+Exit codes: 0 if all could be measured, 1 if something could not, 2 for wrong options, 130 and 143
+if SIGINT (Ctrl-C) or SIGTERM cut it short. But for 2, the figures of all scenarios that ended are
+written. Targets that were missed do not change it: the report says which.
 """
 
 _SCENARIOS: Final = {

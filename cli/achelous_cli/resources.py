@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from achelous_cli.fields import Field
-from achelous_cli.output import Column, Columns, columns
+from achelous_cli.output import NONE, Column, Columns, columns
 from achelous_cli.units import addresses, when
 
 Verb = Literal["create", "list", "show", "update", "delete"]
@@ -96,6 +96,11 @@ RULE_COLUMNS: Final = columns(
 )  # fmt: skip
 VNIC_COLUMNS: Final = columns("id", "ip", "mac", "ip6", "vpc_id", "subnet_id", "security_group_ids")
 
+
+def _draining(value: Any) -> str:
+    return "draining" if value else NONE
+
+
 _ALL: Final = (
     Resource(
         noun="project", title="project", path="projects",
@@ -123,9 +128,9 @@ _ALL: Final = (
         help="Machines that run instances (operators).",
         examples={
             "create": "h1 --vtep 198.18.0.11 --capacity 1000", "list": "",
-            "update": "h1 --capacity 2000", "delete": "h1",
+            "update": "h1 --draining", "delete": "h1",
         },
-        columns=columns("id", "name", "vtep", "vnic_count", "capacity"),
+        columns=columns("id", "name", "vtep", "vnic_count", "capacity", draining=_draining),
         create=(
             _VTEP,
             Field(flag="--capacity", member="capacity", kind=int, help="vNICs that fit on it."),
@@ -133,6 +138,8 @@ _ALL: Final = (
         update=(
             _NEW_NAME,
             Field(flag="--capacity", member="capacity", kind=int, help="vNICs that fit on it."),
+            Field(flag="--draining/--no-draining", member="draining", kind=bool,
+                  help="Whether it takes no new instances; those on it stay."),
         ),
         filters=(_BY_NAME,),
     ),

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
+from urllib.parse import urlsplit
 
 import httpx
 from rich.console import Console
@@ -21,6 +22,7 @@ from achelous_shared.current import CurrentPlatform, announced
 
 _REFRESH_S: Final = 1.0
 _GUEST_S: Final = 30.0
+_ANSWER_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,8 @@ async def stay_up(options: Options) -> int:
         loop.add_signal_handler(number, task.cancel if task else loop.stop)
     try:
         console.print("[bold]Starting[/] the platform")
+        for silence in await _silences(options.external):
+            console.print(silence, markup=False, soft_wrap=True)
         async with Lab(options.size, options.external) as lab:
             await _serve(lab, options, console)
     except asyncio.CancelledError:
@@ -60,12 +64,38 @@ async def stay_up(options: Options) -> int:
     return 0
 
 
+async def _silences(external: External) -> list[str]:
+    """Of the servers that exist already, those that do not answer: services wait for them."""
+    servers = (("database", external.dsn, 5432), ("bus", external.nats_url, 4222))
+    found = await asyncio.gather(
+        *(_silence(what, url, port) for what, url, port in servers if url is not None)
+    )
+    return [silence for silence in found if silence is not None]
+
+
+async def _silence(what: str, url: str, port: int) -> str | None:
+    place = urlsplit(url)
+    if place.hostname is None:  # a socket of this machine, named in the query
+        return None
+    address = place.hostname, place.port or port
+    try:
+        async with asyncio.timeout(_ANSWER_S):
+            _, writer = await asyncio.open_connection(*address)
+    except (OSError, TimeoutError) as error:
+        why = str(error) or f"no answer within {_ANSWER_S:g} s"
+        return f"The {what} at {address[0]}:{address[1]} cannot be reached, waiting for it: {why}"
+    writer.close()
+    return None
+
+
 async def _serve(lab: Lab, options: Options, console: Console) -> None:
     async with asyncio.TaskGroup() as group:
         if options.size.dataplane:
             group.create_task(Hypervisor(lab).run())
-            if options.sample and lab.hosts and lab.gateways:
-                await _sample(lab)
+        if options.sample and lab.hosts and lab.gateways:
+            await _sample(lab)
+        elif options.sample:
+            console.print("There is no sample VPC: its guests would need a host and a gateway.")
         _introduce(lab, console, as_json=options.as_json)
         with ExitStack() as until_the_end:
             _announce(lab, console, until_the_end)

@@ -1,9 +1,11 @@
 """One run: its scenarios in order, its progress on standard error, its figures in files."""
 
+import asyncio
 import gc
 import logging
 import math
 import os
+import signal
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -51,6 +53,8 @@ _SETTLE_S: Final = 60.0
 _AT_EASE: Final = 0.7
 """Of the rate that churn reached, if that was less than was wanted: how late are changes then?"""
 _AT_EASE_S: Final = 20.0
+_BY_SIGNAL: Final = 128
+"""What shells add to the number of the signal that ended a command."""
 
 EXPECTED: Final = (ApiRefused, ApiGone, BusError, TimeoutError, ValueError, OSError)
 """What a scenario can end with that is the platform's doing, or a wrong size."""
@@ -163,15 +167,17 @@ _APART: Final = "ahead"
 
 
 def main(options: Options) -> int:
-    """Run; 0: all came out, 1: something did not. The figures that there are are written."""
+    """Run; 0: all came out, 1: something did not, 128 and the number of the signal that ended it:
+    SIGINT or SIGTERM. The figures that there are are written."""
     logging.basicConfig(level=logging.ERROR)
     os.environ.setdefault("ACHELOUS_BPF_DIR", str(_BUILT))
     gc.set_threshold(*_GC)
     console = Console(stderr=True, highlight=False)
     found = results.Results(run=_run_facts(options))
     begun = time.monotonic()
+    told: list[signal.Signals] = []
     try:
-        uvloop.run(_run(options, found, console))
+        uvloop.run(_run_until_told(options, found, console, told))
     except (*EXPECTED, ProcessFailed, ExceptionGroup) as error:
         leaves = _leaves(error)
         for leaf in leaves:
@@ -179,9 +185,12 @@ def main(options: Options) -> int:
                 raise leaf from None  # without the groups of all the hosts around it
         found.run.failures += [f"the run broke: {leaf}" for leaf in leaves]
     finally:
+        found.run.failures += [f"the run was cut short by {by.name}" for by in told]
         found.run.seconds = round(time.monotonic() - begun, 1)
         _write(options, found)
     _summarise(found, console)
+    if told:
+        return _BY_SIGNAL + told[0]
     return 1 if found.run.failures else 0
 
 
@@ -204,6 +213,27 @@ def _summarise(found: results.Results, console: Console) -> None:
         console.print(f"Not measured: {failure}", markup=False, soft_wrap=True)
 
 
+async def _run_until_told(
+    options: Options, found: results.Results, console: Console, told: list[signal.Signals]
+) -> None:
+    """`_run`, all of which is taken down at the first SIGINT or SIGTERM; ``told`` has it then."""
+    loop = asyncio.get_running_loop()
+    run = loop.create_task(_run(options, found, console))
+
+    def end(by: signal.Signals) -> None:
+        if not told:  # another one would cut the taking down short
+            told.append(by)
+            run.cancel()
+
+    for by in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(by, end, by)
+    try:
+        await run
+    except asyncio.CancelledError:
+        if not told:
+            raise
+
+
 async def _run(options: Options, found: results.Results, console: Console) -> None:
     begun = time.monotonic()
     with Progress(
@@ -224,6 +254,9 @@ async def _run(options: Options, found: results.Results, console: Console) -> No
                     await SCENARIOS[name](run)
                 except EXPECTED as error:
                     found.run.failures.append(f"{name}: {error}")
+                except asyncio.CancelledError:
+                    found.run.failures.append(f"{name}: it had not ended")
+                    raise
                 bars.update(tasks[name], completed=1.0, doing="")
                 if not console.is_terminal:
                     console.print(f"{name}: done after {time.monotonic() - begun:.0f} s")

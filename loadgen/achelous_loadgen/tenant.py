@@ -75,6 +75,8 @@ class Vpc:
     """CPU seconds of each service for both."""
     deep_id: str = ""
     """Of an instance with most of the others before it in order of identifiers."""
+    deep_ip: str = ""
+    """Its address, which has most of the others before it as well."""
 
     def body(self, place: Place, name: str, ip: str | None = None) -> bytes:
         """Of a new container on that host; without ``ip`` it gets a free address."""
@@ -183,7 +185,7 @@ class Tenant:
             for _ in range(_CALLS):
                 tasks.create_task(client())
         vpc.load_s += time.perf_counter() - begun
-        vpc.deep_id = created[0].id
+        vpc.deep_id, vpc.deep_ip = created[0].id, created[0].vnics[0].ip
         return created
 
     async def unsettled(self) -> int:

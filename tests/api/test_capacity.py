@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter
 
 import pytest
-from api.client import Api, Json, instance, only_error, problem_of
+from api.client import Api, Json, fresh, instance, only_error, problem_of
 from api.conftest import Controller
 from sqlalchemy import delete, select, text, update
 
@@ -123,3 +123,63 @@ async def test_a_batch_waits_for_hosts_that_others_have_locked(
 
     assert (await asked).status_code == 201
     assert await placed(operator) == {host["id"]: 2 for host in fleet}
+
+
+async def test_a_draining_host_keeps_what_it_has_and_takes_no_more(
+    operator: Api, tenant: Api, subnet: Json
+) -> None:
+    empties, other = await operator.host(), await operator.host(2)
+    stays = await operator.instance(subnet, host_id=empties["id"])
+    path = f"/hosts/{empties['id']}"
+    assert (await operator.patch(path, {"draining": True})).json()["draining"]
+
+    made = await operator.make("/instances:batch", instances=[instance(subnet), instance(subnet)])
+    assert {one["host_id"] for one in made["instances"]} == {other["id"]}
+    problem = problem_of(await tenant.post("/instances", instance(subnet)), 409)
+    assert "end the draining" in problem["detail"]
+    assert (await operator.get(f"/instances/{stays['id']}"))["host_id"] == empties["id"]
+
+    assert not (await operator.patch(path, {"draining": False})).json()["draining"]
+    assert (await operator.instance(subnet))["host_id"] == empties["id"]
+
+
+async def test_who_names_a_draining_host_is_refused(operator: Api, subnet: Json) -> None:
+    empties, other = await operator.host(), await operator.host()
+    stays = await operator.instance(subnet, host_id=empties["id"])
+    moves = await operator.instance(subnet, host_id=other["id"])
+    await operator.patch(f"/hosts/{empties['id']}", {"draining": True})
+    named = instance(subnet, host_id=empties["id"])
+    to_it = {"host_id": empties["id"]}
+
+    batch = {"instances": [instance(subnet), named]}
+    for reply, field in (
+        (await operator.post("/instances", named), "host_id"),
+        (await operator.post("/instances:batch", batch), "instances[1].host_id"),
+        (await operator.patch(f"/instances/{moves['id']}", to_it), "host_id"),
+    ):
+        error = only_error(reply, 409)
+        assert error["field"] == field
+        assert "the host is draining" in error["message"]
+
+    reply = await operator.patch(f"/instances/{stays['id']}", to_it)  # where it is already
+    assert (reply.status_code, reply.json()["version"]) == (200, stays["version"])
+    assert (await operator.patch(f"/hosts/{empties['id']}", {"name": fresh("h")})).json()[
+        "draining"
+    ]
+
+
+async def test_creations_beside_the_beginning_of_draining_end_on_one_side_of_it(
+    operator: Api, tenant: Api, subnet: Json
+) -> None:
+    empties, _ = await operator.host(), await operator.host()
+    creations = [tenant.post("/instances", instance(subnet)) for _ in range(20)]
+    drains = operator.patch(f"/hosts/{empties['id']}", {"draining": True})
+
+    draining, *made = await asyncio.gather(drains, *creations)
+
+    assert [reply.status_code for reply in made] == [201] * 20
+    counted = (await operator.get(f"/hosts/{empties['id']}"))["vnic_count"]
+    assert counted == (await placed(operator))[empties["id"]]
+    await tenant.instance(subnet)
+    assert (await placed(operator))[empties["id"]] == counted
+    assert draining.json()["draining"]

@@ -1,7 +1,9 @@
 """What holds for every resource: problems, ETags, pages, filters, keys."""
 
 import asyncio
+import base64
 from datetime import timedelta
+from ipaddress import IPv4Address
 from uuid import uuid4
 
 import httpx
@@ -204,6 +206,58 @@ async def test_filters_select(operator: Api, tenant: Api) -> None:
     problem_of(await tenant.request("GET", f"/instances?host_id={host['id']}"), 403)
     vnics = await tenant.get("/vnics", ip=vm["vnics"][0]["ip"], subnet_id=subnet["id"])
     assert [vnic["instance_id"] for vnic in vnics["items"]] == [vm["id"]]
+
+
+async def test_vnics_of_a_subnet_are_listed_in_pages_by_address(operator: Api, tenant: Api) -> None:
+    await operator.host()
+    vpc = await tenant.vpc()
+    subnet = await tenant.subnet(vpc)
+    bodies = [instance(subnet) for _ in range(7)]
+    await tenant.make("/instances:batch", instances=bodies)
+    await tenant.instance(await tenant.subnet(vpc, "10.0.1.0/24"))
+    found: list[Json] = []
+    cursor: Json = {}
+    while True:
+        page = await tenant.get("/vnics", subnet_id=subnet["id"], limit=3, **cursor)
+        found += page["items"]
+        if page["next"] is None:
+            break
+        cursor = {"cursor": page["next"]}
+        await tenant.delete(f"/instances/{found[-1]['instance_id']}")  # no page depends on it
+    addresses = [int(IPv4Address(vnic["ip"])) for vnic in found]
+    assert addresses == list(range(addresses[0], addresses[0] + 7))
+    assert {vnic["subnet_id"] for vnic in found} == {subnet["id"]}
+
+
+async def test_vnics_of_a_subnet_with_other_filters(operator: Api, tenant: Api) -> None:
+    await operator.host()
+    vpc, other = await tenant.vpc(), await tenant.vpc()
+    subnet = await tenant.subnet(vpc)
+    vm = await tenant.instance(subnet)
+    await tenant.instance(subnet)
+
+    async def listed(api: Api, **filters: str) -> list[str]:
+        page = await api.get("/vnics", subnet_id=subnet["id"], **filters)
+        return [vnic["instance_id"] for vnic in page["items"]]
+
+    assert await listed(tenant, instance_id=vm["id"]) == [vm["id"]]
+    assert len(await listed(operator, vpc_id=vpc["id"], project_id=vpc["project_id"])) == 2
+    assert await listed(tenant, vpc_id=other["id"]) == []
+    assert await listed(operator, project_id=str(uuid4())) == []
+    stranger = await operator.tenant(await operator.project())
+    assert await listed(stranger) == []
+    assert (await tenant.get("/vnics", subnet_id=str(uuid4())))["items"] == []
+
+
+@pytest.mark.parametrize("place", [uuid4().bytes, bytes(10) + b"\xff" * 6], ids=["id", "last"])
+async def test_a_cursor_of_another_list_is_refused(
+    operator: Api, tenant: Api, place: bytes
+) -> None:
+    subnet = await tenant.subnet(await tenant.vpc())
+    cursor = base64.urlsafe_b64encode(place).decode().rstrip("=")
+    params = {"subnet_id": subnet["id"], "cursor": cursor}
+    reply = await tenant.request("GET", "/vnics", params=params)
+    assert only_error(reply, 422)["field"] == "cursor"
 
 
 # ---- Idempotency-Key -----------------------------------------------------------------------------

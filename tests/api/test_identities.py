@@ -7,9 +7,9 @@ import pytest
 from api.client import Api, Json, fresh, only_error, problem_of
 from api.conftest import Controller
 from api.documents import read_whole
-from sqlalchemy import select
+from sqlalchemy import select, text
 
-from achelous_controller.domain.identities import HIGHEST, next_free
+from achelous_controller.domain.identities import HIGHEST, MAX_IDENTITIES, next_free
 from achelous_controller.programming.route_pages import read_page
 from achelous_controller.store.schema import vnics
 from achelous_shared.messages import HostDocument
@@ -75,6 +75,32 @@ class Net:
         """What a host is told of identities: number -> groups."""
         numbers = (await self.document(host)).identities.get(self.vpc["vni"], {})
         return {number: {str(group) for group in groups} for number, groups in numbers.items()}
+
+    async def fill(self, count: int, table: str = "identities") -> None:
+        """Take so many numbers for sets that nobody is in."""
+        groups, more = (", groups", ", ARRAY[gen_random_uuid()]")
+        times, then = (", retired_at", ", now()")
+        columns, values = (groups, more) if table == "identities" else (times, then)
+        query = (
+            f"INSERT INTO {table} (vpc_id, number{columns}) SELECT :vpc, number{values}"  # noqa: S608
+            " FROM generate_series(1, 65535) AS number WHERE number NOT IN ("
+            "  SELECT number FROM identities WHERE vpc_id = :vpc"
+            "  UNION SELECT number FROM retired_identities WHERE vpc_id = :vpc"
+            ") ORDER BY number DESC LIMIT :count"
+        )
+        async with self.controller.engine.begin() as connection:
+            await connection.execute(text(query), {"vpc": self.vpc["id"], "count": count})
+
+    async def search_from(self, number: int) -> None:
+        """Let the next set have this number, if it is free."""
+        query = text("UPDATE vpcs SET next_identity = :number WHERE id = :vpc")
+        async with self.controller.engine.begin() as connection:
+            await connection.execute(query, {"vpc": self.vpc["id"], "number": number})
+
+    async def retired(self) -> set[int]:
+        query = text("SELECT number FROM retired_identities WHERE vpc_id = :vpc")
+        async with self.controller.engine.connect() as connection:
+            return set((await connection.execute(query, {"vpc": self.vpc["id"]})).scalars())
 
     async def revision(self, host: int) -> int:
         return (await self.document(host)).revision
@@ -153,6 +179,50 @@ async def test_a_vpc_goes_with_a_default_group_that_names_itself(net: Net) -> No
     (default,) = (await net.tenant.get("/security-groups", vpc_id=vpc["id"]))["items"]
     await net.names(default, default)
     assert (await net.tenant.delete(f"/vpcs/{vpc['id']}")).status_code == 204
+
+
+async def test_a_number_without_vnics_is_retired_when_others_need_its_place(net: Net) -> None:
+    web, db, cache, app = [await net.group() for _ in range(4)]
+    await net.vnic(1, db)
+    await net.names(db, web)
+    await net.names(app, cache)
+    leaves = await net.vnic(0, web)
+    stays = await net.vnic(0, web, cache)
+    given_up, kept = await net.identity(leaves), await net.identity(stays)
+    await net.join(leaves, app)
+    await net.fill(MAX_IDENTITIES - 2)
+    await net.search_from(given_up)
+    told = await net.revision(1)
+
+    other = await net.identity(await net.vnic(0, cache))
+
+    assert other not in {given_up, kept}
+    assert given_up in await net.retired()
+    assert len(await net.retired()) == MAX_IDENTITIES - 1
+    assert await net.revision(1) == told + 1  # its rules name the group of the number given up
+    assert await net.members(1) == {kept: {web["id"]}}
+
+
+async def test_a_retired_number_is_not_given_until_it_is_free(net: Net) -> None:
+    web, db = await net.group(), await net.group()
+    await net.names(db, web)
+    await net.fill(5, "retired_identities")
+    assert await net.retired() == set(range(HIGHEST - 4, HIGHEST + 1))
+    await net.search_from(HIGHEST - 4)
+    assert await net.identity(await net.vnic(0, web)) == 1
+
+
+async def test_without_a_free_number_the_error_says_what_to_do(net: Net) -> None:
+    web, db = await net.group(), await net.group()
+    await net.names(db, web)
+    await net.fill(HIGHEST, "retired_identities")
+    body = {
+        "name": fresh("i"),
+        "vnics": [{"subnet_id": net.subnet["id"], "security_group_ids": [web["id"]]}],
+    }
+    problem = problem_of(await net.tenant.post("/instances", body), 409)
+    assert "0 are in use, and 65535 rest" in problem["detail"]
+    assert "ask the operator for hosts that are silent" in problem["detail"]
 
 
 def test_a_number_that_was_given_up_is_used_again_late() -> None:

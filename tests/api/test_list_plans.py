@@ -2,21 +2,24 @@
 
 import itertools
 import json
-from collections.abc import AsyncIterator, Iterator
-from ipaddress import ip_address
+from collections.abc import AsyncIterator, Callable, Iterator
+from ipaddress import IPv4Network, ip_address
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from api.client import fresh
-from sqlalchemy import Select, literal_column, text
-from sqlalchemy.dialects import postgresql
+from sqlalchemy import Select, TextClause, literal_column, text
+from sqlalchemy.dialects.postgresql import INET
+from sqlalchemy.dialects.postgresql.base import PGDialect
+from sqlalchemy.engine import Dialect
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from achelous_controller.store import allocation, instances, objects, schema
+from achelous_controller.store import allocation, counts, instances, objects, schema
 from achelous_controller.store.database import create_engine, driver_of
 from achelous_controller.store.migrate import migrate
 from achelous_lab.servers.postgres import PostgresServer
+from achelous_shared.routes import ip_bytes
 
 ROWS = 60_000
 VPCS = 20
@@ -49,6 +52,17 @@ _SUBNET = (
 )
 
 
+class _Inet(INET):
+    """Addresses as literals."""
+
+    def literal_processor(self, _: Dialect) -> Callable[[object], str]:
+        return lambda address: f"inet '{address}'"
+
+
+class _Dialect(PGDialect):
+    colspecs = PGDialect.colspecs | {INET: _Inet}
+
+
 @pytest.fixture(scope="module")
 async def filled(postgres: PostgresServer) -> AsyncIterator[AsyncEngine]:
     """A database of sixty thousand instances, all of them ACTIVE containers."""
@@ -61,9 +75,9 @@ async def filled(postgres: PostgresServer) -> AsyncIterator[AsyncEngine]:
     await engine.dispose()
 
 
-async def plan(engine: AsyncEngine, query: Select[Any]) -> list[dict[str, Any]]:
+async def plan(engine: AsyncEngine, query: Select[Any] | TextClause) -> list[dict[str, Any]]:
     """The nodes of the query's plan."""
-    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+    dialect = _Dialect()  # type: ignore[no-untyped-call]
     sql = str(query.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
     async with engine.connect() as connection:
         found = await connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {sql}")
@@ -125,7 +139,7 @@ async def test_instances_are_listed_from_an_index(
 async def test_vnics_are_listed_from_an_index(filled: AsyncEngine, project: UUID | None) -> None:
     values: dict[str, object] = {
         "instance_id": UUID(int=77),
-        "subnet_id": UUID(int=5),
+        "ip": literal_column("inet '10.0.0.77'"),
         "vpc_id": UUID(int=5),
         "project_id": UUID(int=5),
     }
@@ -135,6 +149,66 @@ async def test_vnics_are_listed_from_an_index(filled: AsyncEngine, project: UUID
         assert scanned(await plan(filled, query)) == set(), filters
 
 
+@pytest.mark.parametrize("place", [None, "10.0.0.77", "10.0.200.0"])
+@pytest.mark.parametrize("vpc", [0, 5, VPCS - 1])
+async def test_a_subnets_page_reads_its_vnics_and_no_others(
+    filled: AsyncEngine, vpc: int, place: str | None
+) -> None:
+    """In order of address from the place on where the page before ended: nothing is sorted."""
+    after = None if place is None else UUID(bytes=ip_bytes(place))
+    query = instances.subnet_page_query(
+        4096 + vpc, IPv4Network("10.0.0.0/8"), {}, objects.Page(after, 100)
+    )
+
+    found = await plan(filled, query)
+
+    assert [node["Node Type"] for node in found] == ["Limit", "Index Scan"]
+    assert found[1]["Index Name"] == "vnics_vni_ip_key"
+    assert place is None or str(ip_address(place) + 1) in found[1]["Index Cond"]
+
+
+async def test_of_a_subnet_more_filters_find_their_index(filled: AsyncEngine) -> None:
+    network = IPv4Network("10.0.0.0/8")
+    for filters, index in (
+        ({"ip": literal_column("inet '10.0.0.77'")}, "vnics_vni_ip_key"),
+        ({"ip6": literal_column("inet 'fd00::77'")}, "vnics_vni_ip6_idx"),
+        ({"instance_id": UUID(int=77)}, "vnics_instance_id_idx"),
+    ):
+        query = instances.subnet_page_query(4101, network, filters, objects.Page(None, 100))
+
+        assert index in {node.get("Index Name") for node in await plan(filled, query)}, filters
+
+
+async def test_instances_in_error_are_read_and_no_others_that_wait(filled: AsyncEngine) -> None:
+    query = instances.page_query(None, {"state": "ERROR"}, None, objects.Page(AFTER, 100))
+
+    (scan,) = await scans(filled, query)
+
+    assert scan["Index Name"] == "instances_reason_idx"
+
+
+async def scans(engine: AsyncEngine, query: Select[Any]) -> list[dict[str, Any]]:
+    """The nodes of its plan that read a table."""
+    return [node for node in await plan(engine, query) if "Relation Name" in node]
+
+
+async def test_who_was_not_late_becomes_active_on_its_page(filled: AsyncEngine) -> None:
+    """No index is told: HOT."""
+    changed = (
+        "UPDATE instances SET state = 'ACTIVE', reason = NULL, active_at = now()"
+        " WHERE id <= lpad(to_hex(50), 32, '0')::uuid"
+    )
+    counts = text(
+        "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_xact_user_tables WHERE relname = 'instances'"
+    )
+    async with filled.connect() as connection:
+        await connection.execute(text(changed))
+        updated, hot = (await connection.execute(counts)).one()
+        await connection.rollback()
+
+    assert (updated, hot) == (50, 50)
+
+
 async def test_an_address_of_a_vpc_is_found_at_once(filled: AsyncEngine) -> None:
     filters: dict[str, object] = {"vpc_id": UUID(int=5), "ip": literal_column("inet '10.0.0.77'")}
     query = instances.vnic_page_query(None, filters, objects.Page(None, 100))
@@ -142,6 +216,18 @@ async def test_an_address_of_a_vpc_is_found_at_once(filled: AsyncEngine) -> None
     found = await plan(filled, query)
 
     assert "vnics_vni_ip_key" in {node.get("Index Name") for node in found}
+
+
+async def test_what_there_is_is_counted_without_reading_it(filled: AsyncEngine) -> None:
+    found = await plan(filled, counts.COUNTS)
+
+    instances_read, vnics_read = (
+        [node for node in found if node.get("Relation Name") == table]
+        for table in ("instances", "vnics")
+    )
+    assert [node["Index Name"] for node in instances_read] == ["instances_pkey"]
+    assert [node["Index Name"] for node in vnics_read] == ["vnics_instance_id_idx"]
+    assert all("Index Cond" in node for node in instances_read + vnics_read)
 
 
 async def test_nothing_is_passed_over_to_reach_a_page(filled: AsyncEngine) -> None:

@@ -124,3 +124,71 @@ async def test_what_was_not_active_before_there_was_pending_is_in_it(
         found = [(row.instance_id.int, row.host_id.int, row.host_revision) for row in rows]
     assert found == [(2, 7, 2), (3, 7, 3), (4, 7, 4)]
     await engine.dispose()
+
+
+CREATION = """
+    SELECT id FROM vpcs WHERE id = lpad('1', 32, '0')::uuid FOR UPDATE;
+    UPDATE hosts SET revision = revision + 1 WHERE id = lpad('{host}', 32, '0')::uuid;
+    INSERT INTO instances (id, project_id, name, kind, host_id, state, host_revision, accepted_at)
+    VALUES (gen_random_uuid(), lpad('1', 32, '0')::uuid, 'n', 'vm', lpad('{host}', 32, '0')::uuid,
+        'ACTIVE', 1, now())
+"""
+"""The locks of a creation by a controller of before, in their order."""
+
+
+async def test_controllers_go_on_beside_the_one_that_migrates(postgres: PostgresServer) -> None:
+    dsn = await postgres.create_database(fresh("db").replace("-", "_"))
+    engine, migrated = create_engine(dsn), asyncio.Event()
+    async with engine.begin() as connection:
+        await connection.run_sync(upgrade, "0010_cohorts")
+        for statement in (BEFORE_IPV6 + NUMBERS_GIVEN).split(";\n"):
+            if statement.strip():
+                await connection.execute(text(statement))
+
+    async def creates(host: int) -> int:
+        count = 0
+        while not migrated.is_set() or not count:
+            async with engine.begin() as connection:
+                for statement in CREATION.format(host=host).split(";\n"):
+                    await connection.execute(text(statement))
+            count += 1
+        return count
+
+    async with asyncio.TaskGroup() as group:  # which fails if one of them does
+        others = [group.create_task(creates(host)) for host in (1, 2, 1, 2)]
+        await migrate(engine)
+        migrated.set()
+
+    made = text("SELECT count(*) FROM instances")
+    async with engine.connect() as connection:
+        assert (await connection.execute(made)).scalar_one() == 2 + sum(o.result() for o in others)
+        assert await connection.run_sync(differences) == []
+    await engine.dispose()
+
+
+NUMBERS_GIVEN = """
+    INSERT INTO security_group_rules
+        (id, security_group_id, egress, protocol, port_min, port_max, remote_group_id)
+    VALUES (pg_temp.id(9), pg_temp.id(1), false, 0, 0, 65535, pg_temp.id(2));
+    UPDATE vpcs SET next_identity = 6;
+    INSERT INTO identities (vpc_id, number, groups) VALUES
+        (pg_temp.id(1), 2, ARRAY[pg_temp.id(2)]), (pg_temp.id(1), 5, ARRAY[pg_temp.id(3)])
+"""
+"""Five numbers were given, of which two are in use; a group of the vNIC of host 1 names one."""
+
+
+async def test_numbers_given_up_before_rest_and_hosts_are_told(postgres: PostgresServer) -> None:
+    engine = create_engine(await postgres.create_database(fresh("db").replace("-", "_")))
+    async with engine.begin() as connection:
+        await connection.run_sync(upgrade, "0010_cohorts")
+        for statement in (BEFORE_IPV6 + NUMBERS_GIVEN).split(";\n"):
+            if statement.strip():
+                await connection.execute(text(statement))
+    await migrate(engine)
+
+    async with engine.connect() as connection:
+        retired = text("SELECT number FROM retired_identities ORDER BY 1")
+        assert list((await connection.execute(retired)).scalars()) == [1, 3, 4]
+        told = await connection.execute(text("SELECT host_id, revision, vnics FROM outbox"))
+        assert [(row.host_id.int, row.revision, row.vnics) for row in told] == [(1, 1, None)]
+    await engine.dispose()

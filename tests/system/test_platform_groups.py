@@ -5,6 +5,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 from platform_world import Net, port_of
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
 
 from achelous_lab.api import Object, Rule
 from achelous_lab.platform import Instance, Lab, Size
@@ -90,3 +93,58 @@ async def test_a_denial_of_lower_priority_number_stops_a_running_flow(net: Net) 
         rule = Rule("ingress", "icmp", remote_group_id=web["id"], action="deny", priority=10)
         await net.tenant.add_rule(net.open, rule)
         assert await pinger.last_reply() - ended < 1.0
+
+
+@pytest.mark.parametrize("host", [0, 1], ids=["on one host", "across hosts"])
+async def test_who_gets_the_number_of_another_set_is_not_let_in_by_it(net: Net, host: int) -> None:
+    web, cache, idle = [
+        await net.tenant.security_group(net.vpc, name) for name in ("web", "cache", "idle")
+    ]
+    db = await net.tenant.security_group(net.vpc, "db", Rule("ingress", remote_group_id=web["id"]))
+    await net.tenant.security_group(net.vpc, "x", Rule("ingress", remote_group_id=cache["id"]))
+    (server,) = await net.run(host, groups=[db])
+    (client,) = await net.run(0, groups=[web])
+    await wait_until(lambda: gets_through(client, server), "a member to be let in")
+    (number,) = await on_database(net, "SELECT number FROM identities WHERE vpc_id = :vpc")
+    await join(net, client, idle)
+
+    await on_database(net, FULL, number=number)
+    (other,) = await net.run(0, groups=[cache])
+    assert not await gets_through(other, server)
+
+    await on_database(net, RESTED)
+    await wait_until(lambda: no_number_rests(net), "the numbers to be free", timeout=30)
+    await on_database(net, "UPDATE vpcs SET next_identity = :number WHERE id = :vpc", number=number)
+    (reuses,) = await net.run(0, groups=[cache, idle])
+    (found,) = await on_database(
+        net, "SELECT identity FROM vnics WHERE id = CAST(:id AS uuid)", id=reuses.vnics[0]["id"]
+    )
+    assert found == number
+    for _ in range(10):
+        assert not await gets_through(reuses, server)
+    await join(net, client, web)
+    await wait_until(lambda: gets_through(client, server), "a member to be let in again")
+
+
+FULL = """
+    WITH next AS (UPDATE vpcs SET next_identity = :number WHERE id = :vpc)
+    INSERT INTO identities (vpc_id, number, groups)
+    SELECT :vpc, n, ARRAY[gen_random_uuid()] FROM generate_series(10001, 14095) AS n
+"""
+"""Other sets have all other places, though no vNIC is in them; the next number is a given one."""
+
+RESTED = """
+    UPDATE retired_identities SET retired_at = retired_at - interval '1 day' WHERE vpc_id = :vpc
+"""
+
+
+async def no_number_rests(net: Net) -> bool:
+    return not await on_database(net, "SELECT number FROM retired_identities WHERE vpc_id = :vpc")
+
+
+async def on_database(net: Net, query: str, **values: object) -> list[object]:
+    """What a statement about the VPC returns first of each row."""
+    engine = create_async_engine(net.lab.dsn(), poolclass=NullPool)
+    async with engine.begin() as connection:
+        result = await connection.execute(text(query), {"vpc": net.vpc["id"]} | values)
+        return list(result.scalars()) if result.returns_rows else []

@@ -17,6 +17,7 @@ from achelous_loadgen.scenarios.programming_time import remove
 from achelous_loadgen.sim.host import Place
 from achelous_loadgen.tenant import Created, Vpc
 from achelous_loadgen.world import World
+from achelous_shared.routes import ip_bytes
 
 _CLIENTS: Final = 128
 _LOADED: Final = 1_500_000
@@ -78,8 +79,8 @@ async def _single_changes(
 async def _lists(world: World, vpc: Vpc, place: Place) -> dict[str, float]:
     """p99 of pages, the first and one far behind, in ms by what they are of.
 
-    Far behind is where the last of a large VPC's instances begin. Identifiers, vNICs' too, rise
-    with time, and a cursor is one of them.
+    Far behind is where the last of a large VPC's instances begin. Identifiers rise with time, and
+    a cursor is one of them, or of a subnet's vNICs the address, IPv4 mapped.
     """
     listed = await world.tenant.create(vpc, place, "listed")
     project = world.tenant.project_id
@@ -94,9 +95,10 @@ async def _lists(world: World, vpc: Vpc, place: Place) -> dict[str, float]:
         "VPC": f"/instances?vpc_id={vpc.id}&",
         "subnet": f"/vnics?subnet_id={vpc.subnet_id}&",
     }
-    cursor = base64.urlsafe_b64encode(UUID(vpc.deep_id).bytes).decode().rstrip("=")
     found = {}
     for (name, path), deep in itertools.product(queries.items(), (False, True)):
+        place_of = ip_bytes(vpc.deep_ip) if name == "subnet" else UUID(vpc.deep_id).bytes
+        cursor = base64.urlsafe_b64encode(place_of).decode().rstrip("=")
         after = f"&cursor={cursor}" if deep else ""
         took = []
         for _ in range(_LISTS):

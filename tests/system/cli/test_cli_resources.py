@@ -58,6 +58,10 @@ async def test_hosts_and_gateways_are_registered_and_let_go(cli: Cli) -> None:
     assert (await cli.json("host", "update", "h9", "--capacity", "7"))["capacity"] == 7
     assert (await cli.json("host", "show", host["id"], "--no-tables"))["vtep"] == "198.18.0.19"
     assert "198.18.0.19" in (await cli("host", "list", "--name", "h9")).out
+    assert (await cli.json("host", "update", "h9", "--draining"))["draining"]
+    assert "draining" in (await cli("host", "list", "--name", "h9")).out.splitlines()[-1]
+    assert not (await cli.json("host", "update", "h9", "--no-draining"))["draining"]
+    assert (await cli("host", "update", "h9")).code == 2
     assert (await cli("host", "delete", "h9")).code == 0
     assert (await cli("host", "show", "h9")).code == 3
 

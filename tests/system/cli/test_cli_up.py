@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -73,6 +74,41 @@ async def test_without_hosts_or_gateways_there_are_no_guests(
         code, said = await platform.end(signal.SIGTERM)
 
     assert code == 0, said
+    assert "There is no sample VPC: its guests would need a host and a gateway." in said
+
+
+async def test_without_the_sample_nothing_is_said_of_it(tmp_path: Path) -> None:
+    async with up(tmp_path, "--hosts", "0", "--no-sample") as platform:
+        _, said = await platform.end(signal.SIGTERM)
+
+    assert "sample" not in said
+
+
+async def test_of_servers_that_do_not_answer_it_is_told_at_once(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and nobody listens
+        port = taken.getsockname()[1]
+        dsn, nats = (
+            f"postgresql+asyncpg://u:secret@127.0.0.1:{port}/x",
+            f"nats://u:p@127.0.0.1:{port}",
+        )
+        process = await Cli({"XDG_STATE_HOME": str(tmp_path)}).start(
+            "up", "--dsn", dsn, "--nats", nats
+        )
+        assert process.stderr is not None
+        said = ""
+        async with asyncio.timeout(_UP_S):
+            while said.count("cannot be reached") < 2:
+                line = await process.stderr.readline()
+                assert line, said
+                said += line.decode()
+        process.terminate()
+        async with asyncio.timeout(_UP_S):
+            await process.communicate()
+
+    assert f"The database at 127.0.0.1:{port} cannot be reached, waiting for it: " in said
+    assert f"The bus at 127.0.0.1:{port} cannot be reached, waiting for it: " in said
+    assert "secret" not in said
 
 
 async def test_it_stays_up_where_it_can_not_be_announced(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Instances become ACTIVE, or say why not, or are gone."""
 
+from collections import Counter
+
 import pytest
 from programming_world import World
 
@@ -35,6 +37,31 @@ async def test_every_stage_is_told_in_the_instance(world: World) -> None:
     times = [shown[f"{stage}_at"] for stage in ("accepted", "committed", "published")]
     assert times == sorted(times)
     assert max(shown["gateways_applied_at"], shown["host_applied_at"]) <= shown["active_at"]
+
+
+async def test_what_is_counted_is_what_is_there_in_every_state(idle: World) -> None:
+    await idle.add_controller(building_timeout_s=1)
+    runs, lacks = idle.hosts
+    lacks.devices = False
+    subnet = await idle.subnet()
+    stays = await idle.instances(subnet, 5, runs)
+    await idle.until_active()
+    late = await idle.instances(subnet, 3, lacks)
+    await idle.until_states({"ACTIVE", "ERROR"})
+    runs.mute = lacks.mute = True  # what changes from now on stays as it is
+    await idle.delete([*stays[:2], late[0]])
+    await idle.instances(subnet, 1, runs)
+
+    before = await idle.states()
+    counted = await idle.api.get("/status")
+
+    while before != await idle.states():  # the one that builds became late meanwhile
+        before = await idle.states()
+        counted = await idle.api.get("/status")
+    assert Counter(counted["instances"]) == before
+    assert (before["ACTIVE"], before["DELETING"], before["BUILDING"] + before["ERROR"]) == (3, 3, 3)
+    expected = {"projects": 1, "vpcs": 1, "vnics": 9, "hosts": 2, "gateways": 2}
+    assert counted["objects"] == expected
 
 
 async def test_a_lost_host_document_is_published_again(world: World) -> None:

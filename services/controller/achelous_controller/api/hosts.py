@@ -51,9 +51,11 @@ async def get_host(host_id: UUID, _: Operator, database: Store) -> Response:
 async def update_host(
     host_id: UUID, body: HostUpdate, _: Operator, database: Store, match: Match
 ) -> Response:
-    """Rename a host or change its capacity."""
+    """Rename a host, change its capacity, or begin or end its draining."""
     async with database.write() as connection:
-        row = await fleet.change_host(connection, host_id, match, body.name, body.capacity)
+        row = await fleet.change_host(
+            connection, host_id, match, body.name, body.capacity, body.draining
+        )
     return replies.resource(Host.model_validate(row))
 
 

@@ -77,9 +77,12 @@ def rendered_batch(view: BatchView) -> Response:
     return _Rendered(json_of(view), 201)
 
 
-def rendered_page(views: list[InstanceView] | list[VnicView], wanted: Page) -> Response:
-    """Like `page`, of instances or vNICs."""
-    following = cursor_after([view.id for view in views], wanted.limit)
+def rendered_page(
+    views: list[InstanceView] | list[VnicView], wanted: Page, last: UUID | None = None
+) -> Response:
+    """Like `page`, of instances or vNICs; ``last``: the place of the last one if not its id."""
+    ids = [view.id for view in views]
+    following = cursor_after(ids if last is None else [*ids[:-1], last], wanted.limit)
     return _Rendered(json_of(rendering.PageView(views, following)), 200)
 
 

@@ -32,14 +32,13 @@ Answer = TypeVar("Answer", bound=messages.Message)
 async def get_status(_: Operator, services: ServicesOf) -> Response:
     """Count what there is, and tell how gateways and hosts are doing."""
     async with services.database.read() as connection:
-        instances = await counts.instances_by_state(connection)
-        existing = await counts.objects(connection)
+        counted = await counts.read(connection)
     fleet = services.fleet
     return replies.body(
         Status(
             checks={name: why or "ok" for name, why in services.problems().items()},
-            instances=instances,
-            objects=existing,
+            instances=counted.instances,
+            objects=counted.objects,
             fleet=None if fleet is None else FleetStatus.model_validate(fleet.fleet_status()),
         )
     )

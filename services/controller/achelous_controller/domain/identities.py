@@ -18,7 +18,7 @@ HIGHEST: Final = 0xFFFF
 """16 bits travel."""
 
 MAX_IDENTITIES: Final = 4096
-"""Of one VPC at a time: as many can a host tell apart in one rule set."""
+"""Of one VPC at a time: as many can a host tell apart in one rule set. The others may rest."""
 
 
 def groups_of(groups: Iterable[UUID]) -> Groups:

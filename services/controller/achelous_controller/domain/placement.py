@@ -22,6 +22,8 @@ class Room:
     capacity: int
     revision: int
     """Of its document."""
+    draining: bool = False
+    """Whether it takes no more."""
 
 
 class HostFull(Exception):

@@ -16,6 +16,7 @@ from achelous_controller.programming.metrics import Metrics
 from achelous_controller.programming.observer import Observer
 from achelous_controller.programming.progress import Progress
 from achelous_controller.programming.repair import Repair
+from achelous_controller.programming.retired import RetiredIdentities
 from achelous_controller.programming.route_publisher import RoutePublisher
 from achelous_controller.programming.snapshots import Snapshots
 from achelous_controller.programming.streams import Streams
@@ -82,8 +83,10 @@ class Programming:
             self._engine, self._bus, {routes: asyncio.Event(), documents: documents.wanted}
         )
         repair = Repair(self._bus, self._observer, progress, documents)
+        retired = RetiredIdentities(self._engine, self._observer, self._settings.identity_rest_s)
         async with asyncio.TaskGroup() as group:
             group.create_task(streams.run())
+            group.create_task(retired.run())
             group.create_task(progress.run())
             group.create_task(repair.run())
             await streams.ready()

@@ -12,16 +12,17 @@ from achelous_controller.domain.placement import HostFull, NoRoom, Room, assign
 from achelous_controller.store.bulk import Found, Part
 from achelous_controller.store.references import refuse
 
-_ROOM: Final = "SELECT ROW(id, vtep, vnic_count, capacity, revision) FROM hosts"
+_ROOM: Final = "SELECT ROW(id, vtep, vnic_count, capacity, revision, draining) FROM hosts"
 
 _NAMED: Final = f"{_ROOM} WHERE id = ANY({{}}::uuid[]) ORDER BY id FOR UPDATE"
 
 _LEAST_LOADED: Final = f"""
-    {_ROOM} WHERE vnic_count + {{}} <= capacity
+    {_ROOM} WHERE vnic_count + {{}} <= capacity AND NOT draining
     ORDER BY vnic_count, id LIMIT {{}} FOR UPDATE SKIP LOCKED
 """
 _ALL_WITH_ROOM: Final = f"""
-    {_ROOM} WHERE vnic_count < capacity OR id = ANY({{}}::uuid[]) ORDER BY id FOR UPDATE
+    {_ROOM} WHERE vnic_count < capacity AND NOT draining OR id = ANY({{}}::uuid[])
+    ORDER BY id FOR UPDATE
 """
 
 
@@ -57,6 +58,7 @@ def reserved(layout: Layout, found: Found) -> Reserved:
     rooms = {row[0]: Room(*row) for row in (*found.get("named", ()), *found.get("hosts", ()))}
     named, which = distinct([spec.host_id for spec in layout.wanted.specs])
     _must_exist(layout.wanted, rooms)
+    _must_take(layout.wanted, rooms)
     return _assigned(layout, rooms, named, which)
 
 
@@ -65,7 +67,7 @@ def no_room(wanted: Wanted, none: NoRoom) -> Conflict:
     where = wanted.field(none.index, "") or "the instance "
     return Conflict(
         f"no host has room for {where}{wanted.specs[none.index].name} with {none.vnics} vNICs:"
-        " add hosts or delete instances"
+        " add hosts, end the draining of some, or delete instances"
     )
 
 
@@ -76,6 +78,17 @@ def _must_exist(wanted: Wanted, rooms: Mapping[UUID, Room]) -> None:
             for index, spec in enumerate(wanted.specs)
             if spec.host_id is not None and spec.host_id not in rooms
         ]
+    )
+
+
+def _must_take(wanted: Wanted, rooms: Mapping[UUID, Room]) -> None:
+    refuse(
+        [
+            draining_error(wanted.field(index, "host_id"), spec.host_id)
+            for index, spec in enumerate(wanted.specs)
+            if spec.host_id is not None and rooms[spec.host_id].draining
+        ],
+        Conflict,
     )
 
 
@@ -102,4 +115,13 @@ def full_host(field: str, host: Room, vnics: int) -> Conflict:
         field,
         str(host.host_id),
         f"the host has no room left for {vnics} vNICs: its capacity is {host.capacity}",
+    )
+
+
+def draining_error(field: str, host_id: UUID) -> FieldError:
+    """Why a host that ``field`` names takes no more."""
+    return FieldError(
+        field,
+        str(host_id),
+        "the host is draining: choose another, or set `draining` of the host to false",
     )

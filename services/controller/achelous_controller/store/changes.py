@@ -51,7 +51,7 @@ _READ: Final = """
         v.identity, v.version, ARRAY(
             SELECT security_group_id FROM vnic_security_groups WHERE vnic_id = v.id ORDER BY 1
         ), vpc.vni, vpc.revision, host.vtep, host.revision, goal.vtep, goal.revision,
-        goal.vnic_count, goal.capacity
+        goal.vnic_count, goal.capacity, goal.draining
     FROM unnest($1::uuid[], $2::uuid[]) AS wanted (id, host_id)
     JOIN instances AS i ON i.id = wanted.id
     JOIN vnics AS v ON v.instance_id = i.id
@@ -131,6 +131,7 @@ class Row(NamedTuple):
     goal_revision: int
     goal_vnic_count: int
     goal_capacity: int
+    goal_draining: bool
 
 
 @dataclass(frozen=True, slots=True)

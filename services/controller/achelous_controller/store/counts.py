@@ -1,28 +1,54 @@
-"""How many there are of everything."""
+"""How many there are of everything, as counted where it changes: no large table is read whole."""
 
+from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import func, select
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from achelous_controller.domain.instance_state import InstanceState
-from achelous_controller.store.schema import gateways, hosts, instances, projects, vnics, vpcs
 
-_COUNTED: Final = (projects, vpcs, vnics, hosts, gateways)
+# one statement: what projects use and who is pending as of one moment. Who is DELETING is used no
+# more, though its rows are there
+COUNTS: Final = text("""
+    WITH waiting AS MATERIALIZED (
+        SELECT count(*) FILTER (WHERE state = 'BUILDING') AS building,
+            count(*) FILTER (WHERE state = 'ERROR') AS error,
+            count(*) FILTER (WHERE state = 'DELETING') AS deleting,
+            array_agg(id) FILTER (WHERE state = 'DELETING') AS leaving
+        FROM instances WHERE id = ANY (ARRAY(SELECT instance_id FROM pending))
+    ), used AS (
+        SELECT coalesce(sum(instances), 0)::bigint AS instances,
+            coalesce(sum(vnics), 0)::bigint AS vnics
+        FROM usage
+    )
+    SELECT used.instances - building - error AS active, building, error, deleting,
+        used.vnics + (
+            SELECT count(*) FROM vnics
+            WHERE instance_id = ANY ((SELECT leaving FROM waiting)::uuid[])
+        ) AS vnics,
+        (SELECT count(*) FROM projects) AS projects,
+        (SELECT count(*) FROM vpcs) AS vpcs,
+        (SELECT count(*) FROM hosts) AS hosts,
+        (SELECT count(*) FROM gateways) AS gateways
+    FROM used, waiting
+""")
+"""Reads of `instances` and `vnics` those alone that are pending and DELETING."""
+
+_OBJECTS: Final = ("projects", "vpcs", "vnics", "hosts", "gateways")
 
 
-async def instances_by_state(connection: AsyncConnection) -> dict[InstanceState, int]:
-    """The number of instances in every state."""
-    query = select(instances.c.state, func.count()).group_by(instances.c.state)
-    found = {InstanceState(state): count for state, count in await connection.execute(query)}
-    return {state: found.get(state, 0) for state in InstanceState}
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Exact as of one moment. ``objects``: rows of each other table, by its name."""
+
+    instances: dict[InstanceState, int]
+    objects: dict[str, int]
 
 
-async def objects(connection: AsyncConnection) -> dict[str, int]:
-    """The number of rows of each other table, by its name."""
-    counts = [
-        select(func.count()).select_from(table).scalar_subquery().label(table.name)
-        for table in _COUNTED
-    ]
-    row = (await connection.execute(select(*counts))).one()
-    return dict(row._mapping)  # noqa: SLF001  a row's public view of its columns
+async def read(connection: AsyncConnection) -> Counts:
+    """It takes some 1 us for each instance that is not ACTIVE, however many are."""
+    row = (await connection.execute(COUNTS)).one()
+    instances = {state: getattr(row, state.lower()) for state in InstanceState}
+    objects = {name: getattr(row, name) for name in _OBJECTS}
+    return Counts(instances, objects)

@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+from sqlalchemy.util import greenlet_spawn
 
 from achelous_controller.domain.networks import Address, Network
 
@@ -176,12 +177,8 @@ class Database:
     @asynccontextmanager
     async def driver(self) -> AsyncIterator[asyncpg.Connection]:
         """Like `glance`, without SQLAlchemy: a query that every request makes costs a third so."""
-        pooled = await self._engine.raw_connection()
-        try:
-            driver: asyncpg.Connection = pooled.driver_connection
-            yield driver
-        finally:
-            pooled.close()
+        async with self._pooled() as pooled:
+            yield _raw(pooled)
 
     @asynccontextmanager
     async def transaction(self, *first: First) -> AsyncIterator[asyncpg.Connection]:
@@ -190,13 +187,19 @@ class Database:
         The plans of its statements are made once for all arguments: with those of a few rows
         PostgreSQL would make each anew, which takes longer than to carry it out.
         """
+        async with (
+            self._pooled() as pooled,
+            _transaction(driver := _raw(pooled), pooled.info, (_PLANNED_ONCE, *first)),
+        ):
+            yield driver
+
+    @asynccontextmanager
+    async def _pooled(self) -> AsyncIterator[PoolProxiedConnection]:
         pooled = await self._engine.raw_connection()
         try:
-            driver: asyncpg.Connection = pooled.driver_connection
-            async with _transaction(driver, pooled.info, (_PLANNED_ONCE, *first)):
-                yield driver
+            yield pooled
         finally:
-            pooled.close()
+            await greenlet_spawn(pooled.close)  # one more than the pool keeps is closed
 
     @asynccontextmanager
     async def write(self, *first: First) -> AsyncIterator[AsyncConnection]:
@@ -239,7 +242,11 @@ async def driver_of(connection: AsyncConnection) -> asyncpg.Connection:
 
 
 async def _driver(connection: AsyncConnection) -> asyncpg.Connection:
-    driver: asyncpg.Connection = (await connection.get_raw_connection()).driver_connection
+    return _raw(await connection.get_raw_connection())
+
+
+def _raw(pooled: PoolProxiedConnection) -> asyncpg.Connection:
+    driver: asyncpg.Connection = pooled.driver_connection
     return driver
 
 

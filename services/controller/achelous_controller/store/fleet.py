@@ -38,8 +38,9 @@ async def change_host(
     match: Precondition,
     name: str | None,
     capacity: int | None,
+    draining: bool | None,
 ) -> Record:
-    """Rename a host or give it another capacity, not below what it runs."""
+    """Rename a host, give it another capacity, not below what it runs, or let it take no more."""
     host = await objects.locked(connection, hosts, host_id, None, match)
     if capacity is not None and capacity < host.vnic_count:
         raise Conflict.field(
@@ -49,7 +50,11 @@ async def change_host(
         connection,
         hosts,
         host_id,
-        {"name": name or host.name, "capacity": capacity or host.capacity},
+        {
+            "name": name or host.name,
+            "capacity": capacity or host.capacity,
+            "draining": host.draining if draining is None else draining,
+        },
     )
 
 

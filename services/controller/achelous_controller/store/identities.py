@@ -1,6 +1,8 @@
 """Identities given to sets of security groups, and what has to be told when a vNIC gets another.
 
-All of it is done under the lock of the VPC.
+All of it is done under the lock of the VPC. A number that no vNIC has any more is retired: hosts
+are told, and it is given again when the leader has taken it out of `retired_identities`
+(`programming.retired`).
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -9,13 +11,20 @@ from typing import Any, Final
 from uuid import UUID
 
 import numpy as np
-from sqlalchemy import Select, bindparam, func, insert, select, text, update
+from sqlalchemy import Select, any_, bindparam, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import BigInteger, Integer, Uuid
 
 from achelous_controller.domain.errors import Conflict
-from achelous_controller.domain.identities import MAX_IDENTITIES, NONE, Groups, groups_of, next_free
+from achelous_controller.domain.identities import (
+    HIGHEST,
+    MAX_IDENTITIES,
+    NONE,
+    Groups,
+    groups_of,
+    next_free,
+)
 from achelous_controller.domain.route_entries import entries, keys4, keys6
 from achelous_controller.store.database import Record
 from achelous_controller.store.outbox import lock_vpc, routes_changed
@@ -29,12 +38,27 @@ from achelous_controller.store.schema import (
 )
 from achelous_shared.routes import RouteOp
 
-_DROP_UNUSED: Final = text("""
-    DELETE FROM identities AS i WHERE vpc_id = :vpc AND NOT EXISTS (
-        SELECT FROM vnics AS v
-        WHERE v.vpc_id = i.vpc_id AND v.identity = i.number AND NOT v.withdrawn
+# a number's vNICs may be withdrawn and still run: their hosts have to report, like all others
+_RETIRE_UNUSED: Final = text("""
+    WITH unused AS (
+        DELETE FROM identities AS i WHERE vpc_id = :vpc AND NOT EXISTS (
+            SELECT FROM vnics AS v
+            WHERE v.vpc_id = i.vpc_id AND v.identity = i.number AND NOT v.withdrawn
+        )
+        RETURNING vpc_id, number, groups
+    ), retired AS (
+        INSERT INTO retired_identities (vpc_id, number, retired_at)
+        SELECT vpc_id, number, statement_timestamp() FROM unused
     )
+    SELECT DISTINCT unnest(groups) FROM unused
 """)
+
+_TAKEN: Final = text("""
+    SELECT number, false FROM identities WHERE vpc_id = :vpc
+    UNION ALL SELECT number, true FROM retired_identities WHERE vpc_id = :vpc
+""")
+
+_GROUPS: Final = any_(bindparam("groups", type_=ARRAY(Uuid)))
 
 _WRITE: Final = text("""
     UPDATE vnics AS v SET identity = n.identity, revision = n.revision
@@ -49,7 +73,7 @@ _WRITE: Final = text("""
 
 @dataclass(frozen=True, slots=True)
 class Assigned:
-    """Numbers of sets, and the hosts whose rules have to learn of new ones."""
+    """Numbers of sets, and the hosts whose rules have to learn of new and of retired ones."""
 
     numbers: Mapping[Groups, int]
     hosts: Collection[UUID] = field(default_factory=set)
@@ -74,10 +98,9 @@ async def assign_named(
     new = [groups for groups in concerned if not numbers[groups]]
     if not new:
         return Assigned(numbers)
-    numbers |= zip(new, await _allocate(connection, vpc_id, new), strict=True)
-    return Assigned(
-        numbers, await _hosts_of_rules(connection, {g for groups in new for g in groups})
-    )
+    given, retired = await _allocate(connection, vpc_id, new)
+    numbers |= zip(new, given, strict=True)
+    return Assigned(numbers, await _hosts_of_rules(connection, retired.union(*new)))
 
 
 async def assign_members(connection: AsyncConnection, vpc_id: UUID, group_id: UUID) -> set[UUID]:
@@ -133,18 +156,30 @@ async def _known(
     return {tuple(row.groups): row.number for row in await connection.execute(query)}
 
 
-async def _allocate(connection: AsyncConnection, vpc_id: UUID, sets: Sequence[Groups]) -> list[int]:
-    if len(await _used(connection, vpc_id)) + len(sets) > MAX_IDENTITIES:
-        await connection.execute(_DROP_UNUSED, {"vpc": vpc_id})
-    used = await _used(connection, vpc_id)
+async def _allocate(
+    connection: AsyncConnection, vpc_id: UUID, sets: Sequence[Groups]
+) -> tuple[list[int], set[UUID]]:
+    """Numbers for new sets, and the groups of those whose numbers were retired to make room."""
+    groups: set[UUID] = set()
+    used, retired = await _taken(connection, vpc_id)
+    if len(used) + len(sets) > MAX_IDENTITIES:
+        groups = set((await connection.execute(_RETIRE_UNUSED, {"vpc": vpc_id})).scalars())
+        used, retired = await _taken(connection, vpc_id)
     if len(used) + len(sets) > MAX_IDENTITIES:
         raise Conflict(
             f"vNICs of the VPC are in {len(used)} different sets of security groups that rules"
             f" name, at most {MAX_IDENTITIES} are possible: put more vNICs into the same groups"
         )
+    if len(used) + len(retired) + len(sets) > HIGHEST:
+        raise Conflict(
+            f"the VPC needs {len(sets)} more of its {HIGHEST} numbers for sets of security groups:"
+            f" {len(used)} are in use, and {len(retired)} rest that were, until every host and"
+            " gateway has reported that it knows them no more: wait, put vNICs into the groups of"
+            " others, and ask the operator for hosts that are silent or have vNICs that failed"
+        )
     query = select(vpcs.c.next_identity).where(vpcs.c.id == vpc_id)
     begin: int = (await connection.execute(query)).scalar_one()
-    numbers = next_free(begin - 1, used, len(sets))
+    numbers = next_free(begin - 1, used | retired, len(sets))
     await connection.execute(
         update(vpcs).where(vpcs.c.id == vpc_id).values(next_identity=numbers[-1] + 1)
     )
@@ -153,12 +188,14 @@ async def _allocate(connection: AsyncConnection, vpc_id: UUID, sets: Sequence[Gr
         for number, groups in zip(numbers, sets, strict=True)
     ]
     await connection.execute(insert(identities), rows)
-    return numbers
+    return numbers, groups
 
 
-async def _used(connection: AsyncConnection, vpc_id: UUID) -> set[int]:
-    query = select(identities.c.number).where(identities.c.vpc_id == vpc_id)
-    return set((await connection.execute(query)).scalars())
+async def _taken(connection: AsyncConnection, vpc_id: UUID) -> tuple[set[int], set[int]]:
+    """Numbers that sets have, and retired ones."""
+    rows = (await connection.execute(_TAKEN, {"vpc": vpc_id})).all()
+    retired = {number for number, rests in rows if rests}
+    return {number for number, _ in rows} - retired, retired
 
 
 async def _hosts_of_rules(connection: AsyncConnection, groups: Collection[UUID]) -> set[UUID]:
@@ -172,9 +209,9 @@ async def _hosts_of_rules(connection: AsyncConnection, groups: Collection[UUID])
             security_group_rules,
             security_group_rules.c.security_group_id == links.c.security_group_id,
         )
-        .where(security_group_rules.c.remote_group_id.in_(groups), ~vnics.c.withdrawn)
+        .where(security_group_rules.c.remote_group_id == _GROUPS, ~vnics.c.withdrawn)
     )
-    return set((await connection.execute(query)).scalars())
+    return set((await connection.execute(query, {"groups": list(groups)})).scalars())
 
 
 def _members(vpc_id: UUID, group_id: UUID) -> Select[Any]:

@@ -2,13 +2,25 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from ipaddress import IPv4Address, IPv4Network
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, any_, exists, func, select
-from sqlalchemy.dialects.postgresql import aggregate_order_by
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    any_,
+    bindparam,
+    exists,
+    func,
+    literal,
+    select,
+    tuple_,
+)
+from sqlalchemy.dialects.postgresql import INET, aggregate_order_by
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from achelous_controller.domain.errors import Invalid
 from achelous_controller.domain.instance_state import InstanceState
 from achelous_controller.domain.instances import Instance, Kind, Vnic
 from achelous_controller.domain.precondition import Precondition
@@ -18,13 +30,20 @@ from achelous_controller.store.outbox import hosts_changed
 from achelous_controller.store.schema import (
     instances,
     pending,
+    subnets,
     vnic_security_groups,
     vnics,
     vpcs,
 )
-from achelous_controller.store.vpcs import in_subnet
+from achelous_shared.routes import ip_bytes, ip_of
 
-_PENDING: Final = func.array(select(pending.c.instance_id).scalar_subquery())
+_LAST_ADDRESS: Final = IPv4Address("255.255.255.255")
+
+_SUBNET: Final = (
+    select(subnets.c.vpc_id, subnets.c.project_id, subnets.c.cidr, vpcs.c.vni)
+    .join(vpcs, vpcs.c.id == subnets.c.vpc_id)
+    .where(subnets.c.id == bindparam("id"))
+)
 
 
 async def get(connection: AsyncConnection, instance_id: UUID, project_id: UUID | None) -> Instance:
@@ -57,14 +76,27 @@ def page_query(
         conditions.append(
             exists().where(vnics.c.instance_id == instances.c.id, vnics.c.vpc_id == vpc_id)
         )
-    if filters.get("state") not in (None, InstanceState.ACTIVE):
-        # as an array, which every plan may look up in the primary key
-        conditions.append(instances.c.id == any_(_PENDING))
+    match filters.get("state"):
+        case None | InstanceState.ACTIVE:
+            pass
+        case InstanceState.ERROR:  # which has a reason, and those that have one have an index
+            conditions.append(instances.c.reason.is_not(None))
+        case _:
+            conditions.append(_is_pending(wanted.after))
     rest = dict(filters)
     host_id = rest.pop("host_id", None)
     if isinstance(host_id, UUID):
         conditions.append(on_host(host_id))
     return objects.page_query(instances, project_id, rest, wanted, *conditions)
+
+
+def _is_pending(after: UUID | None) -> ColumnElement[bool]:
+    """Whether an instance is not ACTIVE, of those above an id: their ids as an array, which every
+    plan may look up in the primary key."""
+    ids = select(pending.c.instance_id)
+    if after is not None:
+        ids = ids.where(pending.c.instance_id > after)
+    return instances.c.id == any_(func.array(ids.scalar_subquery()))
 
 
 def on_host(host_id: UUID) -> ColumnElement[bool]:
@@ -78,25 +110,62 @@ async def vnic_page(
     filters: Mapping[str, object],
     wanted: objects.Page,
 ) -> list[Vnic]:
-    """A page of vNICs."""
-    query = vnic_page_query(project_id, filters, wanted)
+    """A page of vNICs; of a subnet's in order of address, see `place_in_subnet`."""
+    rest = dict(filters)
+    subnet_id = rest.pop("subnet_id", None)
+    if subnet_id is None:
+        query = vnic_page_query(project_id, rest, wanted)
+    else:
+        subnet = (await connection.execute(_SUBNET, {"id": subnet_id})).one_or_none()
+        owners = {project_id, rest.pop("project_id", None)} - {None}
+        within = {rest.pop("vpc_id", None)} - {None}
+        if subnet is None or owners - {subnet.project_id} or within - {subnet.vpc_id}:
+            return []
+        query = subnet_page_query(subnet.vni, subnet.cidr, rest, wanted)
     return await _with_groups(connection, (await connection.execute(query)).all())
 
 
 def vnic_page_query(
     project_id: UUID | None, filters: Mapping[str, object], wanted: objects.Page
 ) -> Select[Any]:
-    """The query of `vnic_page`."""
+    """The query of `vnic_page`, but for those of a subnet."""
     conditions: list[ColumnElement[bool]] = []
     if filters.get("vpc_id") is not None and filters.get("ip") is not None:
         # addresses of a VPC are indexed by its VNI
         vni = select(vpcs.c.vni).where(vpcs.c.id == filters["vpc_id"]).scalar_subquery()
         conditions.append(vnics.c.vni == vni)
-    rest = dict(filters)
-    subnet_id = rest.pop("subnet_id", None)
-    if isinstance(subnet_id, UUID):
-        conditions.append(in_subnet(subnet_id))
-    return objects.page_query(vnics, project_id, rest, wanted, *conditions)
+    return objects.page_query(vnics, project_id, filters, wanted, *conditions)
+
+
+def subnet_page_query(
+    vni: int, cidr: IPv4Network, filters: Mapping[str, object], wanted: objects.Page
+) -> Select[Any]:
+    """The query of `vnic_page` of a subnet: a range of the index of addresses, as it stands there.
+
+    Its bounds are rows: however few vNICs the planner believes to be in a subnet, of (vni, ip) it
+    expects many, and neither reads nor sorts them all for one page.
+    """
+    begin = cidr.network_address if wanted.after is None else _address_behind(wanted.after)
+    place = tuple_(vnics.c.vni, vnics.c.ip)
+    first, last = (
+        tuple_(vni, literal(address, INET)) for address in (begin, cidr.broadcast_address)
+    )
+    query = objects.having(vnics, None, filters, place >= first, place <= last)
+    if filters.get("ip") is not None or filters.get("ip6") is not None:
+        query = query.where(vnics.c.vni == vni)
+    return query.order_by(vnics.c.vni, vnics.c.ip).limit(wanted.limit)
+
+
+def place_in_subnet(vnic: Vnic) -> UUID:
+    """Where a subnet's list goes on after this vNIC: its address, as 16 bytes in place of an id."""
+    return UUID(bytes=ip_bytes(vnic.ip))
+
+
+def _address_behind(place: UUID) -> IPv4Address:
+    address = ip_of(place.bytes)
+    if not isinstance(address, IPv4Address) or address == _LAST_ADDRESS:
+        raise Invalid.field("cursor", str(place), "take it from `next` of the page before")
+    return address + 1
 
 
 async def vnic(connection: AsyncConnection, vnic_id: UUID, project_id: UUID | None) -> Vnic:

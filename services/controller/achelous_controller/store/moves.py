@@ -13,6 +13,7 @@ from achelous_controller.domain.placement import Room
 from achelous_controller.store import capacity, changes
 from achelous_controller.store.changes import Change, Due, Found, Host, Row
 from achelous_controller.store.database import Database
+from achelous_controller.store.references import refuse
 
 _MOVABLE: Final = may_become(InstanceState.BUILDING)
 
@@ -29,8 +30,8 @@ async def move(database: Database, wanted: Sequence[Move]) -> list[Instance]:
 
     One that is there already changes nothing. The old host's room is free at once; it is told to
     let go, and nobody waits for that: it may be down. Raises `NotFound`, `PreconditionFailed`,
-    `Invalid` for a host that does not exist and `Conflict` for one without room and for an
-    instance that is DELETING.
+    `Invalid` for a host that does not exist and `Conflict` for one that is draining or has no room
+    and for an instance that is DELETING.
     """
     host_ids = [each.host_id for each in wanted]
     async with database.transaction(*changes.locking(wanted, host_ids)) as driver:
@@ -67,6 +68,8 @@ def _placed(moving: Sequence[Move], found: Found) -> list[Due]:
 def _room(wanted: Move, row: Row) -> Room:
     if row.goal_vtep is None:
         raise Invalid.field("host_id", str(wanted.host_id), "there is no such host")
+    if row.goal_draining:
+        refuse([capacity.draining_error("host_id", wanted.host_id)], Conflict)
     return Room(
         wanted.host_id, row.goal_vtep, row.goal_vnic_count, row.goal_capacity, row.goal_revision
     )

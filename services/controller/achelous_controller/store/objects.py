@@ -28,7 +28,10 @@ _NOUNS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Objects with ids above ``after``, ``limit`` of them at most, in order of id."""
+    """Objects with ids above ``after``, ``limit`` of them at most, in order of id.
+
+    Or of what else a list is ordered by, as 16 bytes.
+    """
 
     after: UUID | None
     limit: int
@@ -76,11 +79,22 @@ def page_query(
     *conditions: ColumnElement[bool],
 ) -> Select[Any]:
     """The query of `page`: it goes on after an id, and so never reads what it passes over."""
-    query = select(table).where(*conditions).order_by(table.c.id).limit(wanted.limit)
-    if project_id is not None:
-        query = query.where(table.c.project_id == project_id)
+    query = having(table, project_id, filters, *conditions)
     if wanted.after is not None:
         query = query.where(table.c.id > wanted.after)
+    return query.order_by(table.c.id).limit(wanted.limit)
+
+
+def having(
+    table: Table,
+    project_id: UUID | None,
+    filters: Mapping[str, object],
+    *conditions: ColumnElement[bool],
+) -> Select[Any]:
+    """Of all objects that `page` goes through, in no order."""
+    query = select(table).where(*conditions)
+    if project_id is not None:
+        query = query.where(table.c.project_id == project_id)
     for column, value in filters.items():
         if value is not None:
             query = query.where(table.c[column] == value)

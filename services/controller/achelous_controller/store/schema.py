@@ -116,6 +116,8 @@ hosts: Final = Table(
     Column("vnic_count", Integer, nullable=False, server_default="0"),
     # of its document; the row's lock orders the writers of the document
     Column("revision", BigInteger, nullable=False, server_default="0"),
+    # whether it takes no more vNICs, whatever its capacity
+    Column("draining", Boolean, nullable=False, server_default="false"),
     _created(),
     _version(),
     CheckConstraint("vnic_count >= 0 AND vnic_count <= capacity", name="capacity"),
@@ -229,6 +231,15 @@ identities: Final = Table(  # numbers for sets of groups that rules name: domain
     UniqueConstraint("vpc_id", "groups"),
 )
 
+retired_identities: Final = Table(  # numbers that somebody may still know as another set's
+    "retired_identities",
+    metadata,
+    Column("vpc_id", Uuid, ForeignKey("vpcs.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    # the same for all that were retired together, and for no others of the VPC
+    Column("retired_at", DateTime(timezone=True), nullable=False, index=True),
+)
+
 instances: Final = Table(
     "instances",
     metadata,
@@ -258,6 +269,8 @@ instances: Final = Table(
     Index(None, "project_id", "id"),
     Index(None, "name", "id"),
     Index(None, "kind", "id"),
+    # those in ERROR, and a few others: who becomes ACTIVE nearly always had none before either
+    Index("instances_reason_idx", "id", postgresql_where="reason IS NOT NULL"),
     # no index names its state, nor what else changes with it, and its pages are filled to 45 %: so
     # who becomes ACTIVE stays on its page, and no index is told
 )

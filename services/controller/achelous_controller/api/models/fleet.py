@@ -64,6 +64,11 @@ class HostUpdate(Body):
 
     name: Name | None = None
     capacity: Capacity | None = None
+    draining: bool | None = Field(
+        None,
+        description="True: it takes no new instances, whether one is chosen for them or they name"
+        " it; those on it stay until they are moved or deleted",
+    )
 
 
 class Host(Timed):
@@ -78,6 +83,7 @@ class Host(Timed):
             "vtep": "198.18.0.11",
             "capacity": 500,
             "vnic_count": 3,
+            "draining": False,
             "revision": 17,
         }
     )
@@ -86,6 +92,7 @@ class Host(Timed):
     vtep: IPv4Address
     capacity: int
     vnic_count: int
+    draining: bool = Field(description="Whether it takes no new instances")
     revision: int = Field(description="Of what the host shall run")
 
 

@@ -6,8 +6,8 @@ A deleted token's replies are nobody's, and gone after their lifetime.
 
 from alembic import op
 
-revision = "0011_kept_replies"
-down_revision = "0010_cohorts"
+revision = "0014_kept_replies"
+down_revision = "0013_draining"
 branch_labels = None
 depends_on = None
 
