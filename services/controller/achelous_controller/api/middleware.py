@@ -13,19 +13,22 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from achelous_controller.api.problems import respond
+from achelous_controller.api.whole_replies import sent_whole
 from achelous_controller.domain.errors import Unauthenticated
 from achelous_controller.domain.principal import Principal
 from achelous_controller.store import projects
 from achelous_controller.store.database import Database
 from achelous_controller.store.gathering import Gatherer
+from achelous_controller.store.projects import REMEMBERED_S
 from achelous_shared.telemetry import LATENCY_BUCKETS_S
 
 MAX_BODY_BYTES: Final = 16 * 1024 * 1024
 _PROTECTED: Final = "/v1/"
-_TOKENS_REST_S: Final = 0.005
-"""One query for each request or two would be an eighth of this process's work under load."""
 _TOKENS: Final = 1000
 """Of one query: requests that come while one is under way share the next."""
+_REMEMBERED: Final = 10_000
+"""Tokens at most; with more of them in use all are looked up more often."""
+_NOBODY: Final = (None, 0.0)
 
 Headers = Mapping[bytes, bytes]
 """By lower-case name; of a header that is there several times, the first."""
@@ -90,7 +93,8 @@ class Front:
             response = await self._answer(scope, body)
             if response is not None:
                 status = response.status_code
-                await response(scope, receive, send)
+                if not sent_whole(scope, response):
+                    await response(scope, receive, send)
                 return
 
             async def observed(message: Message) -> None:
@@ -186,13 +190,17 @@ def _too_large() -> HTTPException:
 
 
 class Tokens:
-    """Finds out who asks, before anything is read of what they ask."""
+    """Finds out who asks, before anything is read of what they ask.
+
+    What the database says of a token is good for `REMEMBERED_S`, counted from before it was asked.
+    Whoever revokes one lets more time pass before they say that it is done (`projects.forgotten`).
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._asking: Gatherer[str, Principal | None] = Gatherer(
-            self._ask, _TOKENS, rest_s=_TOKENS_REST_S
-        )
+        self._asking: Gatherer[str, Principal | None] = Gatherer(self._ask, _TOKENS)
+        self._known: dict[str, tuple[Principal, float]] = {}
+        """By token, until when, monotonic."""
 
     async def holder(self, authorization: bytes | None) -> Principal:
         """Who sent this header Authorization; raises `Unauthenticated`."""
@@ -201,12 +209,25 @@ class Tokens:
         scheme, _, token = authorization.decode("latin-1").partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise Unauthenticated("the header Authorization has to be: Bearer TOKEN")
-        principal = await self._asking.submit(token.strip())
+        token = token.strip()
+        principal = self._remembered(token) or await self._asking.submit(token)
         if principal is None:
             raise Unauthenticated("this token is not known: it was revoked, or never made here")
         return principal
 
+    def _remembered(self, token: str) -> Principal | None:
+        principal, until = self._known.get(token, _NOBODY)
+        return principal if time.monotonic() < until else None
+
     async def _ask(self, tokens: Sequence[str]) -> list[Principal | None]:
-        async with self._database.driver() as driver:
-            holders = await projects.principals(driver, set(tokens))
-        return [holders.get(token) for token in tokens]
+        # who waited for the query before this one mostly find that it has asked for their token
+        found = {token: self._remembered(token) for token in tokens}
+        if missing := [token for token, principal in found.items() if principal is None]:
+            until = time.monotonic() + REMEMBERED_S
+            async with self._database.driver() as driver:
+                holders = await projects.principals(driver, missing)
+            found |= holders
+            if len(self._known) + len(holders) > _REMEMBERED:
+                self._known.clear()
+            self._known |= {token: (holder, until) for token, holder in holders.items()}
+        return [found[token] for token in tokens]
