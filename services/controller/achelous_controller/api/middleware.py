@@ -17,8 +17,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from achelous_controller.api import whole_replies
 from achelous_controller.api.problems import respond
-from achelous_controller.api.whole_replies import sent_whole
 from achelous_controller.domain.errors import Unauthenticated
 from achelous_controller.domain.principal import Principal
 from achelous_controller.store import projects
@@ -93,13 +93,14 @@ class Front:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
+        send_whole = whole_replies.taken_from(scope)
         scope.setdefault("state", {})["accepted_at"] = datetime.now(UTC)
         body, status = Body(receive), 500
         try:
             response = await self._answer(scope, body)
             if response is not None:
                 status = response.status_code
-                if not sent_whole(scope, response):
+                if send_whole is None or not send_whole(response):
                     await response(scope, receive, send)
                 return
 

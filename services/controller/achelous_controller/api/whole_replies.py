@@ -4,6 +4,7 @@ By ASGI a reply is two messages, each of which is checked and written by itself.
 offers an extension beside them; where it is not offered a reply goes out by messages.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -20,11 +21,17 @@ _EXTENSION: Final = "achelous.whole_reply"
 _SEND: Final = "send"
 
 
-def sent_whole(scope: Scope, response: Response) -> bool:
-    """Send what has all of its body and headers that are ours; False: it has to go by messages."""
-    # taken out: it refers to what refers to the scope, and cycles are left to the collector
-    extension = scope.pop("extensions", {}).get(_EXTENSION)
-    return extension is not None and bool(extension[_SEND](response))
+SendWhole = Callable[[Response], bool]
+"""Sends what has all of its body, and headers that are ours; False: it has to go by messages."""
+
+
+def taken_from(scope: Scope) -> SendWhole | None:
+    """How to send the reply to a request, if that is offered.
+
+    It is taken out: it refers to what refers to the scope, and cycles are left to the collector.
+    """
+    send: SendWhole | None = scope.get("extensions", {}).pop(_EXTENSION, {}).get(_SEND)
+    return send
 
 
 class WholeReplies(HttpToolsProtocol):
