@@ -1,5 +1,6 @@
 """Logs, health and metrics: the same on every service."""
 
+import asyncio
 import logging
 import socket
 import sys
@@ -15,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 LATENCY_BUCKETS_S: Final = (
     0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0,
@@ -62,10 +64,16 @@ def health_app(checks: dict[str, Check], registry: CollectorRegistry) -> Starlet
     return Starlette(routes=health_routes(checks, registry))
 
 
-async def serve_http(app: ASGIApp, listen: str, address_file: Path) -> None:
+async def serve_http(
+    app: ASGIApp,
+    listen: str,
+    address_file: Path,
+    protocol: type[asyncio.Protocol] = HttpToolsProtocol,
+) -> None:
     """Serve ``app`` at ``listen`` (address:port, port 0 picks one) until cancelled.
 
     The address in use is written to ``address_file`` once bound; the file goes at the end.
+    ``protocol``: of each connection, made as uvicorn makes its own.
     """
     host, _, port = listen.rpartition(":")
     listener = socket.create_server((host, int(port)), backlog=2048)
@@ -76,11 +84,13 @@ async def serve_http(app: ASGIApp, listen: str, address_file: Path) -> None:
     scratch.rename(address_file)  # a reader sees the whole address or no file
     config = uvicorn.Config(
         app,
+        http=protocol,
         log_config=None,
         access_log=False,
         lifespan="off",
         loop="none",
         proxy_headers=False,  # nobody here asks where a request came from
+        server_header=False,
     )
     server = _Server(config)
     try:

@@ -3,16 +3,23 @@
 import asyncio
 import hashlib
 import logging
+import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx
 import pytest
 from api.client import Api, Json, fresh, only_error, problem_of
 from api.conftest import Controller
-from sqlalchemy import select
+from prometheus_client import CollectorRegistry
+from sqlalchemy import event, select
 
+from achelous_controller.api.context import Services
+from achelous_controller.app import create_app
 from achelous_controller.store.bootstrap import first_token
-from achelous_controller.store.database import create_engine
+from achelous_controller.store.database import Database, create_engine
 from achelous_controller.store.migrate import migrate
+from achelous_controller.store.projects import REMEMBERED_S
 from achelous_controller.store.schema import tokens
 from achelous_lab.servers.postgres import PostgresServer
 
@@ -59,6 +66,69 @@ async def test_a_revoked_token_opens_nothing_from_then_on(operator: Api) -> None
     assert (await operator.delete(f"/tokens/{made['id']}")).status_code == 204
 
     problem_of(await other.request("GET", "/hosts"), 401)
+
+
+@pytest.fixture
+async def elsewhere(controller: Controller) -> AsyncIterator[Api]:
+    """An operator's client of another controller on the same database."""
+    services = Services(Database(controller.engine), database_problem=None)
+    transport = httpx.ASGITransport(create_app(services, CollectorRegistry()))
+    async with httpx.AsyncClient(transport=transport, base_url="http://elsewhere") as http:
+        other = Api(http, None)
+        other.headers = controller.operator.headers
+        yield other
+
+
+async def used_until_refused(client: Api) -> float:
+    """Send requests, one after the other; when the last one began that was let in."""
+    last = 0.0
+    while True:
+        began = time.monotonic()
+        reply = await client.request("GET", "/nothing-here")
+        if reply.status_code == 401:
+            return last
+        assert reply.status_code == 404
+        last = began
+
+
+@pytest.mark.parametrize("what", ["the token", "its project"])
+async def test_once_its_end_is_told_no_controller_lets_a_token_in(
+    operator: Api, elsewhere: Api, what: str
+) -> None:
+    for _ in range(5):
+        project = await operator.project()
+        made = await operator.make("/tokens", name=fresh("t"), project_id=project["id"])
+        users = [api.with_token(made["token"]) for api in (operator, elsewhere, elsewhere)]
+        ends = asyncio.gather(*(used_until_refused(user) for user in users))
+        await asyncio.sleep(0.02)
+
+        path = f"/tokens/{made['id']}" if what == "the token" else f"/projects/{project['id']}"
+        assert (await operator.delete(path)).status_code == 204
+        told = time.monotonic()
+
+        assert max(await ends) < told
+
+
+async def test_a_token_in_use_is_looked_up_now_and_then(
+    controller: Controller, operator: Api
+) -> None:
+    connections = 0
+
+    def taken(*_: object) -> None:
+        nonlocal connections
+        connections += 1
+
+    event.listen(controller.engine.sync_engine.pool, "checkout", taken)
+    began = time.monotonic()
+    for _ in range(20):
+        replies = await asyncio.gather(
+            *(operator.request("GET", "/nothing-here") for _ in range(10))
+        )
+        assert {reply.status_code for reply in replies} == {404}
+    took = time.monotonic() - began
+    event.remove(controller.engine.sync_engine.pool, "checkout", taken)
+
+    assert connections <= 2 + took / REMEMBERED_S
 
 
 async def test_the_last_operator_token_stays(operator: Api) -> None:

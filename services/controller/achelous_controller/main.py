@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from achelous_controller.api.context import Services
+from achelous_controller.api.whole_replies import WholeReplies
 from achelous_controller.app import create_app
 from achelous_controller.programming.service import Programming
 from achelous_controller.settings import ControllerSettings
@@ -41,7 +42,7 @@ async def main(settings: ControllerSettings) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(_watch_database(services))
             group.create_task(_forget_old_keys(services.database))
-            group.create_task(serve_http(app, settings.http, address_file))
+            group.create_task(serve_http(app, settings.http, address_file, WholeReplies))
             group.create_task(_use_bus(engine, settings, services, registry))
     finally:
         await engine.dispose()

@@ -4,6 +4,7 @@ import pytest
 from programming_world import Controller, World
 from sqlalchemy import text
 
+from achelous_controller.programming.fleet import HostStatus
 from achelous_controller.programming.observer import Observer
 from achelous_lab.waiting import wait_until
 
@@ -51,6 +52,46 @@ async def test_one_that_may_not_lead_sees_who_does_and_that_nobody_does(idle: Wo
     await leader.crash()
     await wait_until(lambda: api.programming.status()["leader"] is not None, "it to miss one")
     assert not api.leading
+
+
+async def test_who_does_not_lead_tells_how_the_fleet_is_doing(
+    idle: World, two: tuple[Controller, Controller]
+) -> None:
+    """Though it reads no report before somebody asks."""
+    leader, other = two
+    host = idle.hosts[0]
+    subnet = await idle.subnet()
+    for failing in (None, "no such thing", None):
+        host.failing = failing
+        await idle.instances(subnet, 1, host)
+        await wait_until(
+            lambda: host.document is not None and host.ports() > 0, "the host to be told"
+        )
+        host.moved()
+
+        def both_say(failing: str | None = failing) -> bool:
+            told = [_host(each, host.name) for each in two]
+            return all(
+                one.live
+                and one.applied_revision == one.revision
+                and bool(one.failed) == bool(failing)
+                for one in told
+            )
+
+        await wait_until(both_say, "both to tell")
+
+    host.mute = True
+    await wait_until(lambda: not _host(other, host.name).live, "it to be missed")
+
+    await leader.crash()
+    await wait_until(lambda: other.leading, "the other to lead", timeout=HANDOVER_S)
+    assert not _host(other, host.name).live
+    assert _host(other, idle.hosts[1].name).live
+
+
+def _host(controller: Controller, name: str) -> HostStatus:
+    status = controller.programming.fleet_status()
+    return next(host for host in status.hosts if host.name == name)
 
 
 async def test_hosts_run_what_changed_whoever_leads_and_whenever_they_begin(

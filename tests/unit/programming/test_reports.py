@@ -112,6 +112,15 @@ class TestListening:
         world.wait(60)
         assert world.reports.listening_since == began
 
+    def test_a_report_that_is_read_late_was_no_silence(self) -> None:
+        world = ReportsWorld()
+        world.wait(2)
+        began, at = world.reports.listening_since, world.now
+        world.wait(60)
+        world.reports.host(host_applied(world.host, 5), at)
+        world.wait(1)
+        assert world.reports.listening_since == began
+
 
 def test_who_is_not_registered_is_forgotten() -> None:
     world = ReportsWorld()

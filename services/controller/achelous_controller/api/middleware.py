@@ -1,31 +1,40 @@
 """What every request passes through: metrics, problems, size, token; then a way to its answer."""
 
 import time
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cache
+from itertools import accumulate
 from typing import Final, Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from achelous_controller.api import whole_replies
 from achelous_controller.api.problems import respond
 from achelous_controller.domain.errors import Unauthenticated
 from achelous_controller.domain.principal import Principal
 from achelous_controller.store import projects
 from achelous_controller.store.database import Database
 from achelous_controller.store.gathering import Gatherer
+from achelous_controller.store.projects import REMEMBERED_S
 from achelous_shared.telemetry import LATENCY_BUCKETS_S
 
 MAX_BODY_BYTES: Final = 16 * 1024 * 1024
 _PROTECTED: Final = "/v1/"
-_TOKENS_REST_S: Final = 0.005
-"""One query for each request or two would be an eighth of this process's work under load."""
 _TOKENS: Final = 1000
 """Of one query: requests that come while one is under way share the next."""
+_REMEMBERED: Final = 10_000
+"""Tokens at most; with more of them in use all are looked up more often."""
+_NOBODY: Final = (None, 0.0)
+_BOUNDS: Final = (*map(str, LATENCY_BUCKETS_S), "+Inf")
 
 Headers = Mapping[bytes, bytes]
 """By lower-case name; of a header that is there several times, the first."""
@@ -84,13 +93,15 @@ class Front:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
+        send_whole = whole_replies.taken_from(scope)
         scope.setdefault("state", {})["accepted_at"] = datetime.now(UTC)
         body, status = Body(receive), 500
         try:
             response = await self._answer(scope, body)
             if response is not None:
                 status = response.status_code
-                await response(scope, receive, send)
+                if send_whole is None or not send_whole(response):
+                    await response(scope, receive, send)
                 return
 
             async def observed(message: Message) -> None:
@@ -116,39 +127,51 @@ class Front:
             return respond(Request(scope), error)
 
 
-class Metrics:
-    """Counts requests by method, route template and status, and times them."""
+@dataclass(slots=True)
+class _Answered:
+    """Requests of one method, route and status. ``times``: how many are in each bucket."""
+
+    requests: int = 0
+    seconds: float = 0.0
+    times: list[int] = field(default_factory=lambda: [0] * len(_BOUNDS))
+
+
+class Metrics(Collector):
+    """Counts requests by method, route template and status, and times them.
+
+    The library's own counters take a lock and a look-up each, several for every request.
+    """
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        # one lookup in place of four; as bounded as the labels are
-        self._of = cache(self._children)
-        self._requests = Counter(
-            "http_requests_total",
-            "Requests answered",
-            ["method", "route", "status"],
-            registry=registry,
-        )
-        self._seconds = Histogram(
-            "http_request_seconds",
-            "Time to answer",
-            ["method", "route"],
-            buckets=LATENCY_BUCKETS_S,
-            registry=registry,
-        )
+        self._answered: dict[tuple[str, str, int], _Answered] = defaultdict(_Answered)
+        registry.register(self)
 
     def count(self, scope: Scope, status: int, seconds: float) -> None:
         """Note a request that was answered."""
         # the template, or one word for all that is no route: what clients invent is no label
         route = getattr(scope.get("route"), "path", "none")
-        requests, times = self._of(scope["method"], route, status)
-        requests.inc()
-        times.observe(seconds)
+        answered = self._answered[scope["method"], route, status]
+        answered.requests += 1
+        answered.seconds += seconds
+        answered.times[bisect_left(LATENCY_BUCKETS_S, seconds)] += 1
 
-    def _children(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
-        return (
-            self._requests.labels(method, route, status),
-            self._seconds.labels(method, route),
+    def collect(self) -> Iterator[Metric]:
+        """What was counted so far."""
+        labels = ["method", "route"]
+        requests = CounterMetricFamily(
+            "http_requests", "Requests answered", labels=[*labels, "status"]
         )
+        seconds = HistogramMetricFamily("http_request_seconds", "Time to answer", labels=labels)
+        by_route: dict[tuple[str, str], list[_Answered]] = defaultdict(list)
+        for (method, route, status), answered in self._answered.items():
+            requests.add_metric([method, route, str(status)], answered.requests)
+            by_route[method, route].append(answered)
+        for names, all_of_it in by_route.items():
+            counts = accumulate(map(sum, zip(*(each.times for each in all_of_it), strict=True)))
+            total = sum(each.seconds for each in all_of_it)
+            seconds.add_metric(names, [*zip(_BOUNDS, counts, strict=True)], sum_value=total)
+        yield requests
+        yield seconds
 
 
 class Problems:
@@ -186,13 +209,17 @@ def _too_large() -> HTTPException:
 
 
 class Tokens:
-    """Finds out who asks, before anything is read of what they ask."""
+    """Finds out who asks, before anything is read of what they ask.
+
+    What the database says of a token is good for `REMEMBERED_S`, counted from before it was asked.
+    Whoever revokes one lets more time pass before they say that it is done (`projects.forgotten`).
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._asking: Gatherer[str, Principal | None] = Gatherer(
-            self._ask, _TOKENS, rest_s=_TOKENS_REST_S
-        )
+        self._asking: Gatherer[str, Principal | None] = Gatherer(self._ask, _TOKENS)
+        self._known: dict[bytes, tuple[Principal, float]] = {}
+        """By the token's hash; until when, monotonic."""
 
     async def holder(self, authorization: bytes | None) -> Principal:
         """Who sent this header Authorization; raises `Unauthenticated`."""
@@ -201,12 +228,26 @@ class Tokens:
         scheme, _, token = authorization.decode("latin-1").partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise Unauthenticated("the header Authorization has to be: Bearer TOKEN")
-        principal = await self._asking.submit(token.strip())
+        token = token.strip()
+        principal = self._remembered(token) or await self._asking.submit(token)
         if principal is None:
             raise Unauthenticated("this token is not known: it was revoked, or never made here")
         return principal
 
+    def _remembered(self, token: str) -> Principal | None:
+        principal, until = self._known.get(projects.token_hash(token), _NOBODY)
+        return principal if time.monotonic() < until else None
+
     async def _ask(self, tokens: Sequence[str]) -> list[Principal | None]:
-        async with self._database.driver() as driver:
-            holders = await projects.principals(driver, set(tokens))
-        return [holders.get(token) for token in tokens]
+        # who waited for the query before this one mostly find that it has asked for their token
+        found = {token: self._remembered(token) for token in tokens}
+        if missing := [token for token, principal in found.items() if principal is None]:
+            until = time.monotonic() + REMEMBERED_S
+            async with self._database.driver() as driver:
+                holders = await projects.principals(driver, missing)
+            found |= holders
+            if len(self._known) + len(holders) > _REMEMBERED:
+                self._known.clear()
+            for token, holder in holders.items():
+                self._known[projects.token_hash(token)] = holder, until
+        return [found[token] for token in tokens]

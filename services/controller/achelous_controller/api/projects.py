@@ -90,4 +90,5 @@ async def delete_project(project_id: UUID, _: Operator, database: Store, match: 
     """Delete a project that has no VPCs, and its tokens."""
     async with database.write() as connection:
         await projects.remove(connection, project_id, match)
+    await projects.forgotten()  # its tokens
     return replies.nothing()

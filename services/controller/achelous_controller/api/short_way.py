@@ -47,7 +47,18 @@ class _VnicCreate(msgspec.Struct, forbid_unknown_fields=True):
     security_group_ids: Annotated[tuple[UUID, ...], Meta(max_length=MAX_GROUPS)] = ()
 
 
+_Vnics = Annotated[list[_VnicCreate], Meta(min_length=1, max_length=MAX_VNICS)]
+
+
 class _InstanceCreate(msgspec.Struct, forbid_unknown_fields=True):
+    name: Annotated[str, Meta(max_length=MAX_NAME)]
+    vnics: _Vnics
+    kind: Kind = Kind.VM
+    project_id: UUID | None = None
+    host_id: UUID | None = None
+
+
+class _OfBatch(msgspec.Struct, forbid_unknown_fields=True):
     """Names, ids and vNICs are looked at later: those that many have in common once."""
 
     name: str
@@ -58,7 +69,7 @@ class _InstanceCreate(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _BatchCreate(msgspec.Struct, forbid_unknown_fields=True):
-    instances: Annotated[list[_InstanceCreate], Meta(min_length=1, max_length=MAX_BATCH)]
+    instances: Annotated[list[_OfBatch], Meta(min_length=1, max_length=MAX_BATCH)]
 
 
 class _InstanceMove(msgspec.Struct, forbid_unknown_fields=True):
@@ -72,9 +83,8 @@ class _OtherWay(Exception):
 _one: Final = msgspec.json.Decoder(_InstanceCreate)
 _many: Final = msgspec.json.Decoder(_BatchCreate)
 _moved: Final = msgspec.json.Decoder(_InstanceMove)
-_vnics: Final = msgspec.json.Decoder(
-    Annotated[list[_VnicCreate], Meta(min_length=1, max_length=MAX_VNICS)]
-)
+_vnics: Final = msgspec.json.Decoder(_Vnics)
+_name: Final = re.compile(_whole(NAME_PATTERN))
 _names: Final = re.compile(rf"(?:{NAME_PATTERN.removeprefix('^').removesuffix('$')}\n)*")
 _key: Final = re.compile(_whole(KEY_PATTERN))
 
@@ -170,10 +180,13 @@ def _claim(path: str, headers: Headers, caller: Principal, body: bytes) -> Claim
 
 def _single(body: bytes) -> InstanceSpec:
     try:
-        [spec] = _specs([_one.decode(body)])
+        wanted = _one.decode(body)
+        vnics = tuple([_vnic(vnic) for vnic in wanted.vnics])
     except (msgspec.DecodeError, ValueError):
         raise _OtherWay from None
-    return spec
+    if not _name.match(wanted.name):
+        raise _OtherWay
+    return InstanceSpec(wanted.name, wanted.kind, wanted.project_id, wanted.host_id, vnics)
 
 
 def _batch(body: bytes) -> list[InstanceSpec]:
@@ -183,12 +196,12 @@ def _batch(body: bytes) -> list[InstanceSpec]:
         raise _OtherWay from None
 
 
-def _specs(wanted: Sequence[_InstanceCreate]) -> list[InstanceSpec]:
+def _specs(wanted: Sequence[_OfBatch]) -> list[InstanceSpec]:
     """What is written alike becomes one object, which the store looks at once."""
     names = [each.name for each in wanted]
     if max(map(len, names)) > MAX_NAME or not _names.fullmatch("\n".join([*names, ""])):
         raise _OtherWay
-    ids, vnics = _Ids(), _Vnics()
+    ids, vnics = _Ids(), _SameVnics()
     return [
         InstanceSpec(
             each.name, each.kind, ids[each.project_id], ids[each.host_id], vnics[bytes(each.vnics)]
@@ -205,7 +218,7 @@ class _Ids(dict[str | None, UUID | None]):
         return found
 
 
-class _Vnics(dict[bytes, tuple[VnicSpec, ...]]):
+class _SameVnics(dict[bytes, tuple[VnicSpec, ...]]):
     """vNICs of an instance by their text."""
 
     def __missing__(self, text: bytes) -> tuple[VnicSpec, ...]:

@@ -50,7 +50,8 @@ async def get_token(token_id: UUID, _: Operator, database: Store) -> Response:
 
 @router.delete("/{token_id}", status_code=204)
 async def delete_token(token_id: UUID, _: Operator, database: Store) -> Response:
-    """Revoke a token, at once."""
+    """Revoke a token. When this is answered, it opens nothing any more."""
     async with database.write() as connection:
         await projects.remove_token(connection, token_id)
+    await projects.forgotten()
     return replies.nothing()

@@ -1,12 +1,15 @@
 """Listens to the reports of gateways and hosts. Every controller does, so that each can tell the
-fleet's status and any can lead at once.
+fleet's status and any can lead at once. Only the leader has to know at once what they say: others
+keep each host's last report unread.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
+from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -17,12 +20,18 @@ from achelous_controller.programming.metrics import Metrics
 from achelous_controller.programming.reports import Reports
 from achelous_shared import subjects
 from achelous_shared.bus import Bus
-from achelous_shared.messages import BadMessage, GatewayApplied, HostApplied, M, decode
+from achelous_shared.messages import BadMessage, GatewayApplied, HostApplied, Message, decode
 from achelous_shared.names import GATEWAY_SHARDS
 
 log = logging.getLogger(__name__)
 
 _REFRESH_S: Final = 2.0
+
+
+class _OfHost(Message, frozen=True, kw_only=True):
+    """`HostApplied`, as far as it says whose it is."""
+
+    host_id: UUID
 
 
 class Observer:
@@ -32,27 +41,45 @@ class Observer:
         self._engine = engine
         self._bus = bus
         self._metrics = metrics
+        self._reports = Reports(time.time())
+        self._unread: dict[UUID, tuple[bytes, float]] = {}
+        """The last report of each host, and when it came."""
+        self._attentive = False
         self.fleet = Fleet()
-        self.reports = Reports(time.time())
         self.moved = asyncio.Event()
-        """Set when a report said something new."""
+        """Set when a report that was read said something new."""
+
+    @property
+    def reports(self) -> Reports:
+        """What all have reported so far."""
+        self._read()
+        return self._reports
+
+    @contextmanager
+    def attentive(self) -> Iterator[None]:
+        """Read reports as they come: who leads waits for them."""
+        self._read()
+        self._attentive = True
+        try:
+            yield
+        finally:
+            self._attentive = False
 
     async def run(self) -> None:
         """Listen until cancelled."""
+        gateways, hosts = subjects.ALL_GATEWAYS_APPLIED, subjects.ALL_HOSTS_APPLIED
         async with asyncio.TaskGroup() as group:
-            group.create_task(
-                self._listen(subjects.ALL_GATEWAYS_APPLIED, GatewayApplied, self.reports.gateway)
-            )
-            group.create_task(
-                self._listen(subjects.ALL_HOSTS_APPLIED, HostApplied, self.reports.host)
-            )
+            group.create_task(self._bus.listen_batches(gateways, self._on_gateways))
+            group.create_task(self._bus.listen_batches(hosts, self._on_hosts))
             group.create_task(self._keep_fleet())
 
     async def refresh(self) -> None:
         """Read who is registered. Fails when the database does."""
         async with self._engine.connect() as connection:
             self.fleet = await _read_fleet(connection)
-        self.reports.keep(self.fleet.gateways, self.fleet.hosts)
+        for host in [who for who in self._unread if who not in self.fleet.hosts]:
+            del self._unread[host]
+        self._reports.keep(self.fleet.gateways, self.fleet.hosts)
 
     async def _keep_fleet(self) -> None:
         while True:
@@ -62,24 +89,42 @@ class Observer:
                 log.warning("the fleet's registry: %r", error)
             await asyncio.sleep(_REFRESH_S)
 
-    async def _listen(self, subject: str, kind: type[M], take: Callable[[M, float], bool]) -> None:
-        def on_reports(reports: Sequence[bytes]) -> None:
-            at = time.time()
-            for data in reports:
-                if self._take(subject, data, kind, take, at):
-                    self.moved.set()
+    def _read(self) -> None:
+        unread, self._unread = self._unread, {}
+        for data, at in unread.values():
+            self._take(subjects.ALL_HOSTS_APPLIED, self._host, data, at)
 
-        await self._bus.listen_batches(subject, on_reports)
+    def _on_gateways(self, reports: Sequence[bytes]) -> None:
+        at = time.time()
+        for data in reports:
+            self._take(subjects.ALL_GATEWAYS_APPLIED, self._gateway, data, at)
+
+    def _on_hosts(self, reports: Sequence[bytes]) -> None:
+        at = time.time()
+        read = self._host if self._attentive else self._note_host
+        for data in reports:
+            self._take(subjects.ALL_HOSTS_APPLIED, read, data, at)
 
     def _take(
-        self, subject: str, data: bytes, kind: type[M], take: Callable[[M, float], bool], at: float
-    ) -> bool:
+        self, subject: str, take: Callable[[bytes, float], bool], data: bytes, at: float
+    ) -> None:
         try:
-            return take(decode(data, kind), at)
+            if take(data, at):
+                self.moved.set()
         except BadMessage as error:
             self._metrics.bad_messages.labels(subject).inc()
             log.warning("%s: %s", subject, error)
-            return False
+
+    def _gateway(self, data: bytes, at: float) -> bool:
+        return self._reports.gateway(decode(data, GatewayApplied), at)
+
+    def _host(self, data: bytes, at: float) -> bool:
+        return self._reports.host(decode(data, HostApplied), at)
+
+    def _note_host(self, data: bytes, at: float) -> bool:
+        self._unread[decode(data, _OfHost).host_id] = data, at
+        self._reports.heard(at)
+        return False
 
 
 async def _read_fleet(connection: AsyncConnection) -> Fleet:

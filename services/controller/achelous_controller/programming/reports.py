@@ -81,7 +81,7 @@ class Reports:
     def gateway(self, message: GatewayApplied, at: float) -> bool:
         """Take a report; whether it said something new. Raises `BadMessage`."""
         told = _revisions(message.revisions, f"gateway {message.gateway_id}")
-        self._heard(at)
+        self.heard(at)
         report = self.gateways.get(message.gateway_id)
         if report is None:
             report = self.gateways[message.gateway_id] = GatewayReport(at, message.serving, False)
@@ -99,11 +99,11 @@ class Reports:
         """Take a report; whether it said something new. Raises `BadMessage`."""
         before, said = self.hosts.get(message.host_id), _said(message)
         if before is not None and before.said == said:  # nearly always: a heartbeat
-            self._heard(at)
+            self.heard(at)
             before.at = at
             return False
         routes = _revisions(message.preprogrammed, f"host {message.host_id}")
-        self._heard(at)
+        self.heard(at)
         report = HostReport(
             at=at,
             revision=message.revision,
@@ -136,10 +136,11 @@ class Reports:
         self._moved.vnis |= {vni for vni in vnis if before.get(vni) != now.get(vni)}
         return True
 
-    def _heard(self, at: float) -> None:
+    def heard(self, at: float) -> None:
+        """Note that somebody reported at that time, be it read now or later."""
         if at - self._heard_at > _SILENCE_S:
             self.listening_since = at
-        self._heard_at = at
+        self._heard_at = max(at, self._heard_at)
 
     def take_moved(self) -> Moved:
         """What moved since the last call."""

@@ -74,7 +74,8 @@ class Programming:
                 first, self._observer, self._metrics, self._settings.building_timeout_s
             )
             routes = RoutePublisher(second, self._bus, self._metrics, progress)
-            await self._program(progress, routes)
+            with self._observer.attentive():
+                await self._program(progress, routes)
 
     async def _program(self, progress: Progress, routes: RoutePublisher) -> None:
         documents = DocumentPublisher(self._engine, self._bus, self._metrics)

@@ -1,5 +1,6 @@
 """Projects and their tokens."""
 
+import asyncio
 import hashlib
 import secrets
 from collections.abc import Collection, Mapping
@@ -20,6 +21,11 @@ from achelous_controller.store.schema import projects, tokens, usage, vpcs
 from achelous_controller.store.users import must_be_unused
 
 _TOKEN_BYTES: Final = 32
+
+REMEMBERED_S: Final = 0.05
+"""So long a controller may take a token for good after it began to ask the database."""
+_FORGOTTEN_S: Final = 2 * REMEMBERED_S
+"""Longer, as clocks differ in pace and timers in precision."""
 
 
 async def create(connection: AsyncConnection, name: str, quotas: Mapping[str, int]) -> Record:
@@ -87,6 +93,11 @@ async def principals(
     hashes = {token_hash(token): token for token in tokens_given}
     rows = await driver.fetch(_PRINCIPALS, list(hashes))
     return {hashes[row["hash"]]: Principal(row["id"], row["project_id"]) for row in rows}
+
+
+async def forgotten() -> None:
+    """Wait until no controller remembers a token whose removal was committed before."""
+    await asyncio.sleep(_FORGOTTEN_S)
 
 
 async def any_token(connection: AsyncConnection) -> bool:
