@@ -6,6 +6,7 @@ One publisher writes all of them, so that an older document never follows a newe
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -116,20 +117,28 @@ class DocumentPublisher:
         done: set[UUID | None] = set(batch.gone)
         left = 0
         for some in _together(batch):
-            fitting = [one for one in some if self._fits(one)]
-            done.update(one.of for one in some if one not in fitting)
-            taken = await self._writer.append([Append(one.subject, one.data) for one in fitting])
-            for one, is_taken in zip(fitting, taken, strict=True):
-                if is_taken:
-                    if one.fresh is not None:
-                        one.fresh.published()
-                    self._metrics.published.labels(one.kind).inc()
+            fitting: list[_Encoded] = []
+            for one in some:
+                if self._fits(one):
+                    fitting.append(one)
+                else:
                     done.add(one.of)
-            left += taken.count(False)
+            taken = await self._writer.append([Append(one.subject, one.data) for one in fitting])
+            published = [one for one, is_taken in zip(fitting, taken, strict=True) if is_taken]
+            self._published(published)
+            done.update(one.of for one in published)
+            left += len(fitting) - len(published)
         self._again |= batch.again - done
         return [
             row for document, rows in batch.rows.items() if document in done for row in rows
         ], left
+
+    def _published(self, documents: Sequence[_Encoded]) -> None:
+        for one in documents:
+            if one.fresh is not None:
+                one.fresh.published()
+        for kind, count in Counter(one.kind for one in documents).items():
+            self._metrics.published.labels(kind).inc(count)
 
     def _fits(self, document: _Encoded) -> bool:
         """Trying one again that does not would not help, and would hold up all others."""
