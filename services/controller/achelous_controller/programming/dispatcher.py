@@ -1,6 +1,6 @@
 """Carries the outbox to the bus: woken by NOTIFY, polling only as repair.
 
-A lone change is two round trips to the database until it is on its way, and a third when the
+A lone change is one round trip to the database until it is on its way, and one more when the
 streams have it.
 """
 
@@ -85,9 +85,10 @@ class Dispatcher:
         """
         began = time.monotonic()
         rows = await outbox.read(self._connection)
-        async with asyncio.TaskGroup() as group:  # routes are on their way while ports are read
+        # routes are on their way while a whole document, or its rules, are read
+        async with asyncio.TaskGroup() as group:
             routes = group.create_task(self._routes.publish(rows.routes))
-            batch = await self._documents.read(self._connection, rows.documents)
+            batch = await self._documents.read(self._connection, rows)
             documents, untaken = await self._documents.publish(batch)
         published = routes.result() + documents
         await outbox.end(self._connection, published)

@@ -18,7 +18,7 @@ from achelous_controller.programming.documents import read_fleet_document, read_
 from achelous_controller.programming.held_ports import HeldPorts
 from achelous_controller.programming.host_documents import Fresh, Wanted, read_fresh, wanted_of
 from achelous_controller.programming.metrics import Metrics
-from achelous_controller.programming.outbox import DocumentRow
+from achelous_controller.programming.outbox import Rows
 from achelous_shared import subjects
 from achelous_shared.bus import Bus
 from achelous_shared.messages import FleetDocument, HostDocument, encode
@@ -93,18 +93,20 @@ class DocumentPublisher:
         self._lost.update(document for document in lost if document is not None)
         self.repeat(lost)
 
-    async def read(self, connection: Any, rows: Sequence[DocumentRow]) -> Batch:
+    async def read(self, connection: Any, rows: Rows) -> Batch:
         """What these rows and `repeat` ask for; ``connection`` as of `host_documents.wanted_of`."""
         again, self._again = self._again, set()
         self._held.trim()
         self._held.lost(self._lost)
         self._lost.clear()
-        wanted = await wanted_of(connection, rows, {host for host in again if host is not None})
-        of_fleet = [row.id for row in rows if row.host_id is None]
+        hosts = {host for host in again if host is not None}
+        wanted = await wanted_of(connection, rows.documents, hosts)
+        of_fleet = [row.id for row in rows.documents if row.host_id is None]
         fleet = None
         if of_fleet or None in again:
             fleet = await read_fleet_document(connection)
-        fresh = await read_fresh(connection, wanted, self._held)
+        named = rows.ports if not hosts else None
+        fresh = await read_fresh(connection, wanted, self._held, named)
         gone = {host for host, want in wanted.items() if not want.revision}
         complete = len(fresh) + len(gone) == len(wanted)
         return Batch(fleet, fresh, gone, _rows_of(wanted) | {None: of_fleet}, again, complete)

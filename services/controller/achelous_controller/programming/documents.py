@@ -21,7 +21,7 @@ from achelous_shared.messages import (
     SecurityRule,
 )
 
-_PORTS: Final = f"""
+PORTS: Final = f"""
     WITH chosen AS MATERIALIZED (
         SELECT * FROM vnics AS v WHERE {{which}} AND NOT v.withdrawn
     ), nets AS MATERIALIZED (
@@ -49,9 +49,11 @@ _PORTS: Final = f"""
     CROSS JOIN LATERAL (SELECT name FROM instances WHERE id = v.instance_id LIMIT 1) AS i
     ORDER BY v.id
 """  # noqa: S608  constants of this module; LATERAL: one by one, never the whole table
-OF_HOSTS: Final = _PORTS.format(which="v.host_id = ANY ($1::uuid[])")
+"""For `ports_of`. ``which``: a condition on ``vnics AS v``."""
+PORT_COLUMNS: Final = 18
+OF_HOSTS: Final = PORTS.format(which="v.host_id = ANY ($1::uuid[])")
 """All ports of hosts."""
-NAMED: Final = _PORTS.format(which="v.id = ANY ($1::uuid[])")
+NAMED: Final = PORTS.format(which="v.id = ANY ($1::uuid[])")
 """The ports of vNICs."""
 
 _RULES: Final = f"""
@@ -88,13 +90,16 @@ class ReadPorts:
 
 async def read_ports(connection: Any, query: str, ids: Sequence[UUID]) -> ReadPorts:
     """The ports of these hosts (`OF_HOSTS`) or vNICs (`NAMED`), wherever they are now."""
+    return ports_of(await connection.fetch(query, ids) if ids else ())
+
+
+def ports_of(rows: Iterable[Sequence[Any]]) -> ReadPorts:
+    """What `PORTS` found."""
     found = ReadPorts()
-    if not ids:
-        return found
     for (
         host, vnic_id, instance_id, vni, revision, identity, mac, ip, ip6, hostname, groups,
         length, router, length6, router6, dns, lease_s, preprogrammed,
-    ) in await connection.fetch(query, ids):  # fmt: skip
+    ) in rows:  # fmt: skip
         found.of[host].append(
             Port(
                 vnic_id=vnic_id,

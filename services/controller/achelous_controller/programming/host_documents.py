@@ -10,6 +10,7 @@ from achelous_controller.programming.documents import (
     NAMED,
     OF_HOSTS,
     Identity,
+    ReadPorts,
     read_ports,
     read_rules,
     rules_of,
@@ -68,15 +69,19 @@ async def wanted_of(
 
 
 async def read_fresh(
-    connection: Any, wanted: Mapping[UUID, Wanted], held: HeldPorts
+    connection: Any,
+    wanted: Mapping[UUID, Wanted],
+    held: HeldPorts,
+    named: ReadPorts | None = None,
 ) -> list[Fresh]:
     """What to tell these hosts, in order: the first ones, as far as `PORTS_AT_ONCE` goes, and none
     for a host that is gone.
 
-    Ports are encoded already. ``held`` is brought up to date. ``connection`` as of `wanted_of`.
+    Ports are encoded already. ``held`` is brought up to date. ``connection`` as of `wanted_of`;
+    ``named``: the ports of all vNICs that are named in ``wanted``, if they were read already.
     """
     missing = _missing(wanted, held)
-    current = await _update(connection, wanted, missing, held)
+    current = await _update(connection, wanted, missing, held, named)
     untold = {host: now.untold() for host, now in current.items()}
     groups = set().union(*untold.values())
     rules, identities = await read_rules(connection, groups) if groups else ({}, [])
@@ -150,11 +155,13 @@ async def _update(
     wanted: Mapping[UUID, Wanted],
     missing: Mapping[UUID, set[UUID] | None],
     held: HeldPorts,
+    named: ReadPorts | None,
 ) -> dict[UUID, Held]:
     whole = [host for host, vnics in missing.items() if vnics is None]
-    some = [vnic for vnics in missing.values() for vnic in vnics or ()]
     all_of = await read_ports(connection, OF_HOSTS, whole)
-    named = await read_ports(connection, NAMED, some)
+    if named is None:
+        some = [vnic for vnics in missing.values() for vnic in vnics or ()]
+        named = await read_ports(connection, NAMED, some)
     current: dict[UUID, Held] = {}
     for host, vnics in missing.items():
         read = all_of if vnics is None else named

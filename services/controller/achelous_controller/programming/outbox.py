@@ -5,9 +5,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
+from achelous_controller.domain.ids import ID_BYTES
+from achelous_controller.programming.documents import PORT_COLUMNS, PORTS, ReadPorts, ports_of
+
 BATCH_ROWS: Final = 512
 BATCH_DOCUMENTS: Final = 2048  # changes
 BATCH_BYTES: Final = 1024 * 1024  # 29,000 routes
+FEW_PORTS: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,8 @@ class Rows:
 
     routes: list[RoutesRow]
     documents: list[DocumentRow]
+    ports: ReadPorts | None
+    """Those that the documents' rows name; None: they were not read."""
 
     @property
     def all(self) -> bool:
@@ -57,27 +63,38 @@ class Rows:
         )
 
 
-_READ: Final = """
-    (
-        SELECT id, NULL::uuid AS host_id, revision, NULL::bytea AS vnics, NULL::bigint AS now,
-            vni, base, entries, cohorts, unnoted
-        FROM (
-            SELECT *,
-                sum(octet_length(entries)) OVER (ORDER BY id) - octet_length(entries) AS before
+_ROW_COLUMNS: Final = 10
+_NAMED_HERE: Final = """v.id = ANY (ARRAY(
+    SELECT encode(substr(vnics, n * 16 + 1, 16), 'hex')::uuid
+    FROM rows, generate_series(0, octet_length(vnics) / 16 - 1) AS n
+    WHERE (SELECT sum(octet_length(vnics)) FROM rows) <= $4
+))"""
+_READ: Final = f"""
+    WITH rows AS MATERIALIZED (
+        (
+            SELECT id, NULL::uuid AS host_id, revision, NULL::bytea AS vnics, NULL::bigint AS now,
+                vni, base, entries, cohorts, unnoted
             FROM (
-                SELECT id, vni, base, revision, entries, cohorts, pending IS NOT NULL AS unnoted
-                FROM outbox WHERE kind = 'routes' ORDER BY id LIMIT $1
-            ) AS first
-        ) AS sized
-        WHERE before < $2
-    ) UNION ALL (
-        SELECT o.id, o.host_id, o.revision, o.vnics,
-            (SELECT h.revision FROM hosts AS h WHERE h.id = o.host_id),
-            NULL, NULL, NULL, NULL, NULL
-        FROM outbox AS o WHERE o.kind IN ('host', 'fleet') ORDER BY o.id LIMIT $3
-    )
-    ORDER BY id
-"""
+                SELECT *,
+                    sum(octet_length(entries)) OVER (ORDER BY id) - octet_length(entries) AS before
+                FROM (
+                    SELECT id, vni, base, revision, entries, cohorts,
+                        pending IS NOT NULL AS unnoted
+                    FROM outbox WHERE kind = 'routes' ORDER BY id LIMIT $1
+                ) AS first
+            ) AS sized
+            WHERE before < $2
+        ) UNION ALL (
+            SELECT o.id, o.host_id, o.revision, o.vnics,
+                (SELECT h.revision FROM hosts AS h WHERE h.id = o.host_id),
+                NULL, NULL, NULL, NULL, NULL
+            FROM outbox AS o WHERE o.kind IN ('host', 'fleet') ORDER BY o.id LIMIT $3
+        )
+    ), ports AS ({PORTS.format(which=_NAMED_HERE)})
+    SELECT rows.*{", NULL" * PORT_COLUMNS} FROM rows
+    UNION ALL SELECT {"NULL, " * _ROW_COLUMNS} ports.* FROM ports
+    ORDER BY 1, {_ROW_COLUMNS + 2}
+"""  # noqa: S608  constants
 _OF_HOSTS: Final = """
     SELECT COALESCE(o.id, 0), w.id, COALESCE(o.revision, 0), o.vnics,
         (SELECT h.revision FROM hosts AS h WHERE h.id = w.id)
@@ -108,16 +125,24 @@ async def end(connection: Any, published: Sequence[int]) -> None:
 
 async def read(connection: Any) -> Rows:
     """The oldest route deltas, at most `BATCH_ROWS` and about `BATCH_BYTES`, at least one; and the
-    oldest `BATCH_DOCUMENTS` changes of documents. In order."""
+    oldest `BATCH_DOCUMENTS` changes of documents, with the ports that they name if these are at
+    most `FEW_PORTS`. In order."""
     routes: list[RoutesRow] = []
     documents: list[DocumentRow] = []
-    found = await connection.fetch(_READ, BATCH_ROWS, BATCH_BYTES, BATCH_DOCUMENTS)
-    for id_, host_id, revision, vnics, now, vni, base, entries, cohorts, unnoted in found:
-        if vni is None:
-            documents.append(DocumentRow(id_, host_id, revision, vnics, now))
+    found = await connection.fetch(
+        _READ, BATCH_ROWS, BATCH_BYTES, BATCH_DOCUMENTS, FEW_PORTS * ID_BYTES
+    )
+    named = []
+    for row in found:
+        if (id_ := row[0]) is None:
+            named.append(row[_ROW_COLUMNS:])
+        elif (vni := row[5]) is None:
+            documents.append(DocumentRow(id_, *row[1:5]))
         else:
-            routes.append(RoutesRow(id_, vni, base, revision, entries, cohorts, unnoted))
-    return Rows(routes, documents)
+            routes.append(RoutesRow(id_, vni, row[6], row[2], *row[7:_ROW_COLUMNS]))
+    size = sum(len(row.vnics or b"") for row in documents)
+    few = size <= FEW_PORTS * ID_BYTES and len(documents) < BATCH_DOCUMENTS
+    return Rows(routes, documents, ports_of(named) if few else None)
 
 
 async def read_of_hosts(connection: Any, hosts: Sequence[UUID]) -> list[DocumentRow]:
