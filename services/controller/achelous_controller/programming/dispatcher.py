@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from achelous_controller.programming import outbox
 from achelous_controller.programming.connections import session
-from achelous_controller.programming.document_publisher import DocumentPublisher
+from achelous_controller.programming.document_publisher import Batch, DocumentPublisher
 from achelous_controller.programming.route_publisher import RoutePublisher
 from achelous_controller.store.outbox import CHANNEL
 from achelous_shared.bus import BusError
@@ -85,12 +85,12 @@ class Dispatcher:
         """
         began = time.monotonic()
         rows = await outbox.read(self._connection)
-        # routes are on their way while a whole document, or its rules, are read
+        # in this order, and by one write unless whole documents or rules are to be read
         async with asyncio.TaskGroup() as group:
             routes = group.create_task(self._routes.publish(rows.routes))
-            batch = await self._documents.read(self._connection, rows)
-            documents, untaken = await self._documents.publish(batch)
-        published = routes.result() + documents
+            documents = group.create_task(self._publish_documents(rows))
+        batch, covered, untaken = documents.result()
+        published = routes.result() + covered
         await outbox.end(self._connection, published)
         untaken += len(rows.routes) - len(routes.result())
         if untaken:
@@ -98,6 +98,10 @@ class Dispatcher:
         if published or batch:
             await asyncio.sleep(min(time.monotonic() - began, _REST_S))
         return not (rows.all and batch.all)
+
+    async def _publish_documents(self, rows: outbox.Rows) -> tuple[Batch, list[int], int]:
+        batch = await self._documents.read(self._connection, rows)
+        return batch, *await self._documents.publish(batch)
 
 
 async def _woken(wake: asyncio.Event) -> None:

@@ -36,6 +36,7 @@ class Observer:
         self.reports = Reports(time.time())
         self.moved = asyncio.Event()
         """Set when a report said something new."""
+        self._read_at = float("-inf")  # monotonic
 
     async def run(self) -> None:
         """Listen until cancelled."""
@@ -53,11 +54,13 @@ class Observer:
         async with self._engine.connect() as connection:
             self.fleet = await _read_fleet(connection)
         self.reports.keep(self.fleet.gateways, self.fleet.hosts)
+        self._read_at = time.monotonic()
 
     async def _keep_fleet(self) -> None:
         while True:
             try:
-                await self.refresh()
+                if time.monotonic() - self._read_at > _REFRESH_S / 2:  # a leader reads it itself
+                    await self.refresh()
             except DATABASE_ERRORS as error:
                 log.warning("the fleet's registry: %r", error)
             await asyncio.sleep(_REFRESH_S)
@@ -89,7 +92,7 @@ async def _read_fleet(connection: AsyncConnection) -> Fleet:
     return Fleet(
         revision=revision.scalar_one(),
         gateways={row.id: row.name for row in gateways},
-        hosts={row.id: Host(row.name, row.revision) for row in hosts},
+        hosts={id_: Host(name, at) for id_, name, at in hosts.all()},
         shards={
             row.id: frozenset(row.shards) for row in gateways if len(row.shards) < GATEWAY_SHARDS
         },
