@@ -1,8 +1,8 @@
 """Appends to streams, many messages at once, on a connection of its own.
 
-Messages of one call are one write, and their acknowledgements come on one subscription, each on the
-message's number. A client that asks for each one by itself makes a subject, a future and a timer
-for it.
+Messages of calls that come together are one write, and their acknowledgements come on one
+subscription, each on the message's number. A client that asks for each one by itself makes a
+subject, a future and a timer for it.
 """
 
 import asyncio
@@ -71,6 +71,7 @@ class StreamWriter:
         self._connection: Responder | None = None
         self._next = 0
         self._waiting: dict[int, _Batch] = {}  # by number of message
+        self._unsent: list[bytes] = []
 
     @property
     def connected(self) -> bool:
@@ -104,6 +105,7 @@ class StreamWriter:
     def _lose(self) -> None:
         """Nobody knows what became of what is under way."""
         self._connection = None
+        self._unsent.clear()
         waiting, self._waiting = self._waiting, {}
         for number, batch in waiting.items():
             batch.settle(number, False)
@@ -113,23 +115,26 @@ class StreamWriter:
 
         Of those that were not acknowledged in time a stream may have some, or get them yet.
         """
-        connection = self._connection
-        if connection is None or not messages:
+        if self._connection is None or not messages:
             return [False] * len(messages)
         batch = self._begin(len(messages))
+        if not self._unsent:
+            asyncio.get_running_loop().call_soon(self._send)
         reply_to = self._inbox.encode()
-        connection.write(
-            b"".join(
-                [
-                    nats_wire.request(
-                        one.subject.encode(), b"%b%d" % (reply_to, number), one.data, one.message_id
-                    )
-                    for number, one in enumerate(messages, batch.first)
-                ]
+        self._unsent += [
+            nats_wire.request(
+                one.subject.encode(), b"%b%d" % (reply_to, number), one.data, one.message_id
             )
-        )
+            for number, one in enumerate(messages, batch.first)
+        ]
         await self._settled(batch, timeout)
         return batch.taken
+
+    def _send(self) -> None:
+        """What all who run now have appended."""
+        if self._connection is not None and self._unsent:
+            self._connection.write(b"".join(self._unsent))
+        self._unsent.clear()
 
     def _begin(self, count: int) -> _Batch:
         batch = _Batch(self._next, [False] * count, count)
