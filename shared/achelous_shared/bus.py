@@ -24,6 +24,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StreamConfig
 from achelous_shared import messages, nats_wire, subjects
 from achelous_shared.nats_wire import Received, WireError
 from achelous_shared.responder import BatchAnswer, Reaction, react, replies
+from achelous_shared.stream_writer import StreamWriter
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,9 @@ class Bus:
     def __init__(self, client: Client, url: str, name: str) -> None:
         self._client = client
         parts = urlsplit(url)
-        self._login = nats_wire.connect(parts.username or "", parts.password or "", name)
+        user, password = parts.username or "", parts.password or ""
+        self._login = nats_wire.connect(user, password, name)
+        self._login_with_headers = nats_wire.connect(user, password, name, headers=True)
         self._stream_api = client.jetstream(timeout=5)
 
     @classmethod
@@ -145,6 +148,21 @@ class Bus:
         finally:
             _pass_cancellation_on()
 
+    @asynccontextmanager
+    async def stream_writer(self) -> AsyncIterator[StreamWriter]:
+        """Appends many messages at once, on a connection of its own to the same server, as the same
+        user; closed on exit."""
+        writer = StreamWriter(self._address, self._login_with_headers, self._client.new_inbox())
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(writer.run())
+            yield writer
+            running.cancel()
+
+    def _address(self) -> tuple[str, int] | None:
+        """Of the server that is connected right now."""
+        server = self._client.connected_url
+        return (server.hostname, server.port) if server is not None else None
+
     async def request(self, subject: str, data: bytes, *, timeout: float) -> bytes:
         """Ask and wait ``timeout`` seconds at most for one reply; without one raises `BusError`."""
         try:
@@ -206,9 +224,7 @@ class Bus:
     async def react(self, subject: str, reaction: Reaction, *, max_payload: int) -> None:
         """Publish what ``reaction`` makes of messages, at a high rate likewise, until cancelled."""
         while True:
-            server = self._client.connected_url
-            if server is not None:
-                address = (server.hostname, server.port)
+            if (address := self._address()) is not None:
                 try:
                     await react(address, self._login, subject, reaction, max_payload=max_payload)
                 except (OSError, TimeoutError, WireError) as error:

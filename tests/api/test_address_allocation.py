@@ -39,6 +39,7 @@ class Subnet:
         if count > len(self.free()):
             assert reply.status_code == 409
             return
+        assert reply.status_code == 201, reply.text
         for made in reply.json()["instances"]:
             self.took(made)
 

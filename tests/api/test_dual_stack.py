@@ -7,10 +7,9 @@ from uuid import UUID
 import pytest
 from api.client import Api, Json, fresh, instance, only_error
 from api.conftest import Controller
-from api.documents import read_whole
+from api.documents import read_whole, snapshot
 
-from achelous_controller.programming.connections import session
-from achelous_controller.programming.outbox import take_routes
+from achelous_controller.programming import outbox
 from achelous_controller.programming.route_pages import read_page
 from achelous_shared.messages import Port
 from achelous_shared.routes import ip_bytes, ip_of, unpack
@@ -208,8 +207,9 @@ async def test_each_address_is_a_route_of_its_own(
     made = await tenant.instance(dual)
     (vnic,) = made["vnics"]
 
-    async with session(controller.engine, "test", {}) as connection:
-        deltas = [row for row in await take_routes(connection, []) if row.vni == vpc["vni"]]
+    async with snapshot(controller.engine) as connection:
+        rows = await outbox.read(connection)
+    deltas = [row for row in rows.routes if row.vni == vpc["vni"]]
 
     routes = unpack(deltas[-1].entries)
     assert [str(ip_of(ip.tobytes())) for ip in routes["ip"]] == [vnic["ip"], vnic["ip6"]]
@@ -218,8 +218,9 @@ async def test_each_address_is_a_route_of_its_own(
 
     await tenant.delete(f"/instances/{made['id']}")
 
-    async with session(controller.engine, "test", {}) as connection:
-        deltas = [row for row in await take_routes(connection, []) if row.vni == vpc["vni"]]
+    async with snapshot(controller.engine) as connection:
+        rows = await outbox.read(connection)
+    deltas = [row for row in rows.routes if row.vni == vpc["vni"]]
     gone = unpack(deltas[-1].entries)
     assert [str(ip_of(ip.tobytes())) for ip in gone["ip"]] == [vnic["ip"], vnic["ip6"]]
     assert gone["op"].tolist() == [2, 2]

@@ -6,18 +6,16 @@ from uuid import UUID
 import pytest
 from api.client import Api, Json, instance
 from api.conftest import Controller
-from api.documents import read_of, read_whole
+from api.documents import read_of, read_wanted, read_whole, snapshot
 from sqlalchemy import delete, select
 
 from achelous_controller.programming import host_documents
 from achelous_controller.programming import outbox as rows
-from achelous_controller.programming.documents import snapshot
 from achelous_controller.programming.held_ports import HeldPorts
 from achelous_controller.programming.host_documents import (
     Fresh,
     Wanted,
     read_fresh,
-    read_wanted,
 )
 from achelous_controller.store.schema import outbox
 from achelous_shared.host_documents import HostReader
@@ -198,7 +196,7 @@ async def test_a_step_is_bounded_and_what_it_leaves_comes_with_the_next(
 
     async def step() -> tuple[dict[UUID, Wanted], list[Fresh]]:
         async with snapshot(controller.engine) as connection:
-            wanted, _ = await read_wanted(connection, ())
+            wanted = await read_wanted(connection)
             return wanted, await read_fresh(connection, wanted, held)
 
     monkeypatch.setattr(rows, "BATCH_DOCUMENTS", 1)

@@ -23,8 +23,14 @@ from scale.world import cpu_seconds, family_cpu_seconds, say
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from achelous_controller.programming import outbox
+from achelous_controller.programming.connections import session
+from achelous_controller.programming.dispatcher import Dispatcher
 from achelous_controller.programming.document_publisher import DocumentPublisher
 from achelous_controller.programming.metrics import Metrics
+from achelous_controller.programming.observer import Observer
+from achelous_controller.programming.progress import Progress
+from achelous_controller.programming.route_publisher import RoutePublisher
 from achelous_controller.programming.streams import HOSTS
 from achelous_controller.store import bulk
 from achelous_controller.store.database import create_engine
@@ -33,8 +39,10 @@ from achelous_controller.store.outbox import hosts_given
 from achelous_lab.rundir import RunDir
 from achelous_lab.servers.nats import NatsServer
 from achelous_lab.servers.postgres import PostgresServer
+from achelous_lab.waiting import wait_until
 from achelous_shared.bus import Bus
 from achelous_shared.bus_roles import Role
+from achelous_shared.stream_writer import Append, StreamWriter
 
 _NETWORK = """
     INSERT INTO projects (id, name, quotas) VALUES (:project, 'p', '{}');
@@ -78,32 +86,50 @@ class Counted:
     size: int = 0
 
 
-class CountingBus(Bus):
+class CountingWriter(StreamWriter):
     """Counts what is published on streams."""
 
-    counted: Counted
+    def __init__(self, writer: StreamWriter) -> None:
+        self._writer = writer
+        self.counted = Counted()
 
-    async def publish_stream(self, stream: str, subject: str, data: bytes, **more: Any) -> None:
-        """As `Bus.publish_stream`."""
-        self.counted.messages += 1
-        self.counted.size += len(data)
-        await super().publish_stream(stream, subject, data, **more)
+    @property
+    def connected(self) -> bool:
+        """As `StreamWriter`."""
+        return self._writer.connected
+
+    async def append(self, messages: Sequence[Append], *, timeout: float = 2.0) -> list[bool]:
+        """As `StreamWriter`."""
+        self.counted.messages += len(messages)
+        self.counted.size += sum(len(one.data) for one in messages)
+        return await self._writer.append(messages, timeout=timeout)
 
 
 class Measuring:
     """A publisher, and the changes that it is given."""
 
     def __init__(
-        self, engine: AsyncEngine, bus: CountingBus, nats: NatsServer, postgres: PostgresServer
+        self,
+        engine: AsyncEngine,
+        bus: Bus,
+        writer: CountingWriter,
+        connection: Any,
+        nats: NatsServer,
+        postgres: PostgresServer,
     ) -> None:
-        self._engine, self._bus = engine, bus
+        self._engine, self._writer = engine, writer
         self._nats, self._postgres = nats, postgres
         self._ids: dict[str, Any] = {
             name: uuid4() for name in ("project", "vpc", "subnet", "group")
         }
         self._next = 10
         self.hosts: list[UUID] = []
-        self.publisher = DocumentPublisher(engine, bus, Metrics(CollectorRegistry()))
+        metrics = Metrics(CollectorRegistry())
+        progress = Progress(connection, Observer(engine, bus, metrics), metrics, 60.0)
+        self.publisher = DocumentPublisher(engine, bus, writer, metrics)
+        self._dispatcher = Dispatcher(
+            engine, connection, writer, RoutePublisher(writer, metrics, progress), self.publisher
+        )
 
     async def fill(self, hosts: int, ports: int) -> None:
         """A VPC whose vNICs are spread evenly."""
@@ -142,10 +168,10 @@ class Measuring:
 
     async def publish(self) -> dict[str, float]:
         """Until nothing is left; what it took."""
-        counted = self._bus.counted = Counted()
+        counted = self._writer.counted = Counted()
         before = self._cpu()
         began = time.monotonic()
-        while await self.publisher.step():
+        while await self._dispatcher.step():
             pass
         took = time.monotonic() - began
         used = {name: after - before[name] for name, after in self._cpu().items()}
@@ -168,16 +194,17 @@ async def _measuring() -> AsyncIterator[Measuring]:
         async with (
             NatsServer(run_dir.subdir("nats")) as nats,
             PostgresServer(run_dir.subdir("pg"), fsync=False, shared_buffers="512MB") as postgres,
-            CountingBus.connect(
-                nats.url(Role.CONTROLLER), role=Role.CONTROLLER, name="measured"
-            ) as bus,
+            Bus.connect(nats.url(Role.CONTROLLER), role=Role.CONTROLLER, name="measured") as bus,
+            bus.stream_writer() as writer,
         ):
-            bus.counted = Counted()
             await bus.ensure_stream(HOSTS)
+            await wait_until(lambda: writer.connected, "the connection for streams")
             engine = create_engine(await postgres.create_database("measured"))
             try:
                 await migrate(engine)
-                yield Measuring(engine, bus, nats, postgres)
+                async with session(engine, "measured", outbox.SESSION) as connection:
+                    await outbox.begin(connection)
+                    yield Measuring(engine, bus, CountingWriter(writer), connection, nats, postgres)
             finally:
                 await engine.dispose()
 

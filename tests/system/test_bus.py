@@ -1,7 +1,10 @@
 """The bus on a real server: streams are followed through restarts, in the role's own limits."""
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -16,6 +19,7 @@ from achelous_shared import nats_wire, subjects
 from achelous_shared.bus import Bus, BusError
 from achelous_shared.bus_roles import Role
 from achelous_shared.responder import Refused, react, replies
+from achelous_shared.stream_writer import Append, StreamWriter
 
 
 @pytest.fixture
@@ -285,3 +289,106 @@ async def test_requests_are_answered_by_one_of_a_queue(controller: Bus, gateway:
             return reply == b"re:x"
 
         await wait_until(answered, "an answer")
+
+
+class TestStreamWriter:
+    """Many messages at once, each acknowledged."""
+
+    @pytest.fixture
+    async def writer(self, controller: Bus) -> AsyncIterator[StreamWriter]:
+        async with controller.stream_writer() as writer:
+            await wait_until(lambda: writer.connected, "the writer")
+            yield writer
+
+    async def test_messages_of_one_call_are_taken_in_their_order(
+        self, writer: StreamWriter, gateway: Bus
+    ) -> None:
+        received: list[bytes] = []
+        begun = asyncio.Event()
+        stream, subject = subjects.ROUTES_STREAM, subjects.ALL_ROUTES
+        follow = gateway.follow(stream, subject, into(received), last=False, begun=begun.set)
+        async with running(follow):
+            await asyncio.wait_for(begun.wait(), 5)
+            calls = [[*range(at, at + 100)] for at in range(0, 500, 100)]
+            taken = await asyncio.gather(*(writer.append(routes(*call)) for call in calls))
+            assert all(map(all, taken))
+            await wait_until(lambda: len(received) >= 500, "all messages")
+        assert received == [b"%d" % number for number in range(500)]
+
+    async def test_of_two_with_one_id_the_stream_takes_one_and_both_are_taken(
+        self, writer: StreamWriter, controller: Bus
+    ) -> None:
+        once = [replace(one, message_id=f"5-{one.data!r}") for one in routes(1, 2)]
+        assert await writer.append([*once, *once]) == [True] * 4
+        assert await writer.append(once) == [True] * 2
+        assert await length(controller, subjects.ROUTES_STREAM) == 2
+
+    async def test_a_message_that_no_stream_takes_is_told_at_once_and_the_others_are_taken(
+        self, writer: StreamWriter
+    ) -> None:
+        nowhere = Append(f"{subjects.PREFIX}.command.gateway.x", b"")
+        async with asyncio.timeout(1):
+            assert await writer.append([*routes(1), nowhere, *routes(2)]) == [True, False, True]
+
+    async def test_a_message_that_the_stream_refuses_is_told(
+        self, writer: StreamWriter, controller: Bus
+    ) -> None:
+        await controller.ensure_stream(
+            StreamConfig(subjects.ROUTES_STREAM, subjects=[subjects.ALL_ROUTES], max_msg_size=10)
+        )
+        large = Append(subjects.routes(5), b"x" * 11)
+        assert await writer.append([*routes(1), large, *routes(2)]) == [True, False, True]
+
+    async def test_a_server_that_is_silent_is_given_up_by_the_deadline(
+        self, writer: StreamWriter, server: NatsServer
+    ) -> None:
+        await stopped(server)
+        try:
+            assert await writer.append(routes(1, 2), timeout=0.2) == [False, False]
+        finally:
+            server.process.send_signal(signal.SIGCONT)
+        await wait_until(lambda: takes(writer, 3), "the server to go on")
+
+    async def test_what_is_under_way_when_the_server_dies_is_told_and_goes_again(
+        self, writer: StreamWriter, server: NatsServer
+    ) -> None:
+        await stopped(server)
+        under_way = asyncio.create_task(writer.append(routes(1, 2), timeout=20))
+        await asyncio.sleep(0)
+        await server.kill9()
+        assert await asyncio.wait_for(under_way, 5) == [False, False]
+        assert not writer.connected
+        assert await writer.append(routes(1)) == [False]
+        await server.start()
+        await wait_until(lambda: takes(writer, 1), "the next connection")
+
+    async def test_it_ends_with_its_owner(self, controller: Bus) -> None:
+        async with controller.stream_writer() as writer:
+            await wait_until(lambda: writer.connected, "the writer")
+        assert not writer.connected
+        assert await writer.append(routes(1)) == [False]
+
+
+async def stopped(server: NatsServer) -> None:
+    """Returns when none of its threads runs any more."""
+    server.process.send_signal(signal.SIGSTOP)
+    tasks = Path(f"/proc/{server.process.pid}/task")
+
+    def still() -> bool:
+        return all(") T " in (task / "stat").read_text() for task in tasks.iterdir())
+
+    await wait_until(still, "the server to stop")
+
+
+def routes(*numbers: int) -> list[Append]:
+    return [Append(subjects.routes(5), b"%d" % number) for number in numbers]
+
+
+async def takes(writer: StreamWriter, number: int) -> bool:
+    return await writer.append(routes(number)) == [True]
+
+
+async def length(bus: Bus, stream: str) -> int:
+    """The number of messages that a stream has."""
+    state = (await bus._stream_api.stream_info(stream)).state
+    return int(state.messages)

@@ -1,7 +1,9 @@
 """Bus and database go away and come back: nothing that was accepted is lost."""
 
 import shutil
+import signal
 
+import pytest
 from programming_world import World, stored_streams, world_in
 
 from achelous_lab.rundir import RunDir
@@ -20,6 +22,28 @@ async def test_what_is_asked_for_while_the_bus_is_down_follows(world: World) -> 
 
     await world.until_active(timeout=30)
     await world.assert_tables_equal()
+
+
+async def test_what_a_bus_takes_and_does_not_acknowledge_in_time_comes_once(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    subnet = await world.subnet()
+    await world.instances(subnet, 2)
+    await world.until_active()
+
+    world.nats.process.send_signal(signal.SIGSTOP)
+    try:
+        await world.instances(subnet, 20)
+        await wait_until(lambda: "were not taken" in caplog.text, "the leader to give up once")
+    finally:
+        world.nats.process.send_signal(signal.SIGCONT)
+
+    await world.until_active(timeout=30)
+    await world.assert_tables_equal()
+    for gateway in world.gateways:
+        [deltas] = gateway.received.values()
+        assert [(delta.base, delta.revision) for delta in deltas] == [(0, 1), (1, 2)]
+        assert gateway.snapshots == 0
 
 
 async def test_a_bus_that_lost_its_streams_gets_all_documents_again(world: World) -> None:

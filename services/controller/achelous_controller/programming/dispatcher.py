@@ -1,57 +1,68 @@
-"""Carries the outbox to the bus: woken by NOTIFY, polling only as repair."""
+"""Carries the outbox to the bus: woken by NOTIFY, polling only as repair.
+
+A lone change is one round trip to the database until it is on its way, and one more when the
+streams have it.
+"""
 
 import asyncio
 import logging
-from typing import Final, Protocol
+import time
+from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from achelous_controller.programming import outbox
 from achelous_controller.programming.connections import session
+from achelous_controller.programming.document_publisher import Batch, DocumentPublisher
+from achelous_controller.programming.route_publisher import RoutePublisher
 from achelous_controller.store.outbox import CHANNEL
-from achelous_shared.bus import Bus, BusError
+from achelous_shared.bus import BusError
+from achelous_shared.stream_writer import StreamWriter
 
 log = logging.getLogger(__name__)
 
 _POLL_S: Final = 1.0
 _BACKOFF_S: Final = (0.05, 0.1, 0.2, 0.5)
-
-
-class Publisher(Protocol):
-    """Takes batches from the outbox to the bus."""
-
-    async def step(self) -> bool:
-        """One batch; whether there was anything to do. `BusError`: try again later."""
+_REST_S: Final = 0.025
+"""At most, and as long as a step took: others have the database and this process meanwhile, and
+more changes of a VPC or a host come together."""
 
 
 class Dispatcher:
-    """Runs each publisher in a loop of its own, so that none waits for another."""
+    """Looks at the outbox, publishes what it finds and removes it, again and again.
+
+    ``connection``: its own, for `outbox`.
+    """
 
     def __init__(
-        self, engine: AsyncEngine, bus: Bus, publishers: dict[Publisher, asyncio.Event]
+        self,
+        engine: AsyncEngine,
+        connection: Any,
+        writer: StreamWriter,
+        routes: RoutePublisher,
+        documents: DocumentPublisher,
     ) -> None:
         self._engine = engine
-        self._bus = bus
-        self._publishers = publishers  # with the event that wakes each
+        self._connection = connection
+        self._writer = writer
+        self._routes = routes
+        self._documents = documents
+        self._wake = documents.wanted
 
     async def run(self) -> None:
         """Dispatch until cancelled. Fails when the database does."""
-        async with session(self._engine, "achelous-dispatcher", {}) as connection:
-            await connection.add_listener(CHANNEL, self._notified)
-            async with asyncio.TaskGroup() as group:
-                for publisher, wake in self._publishers.items():
-                    group.create_task(self._loop(publisher, wake))
+        async with session(self._engine, "achelous-dispatcher", {}) as listening:
+            await listening.add_listener(CHANNEL, lambda *_: self._wake.set())
+            await outbox.begin(self._connection)
+            await self._loop()
 
-    def _notified(self, *_: object) -> None:
-        for wake in self._publishers.values():
-            wake.set()
-
-    async def _loop(self, publisher: Publisher, wake: asyncio.Event) -> None:
+    async def _loop(self) -> None:
         failures = 0
         while True:
-            wake.clear()
+            self._wake.clear()
             try:
                 self._check_bus()
-                found = await publisher.step()
+                left = await self.step()
                 failures = 0
             except BusError as error:
                 delay = _BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)]
@@ -59,12 +70,38 @@ class Dispatcher:
                 log.warning("dispatch: %s; again in %g s", error, delay)
                 await asyncio.sleep(delay)
                 continue
-            if not found:
-                await _woken(wake)
+            if not left:
+                await _woken(self._wake)
 
     def _check_bus(self) -> None:
-        if not self._bus.connected:  # every attempt would take its whole timeout
+        if not self._writer.connected:
             raise BusError("not connected")
+
+    async def step(self) -> bool:
+        """Publish what there is; whether there was more than goes at once. What is committed from
+        now on is notified of.
+
+        What was published is not published again even when the rest was not; `BusError` then.
+        """
+        began = time.monotonic()
+        rows = await outbox.read(self._connection)
+        # in this order, and by one write unless whole documents or rules are to be read
+        async with asyncio.TaskGroup() as group:
+            routes = group.create_task(self._routes.publish(rows.routes))
+            documents = group.create_task(self._publish_documents(rows))
+        batch, covered, untaken = documents.result()
+        published = routes.result() + covered
+        await outbox.end(self._connection, published)
+        untaken += len(rows.routes) - len(routes.result())
+        if untaken:
+            raise BusError(f"{untaken} documents and route deltas were not taken")
+        if published or batch:
+            await asyncio.sleep(min(time.monotonic() - began, _REST_S))
+        return not (rows.all and batch.all)
+
+    async def _publish_documents(self, rows: outbox.Rows) -> tuple[Batch, list[int], int]:
+        batch = await self._documents.read(self._connection, rows)
+        return batch, *await self._documents.publish(batch)
 
 
 async def _woken(wake: asyncio.Event) -> None:

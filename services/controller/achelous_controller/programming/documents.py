@@ -1,14 +1,16 @@
-"""The documents of hosts and of the fleet, each made from one snapshot of the database."""
+"""The documents of hosts and of the fleet, each read from one snapshot of the database.
+
+On a connection of the leader's own, within the transaction of `outbox.begin`.
+"""
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Row, TextClause, text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from achelous_controller.programming.sql import ip16, mac6, optional, prefix_len
 from achelous_shared import names
@@ -19,7 +21,7 @@ from achelous_shared.messages import (
     SecurityRule,
 )
 
-_PORTS: Final = f"""
+PORTS: Final = f"""
     WITH chosen AS MATERIALIZED (
         SELECT * FROM vnics AS v WHERE {{which}} AND NOT v.withdrawn
     ), nets AS MATERIALIZED (
@@ -47,30 +49,32 @@ _PORTS: Final = f"""
     CROSS JOIN LATERAL (SELECT name FROM instances WHERE id = v.instance_id LIMIT 1) AS i
     ORDER BY v.id
 """  # noqa: S608  constants of this module; LATERAL: one by one, never the whole table
-OF_HOSTS: Final = text(_PORTS.format(which="v.host_id = ANY(CAST(:ids AS uuid[]))"))
+"""For `ports_of`. ``which``: a condition on ``vnics AS v``."""
+PORT_COLUMNS: Final = 18
+OF_HOSTS: Final = PORTS.format(which="v.host_id = ANY ($1::uuid[])")
 """All ports of hosts."""
-NAMED: Final = text(_PORTS.format(which="v.id = ANY(CAST(:ids AS uuid[]))"))
+NAMED: Final = PORTS.format(which="v.id = ANY ($1::uuid[])")
 """The ports of vNICs."""
 
-_RULES: Final = text(f"""
+_RULES: Final = f"""
     SELECT security_group_id AS owner, id AS rule_id, egress, protocol, port_min, port_max,
         {ip16("COALESCE(remote, '::/0'::cidr)")} AS remote,
         {prefix_len("COALESCE(remote, '::/0'::cidr)")} AS remote_len,
         COALESCE(family(remote) = 6, false) AS v6_only,
         remote_group_id AS remote_group, allow, priority
     FROM security_group_rules
-    WHERE security_group_id = ANY(CAST(:groups AS uuid[]))
+    WHERE security_group_id = ANY ($1::uuid[])
     ORDER BY id
-""")  # noqa: S608  constants of this module
+"""  # noqa: S608  constants of this module
 
-_IDENTITIES: Final = text("""
+_IDENTITIES: Final = """
     SELECT p.vni, i.number, i.groups
     FROM identities AS i JOIN vpcs AS p ON p.id = i.vpc_id
-    WHERE i.groups && CAST(:named AS uuid[]) AND i.vpc_id IN (
-        SELECT vpc_id FROM security_groups WHERE id = ANY(CAST(:named AS uuid[]))
+    WHERE i.groups && $1::uuid[] AND i.vpc_id IN (
+        SELECT vpc_id FROM security_groups WHERE id = ANY ($1::uuid[])
     )
     ORDER BY p.vni, i.number
-""")
+"""
 
 Identity = tuple[int, int, Sequence[UUID]]
 """VNI, number, and the security groups of those who have it."""
@@ -84,14 +88,14 @@ class ReadPorts:
     preprogrammed: set[int] = field(default_factory=set)
 
 
-async def read_ports(
-    connection: AsyncConnection, query: TextClause, ids: Sequence[UUID]
-) -> ReadPorts:
+async def read_ports(connection: Any, query: str, ids: Sequence[UUID]) -> ReadPorts:
     """The ports of these hosts (`OF_HOSTS`) or vNICs (`NAMED`), wherever they are now."""
+    return ports_of(await connection.fetch(query, ids) if ids else ())
+
+
+def ports_of(rows: Iterable[Sequence[Any]]) -> ReadPorts:
+    """What `PORTS` found."""
     found = ReadPorts()
-    if not ids:
-        return found
-    rows = (await connection.execute(query, {"ids": ids})).all()
     for (
         host, vnic_id, instance_id, vni, revision, identity, mac, ip, ip6, hostname, groups,
         length, router, length6, router6, dns, lease_s, preprogrammed,
@@ -123,16 +127,15 @@ async def read_ports(
 
 
 async def read_rules(
-    connection: AsyncConnection, groups: Collection[UUID]
+    connection: Any, groups: Collection[UUID]
 ) -> tuple[dict[UUID, list[SecurityRule]], list[Identity]]:
     """The rules of these groups, and the identities of who is in a group that one of them names."""
     rules: dict[UUID, list[SecurityRule]] = defaultdict(list)
-    for row in await connection.execute(_RULES, {"groups": list(groups)}):
-        owner, fields = _split(row)
-        rules[owner].append(SecurityRule(**fields))
+    for row in await connection.fetch(_RULES, list(groups)):
+        fields = dict(row)
+        rules[fields.pop("owner")].append(SecurityRule(**fields))
     remotes = {rule.remote_group for some in rules.values() for rule in some} - {None}
-    named = {"named": list(remotes)}
-    found = await connection.execute(_IDENTITIES, named) if remotes else ()
+    found = await connection.fetch(_IDENTITIES, list(remotes)) if remotes else ()
     return rules, [(vni, number, of) for vni, number, of in found]
 
 
@@ -152,18 +155,17 @@ def rules_of(
     return found, dict(members)
 
 
-async def read_fleet_document(connection: AsyncConnection) -> FleetDocument:
+async def read_fleet_document(connection: Any) -> FleetDocument:
     """The fleet's document as the database stands now; gateways in order of name."""
-    revision = (await connection.execute(text("SELECT revision FROM fleet"))).scalar_one()
-    vteps = await connection.execute(
-        text("SELECT string_agg(substr(inet_send(vtep), 5), '' ORDER BY id) FROM hosts")
-    )
-    gateways = await connection.execute(
-        text("SELECT id, name, vtep - '0.0.0.0'::inet, shards FROM gateways ORDER BY name")
+    gateways = await connection.fetch(
+        "SELECT id, name, vtep - '0.0.0.0'::inet, shards FROM gateways ORDER BY name"
     )
     return FleetDocument(
-        revision=revision,
-        host_vteps=vteps.scalar_one() or b"",
+        revision=await connection.fetchval("SELECT revision FROM fleet"),
+        host_vteps=await connection.fetchval(
+            "SELECT string_agg(substr(inet_send(vtep), 5), '' ORDER BY id) FROM hosts"
+        )
+        or b"",
         gateways=tuple(
             GatewayAddress(gateway_id=gateway, name=name, vtep=vtep, shards=tuple(shards))
             for gateway, name, vtep, shards in gateways
@@ -175,17 +177,3 @@ async def read_host_ids(engine: AsyncEngine) -> list[UUID]:
     """Every registered host."""
     async with engine.connect() as connection:
         return list((await connection.execute(text("SELECT id FROM hosts"))).scalars())
-
-
-def _split(row: Row[Any]) -> tuple[UUID, dict[str, Any]]:
-    """The owner of a value, and the value's fields by name."""
-    fields = row._asdict()
-    return fields.pop("owner"), fields
-
-
-@asynccontextmanager
-async def snapshot(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """A transaction whose statements all see the database at one moment."""
-    repeatable = engine.execution_options(isolation_level="REPEATABLE READ")
-    async with repeatable.connect() as connection, connection.begin():
-        yield connection

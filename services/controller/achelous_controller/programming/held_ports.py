@@ -59,6 +59,24 @@ class Whole:
     told: Counter[UUID]
     """Security groups whose rules it has -> ports that are in the group, at least. A host hears of
     changed rules only while a port of it is in the group: at 0 the rules are to be told anew."""
+    more: bool = False
+    """Whether ports that changed since may be in other groups."""
+
+    def joined(self, groups: Iterable[UUID]) -> None:
+        """A port came into these groups."""
+        for group in groups:
+            if group in self.told:
+                self.told[group] += 1
+            else:
+                self.more = True
+
+    def left(self, groups: Iterable[UUID]) -> None:
+        """A port that was in these groups, or may have been, left them."""
+        for group in groups:
+            self.told[group] -= 1
+            if self.told[group] <= 0:
+                del self.told[group]
+                self.more = True
 
 
 @dataclass(slots=True)
@@ -86,7 +104,7 @@ class Held:
             if self.whole is not None:
                 self.since.pop(port.vnic_id, None)
                 self.since[port.vnic_id] = None  # behind the others, as in ``ports``
-                self.whole.told.update(group for group in groups if group in self.whole.told)
+                self.whole.joined(groups)
 
     def drop(self, vnic_id: UUID) -> None:
         """A vNIC went, or is another one: `put` has it if it is there."""
@@ -96,11 +114,8 @@ class Held:
         if self.whole is None:
             return
         self.since[vnic_id] = None
-        told = self.whole.told
-        for group in list(told) if left is None and not self.all else _groups(left):
-            told[group] -= 1
-            if told[group] <= 0:
-                del told[group]
+        unknown = left is None and not self.all
+        self.whole.left(list(self.whole.told) if unknown else _groups(left))
 
     def changed(self) -> list[HeldPort]:
         """The ports that the host does not have from ``whole``, in their order."""
@@ -114,6 +129,8 @@ class Held:
         """Security groups of its ports whose rules the next message has to have."""
         if self.whole is None:
             return {group for port in self.ports.values() for group in port.security_groups}
+        if not self.whole.more:
+            return set()
         told = self.whole.told
         return {
             group for port in self.changed() for group in port.security_groups if group not in told

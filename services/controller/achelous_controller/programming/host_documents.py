@@ -2,21 +2,21 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, cast
+from typing import Any, Final, cast
 from uuid import UUID
-
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from achelous_controller.programming import outbox
 from achelous_controller.programming.documents import (
     NAMED,
     OF_HOSTS,
     Identity,
+    ReadPorts,
     read_ports,
     read_rules,
     rules_of,
 )
 from achelous_controller.programming.held_ports import Change, Held, HeldPort, HeldPorts
+from achelous_controller.programming.outbox import DocumentRow
 from achelous_shared.messages import HostChanges, HostDocument, Port, SecurityRule
 
 PORTS_AT_ONCE: Final = 8192
@@ -49,16 +49,14 @@ class Fresh:
             self.held.published()
 
 
-async def read_wanted(
-    connection: AsyncConnection, again: Collection[UUID]
-) -> tuple[dict[UUID, Wanted], list[int]]:
-    """Hosts whose documents changed, the longest ago first, with those asked for ``again``; and the
-    rows about the fleet's document. ``connection`` sees one snapshot."""
-    rows = await outbox.read_documents(connection)
-    fleet = [row.id for row in rows if row.host_id is None]
+async def wanted_of(
+    connection: Any, rows: Sequence[DocumentRow], again: Collection[UUID]
+) -> dict[UUID, Wanted]:
+    """Hosts whose documents changed by these rows, the longest ago first, with those asked for
+    ``again``. ``connection`` sees the snapshot in which the rows were read."""
     if again or len(rows) == outbox.BATCH_DOCUMENTS:  # of some there is more than was read
         hosts = {row.host_id: None for row in rows if row.host_id is not None}
-        rows = await outbox.read_documents_of(connection, [*again, *(hosts.keys() - again)])
+        rows = await outbox.read_of_hosts(connection, [*again, *(hosts.keys() - again)])
     wanted: dict[UUID, Wanted] = {}
     for row in rows:
         if row.host_id is None:
@@ -67,19 +65,23 @@ async def read_wanted(
             want = wanted[row.host_id] = Wanted(row.now or 0, row.host_id in again)
         if row.id:
             want.changes.append(Change(row.id, row.host_id, row.revision, row.vnics))
-    return wanted, fleet
+    return wanted
 
 
 async def read_fresh(
-    connection: AsyncConnection, wanted: Mapping[UUID, Wanted], held: HeldPorts
+    connection: Any,
+    wanted: Mapping[UUID, Wanted],
+    held: HeldPorts,
+    named: ReadPorts | None = None,
 ) -> list[Fresh]:
     """What to tell these hosts, in order: the first ones, as far as `PORTS_AT_ONCE` goes, and none
     for a host that is gone.
 
-    Ports are encoded already. ``held`` is brought up to date. ``connection`` as of `read_wanted`.
+    Ports are encoded already. ``held`` is brought up to date. ``connection`` as of `wanted_of`;
+    ``named``: the ports of all vNICs that are named in ``wanted``, if they were read already.
     """
     missing = _missing(wanted, held)
-    current = await _update(connection, wanted, missing, held)
+    current = await _update(connection, wanted, missing, held, named)
     untold = {host: now.untold() for host, now in current.items()}
     groups = set().union(*untold.values())
     rules, identities = await read_rules(connection, groups) if groups else ({}, [])
@@ -149,15 +151,17 @@ def _missing(wanted: Mapping[UUID, Wanted], held: HeldPorts) -> dict[UUID, set[U
 
 
 async def _update(
-    connection: AsyncConnection,
+    connection: Any,
     wanted: Mapping[UUID, Wanted],
     missing: Mapping[UUID, set[UUID] | None],
     held: HeldPorts,
+    named: ReadPorts | None,
 ) -> dict[UUID, Held]:
     whole = [host for host, vnics in missing.items() if vnics is None]
-    some = [vnic for vnics in missing.values() for vnic in vnics or ()]
     all_of = await read_ports(connection, OF_HOSTS, whole)
-    named = await read_ports(connection, NAMED, some)
+    if named is None:
+        some = [vnic for vnics in missing.values() for vnic in vnics or ()]
+        named = await read_ports(connection, NAMED, some)
     current: dict[UUID, Held] = {}
     for host, vnics in missing.items():
         read = all_of if vnics is None else named

@@ -1,5 +1,6 @@
 """What programming counts and measures."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
@@ -14,6 +15,7 @@ from achelous_controller.programming.pending import Change, Pending
 from achelous_shared.telemetry import LATENCY_BUCKETS_S
 
 _STAGES: Final = ("committed", "published", "gateways_applied", "host_applied", "active")
+_BOUNDS: Final = np.array([*LATENCY_BUCKETS_S, np.inf, np.nan])
 _LATENCY: Final = "From the acceptance of an instance to the end of each stage"
 
 
@@ -28,11 +30,12 @@ class Latencies(Collector):
     def observe(self, seconds: NDArray[np.float64]) -> None:
         """A row for each stage; NaN: not known."""
         seconds = np.maximum(seconds, 0)
-        places = np.searchsorted(LATENCY_BUCKETS_S, seconds)
-        for stage, (row, place) in enumerate(zip(seconds, places, strict=True)):
-            known = ~np.isnan(row)
-            self._counts[stage] += np.bincount(place[known], minlength=self._counts.shape[1])
-            self._sums[stage] += row[known].sum()
+        # NaN is behind all others, in a bucket that is not kept
+        places = np.searchsorted(_BOUNDS, seconds)
+        places += np.arange(len(seconds))[:, None] * len(_BOUNDS)
+        found = np.bincount(places.ravel(), minlength=len(seconds) * len(_BOUNDS))
+        self._counts += found.reshape(len(seconds), -1)[:, : self._counts.shape[1]]
+        self._sums += np.nansum(seconds, axis=1)
 
     def collect(self) -> Iterator[Metric]:
         """What was observed so far."""
@@ -94,17 +97,21 @@ class Metrics:
         ``made``: how many of each change did; the others, of which there are few, are anybody.
         """
         left = dict(made)
+        accepted, done = [], []
         for part in parts:
-            accepted = part.accepted()[: left.get(part.change, 0)]
-            left[part.change] = left.get(part.change, 0) - len(accepted)
-            if len(accepted):
-                self._latency.observe(_done_at(part, at)[:, None] - accepted)
+            size = min(len(part), left.get(part.change, 0))
+            left[part.change] = left.get(part.change, 0) - size
+            if size:
+                accepted.append(part.accepted()[:size])
+                done.append(_done_at(part, at))
+        if done:
+            ended = np.repeat(np.array(done).T, [len(some) for some in accepted], axis=1)
+            self._latency.observe(ended - np.concatenate(accepted))
 
 
-def _done_at(part: Pending, at: float) -> NDArray[np.float64]:
+def _done_at(part: Pending, at: float) -> tuple[float, ...]:
     """When each of `_STAGES` was done; NaN: not known."""
     gateways_at, host_at = part.gateways_applied_at or at, part.host_applied_at or at
-    committed_at = part.cohort.committed_at
     # those who apply may tell before the publisher does
     published_at = part.published_at or min(gateways_at, host_at)
-    return np.array([committed_at or np.nan, published_at, gateways_at, host_at, at])
+    return part.cohort.committed_at or math.nan, published_at, gateways_at, host_at, at

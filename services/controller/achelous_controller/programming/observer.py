@@ -48,6 +48,7 @@ class Observer:
         self.fleet = Fleet()
         self.moved = asyncio.Event()
         """Set when a report that was read said something new."""
+        self._fleet_at = float("-inf")  # monotonic
 
     @property
     def reports(self) -> Reports:
@@ -80,11 +81,13 @@ class Observer:
         for host in [who for who in self._unread if who not in self.fleet.hosts]:
             del self._unread[host]
         self._reports.keep(self.fleet.gateways, self.fleet.hosts)
+        self._fleet_at = time.monotonic()
 
     async def _keep_fleet(self) -> None:
         while True:
             try:
-                await self.refresh()
+                if time.monotonic() - self._fleet_at > _REFRESH_S / 2:  # a leader reads it itself
+                    await self.refresh()
             except DATABASE_ERRORS as error:
                 log.warning("the fleet's registry: %r", error)
             await asyncio.sleep(_REFRESH_S)
@@ -134,7 +137,7 @@ async def _read_fleet(connection: AsyncConnection) -> Fleet:
     return Fleet(
         revision=revision.scalar_one(),
         gateways={row.id: row.name for row in gateways},
-        hosts={row.id: Host(row.name, row.revision) for row in hosts},
+        hosts={id_: Host(name, at) for id_, name, at in hosts.all()},
         shards={
             row.id: frozenset(row.shards) for row in gateways if len(row.shards) < GATEWAY_SHARDS
         },

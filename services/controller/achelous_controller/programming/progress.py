@@ -21,7 +21,7 @@ _TICK_SHARE: Final = 0.2
 _TICK_MOST_S: Final = 3.0
 _ROWS: Final = 5000
 """Instances of one statement, and one cohort more: some 25 ms of the database's time."""
-_REST_S: Final = 0.02
+_REST_S: Final = 0.04
 """After a statement: what is reported meanwhile comes with the next. A lone change meets none."""
 
 

@@ -19,7 +19,6 @@ from achelous_controller.programming.observer import Observer
 from achelous_controller.programming.pending import Pending
 from achelous_controller.programming.progress import Progress
 from achelous_controller.programming.reports import LIVE_S, Reports
-from achelous_controller.programming.route_publisher import IN_FLIGHT
 from achelous_shared import subjects
 from achelous_shared.bus import Bus, BusError
 from achelous_shared.messages import Message, RouteDelta, encode
@@ -29,6 +28,8 @@ log = logging.getLogger(__name__)
 PERIOD_S: Final = 1.0
 FIRST_S: Final = 2.0
 LIMIT_S: Final = 30.0
+
+_IN_FLIGHT: Final = 64
 
 T = TypeVar("T")
 
@@ -111,7 +112,7 @@ class Repair:
         self._documents = documents
         self._stale: Backoff[UUID | None] = Backoff()
         self._untold: Backoff[None] = Backoff()
-        self._in_flight = asyncio.Semaphore(IN_FLIGHT)
+        self._in_flight = asyncio.Semaphore(_IN_FLIGHT)
 
     async def run(self) -> None:
         """Ask all for their reports, then repair until cancelled."""

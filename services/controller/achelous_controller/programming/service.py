@@ -2,11 +2,12 @@
 
 import asyncio
 import time
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from achelous_controller.programming import records
+from achelous_controller.programming import outbox, records
 from achelous_controller.programming.connections import WORK_TIMEOUT_S, session
 from achelous_controller.programming.dispatcher import Dispatcher
 from achelous_controller.programming.document_publisher import DocumentPublisher
@@ -22,6 +23,7 @@ from achelous_controller.programming.snapshots import Snapshots
 from achelous_controller.programming.streams import Streams
 from achelous_controller.settings import ControllerSettings
 from achelous_shared.bus import Bus
+from achelous_shared.stream_writer import StreamWriter
 
 
 class Programming:
@@ -68,21 +70,20 @@ class Programming:
         """One term as the leader: nothing is kept from a term before."""
         async with (
             session(self._engine, "achelous-progress", records.SESSION, WORK_TIMEOUT_S) as first,
-            session(self._engine, "achelous-routes", {}, WORK_TIMEOUT_S) as second,
+            session(self._engine, "achelous-outbox", outbox.SESSION, WORK_TIMEOUT_S) as second,
+            self._bus.stream_writer() as writer,
         ):
             progress = Progress(
                 first, self._observer, self._metrics, self._settings.building_timeout_s
             )
-            routes = RoutePublisher(second, self._bus, self._metrics, progress)
             with self._observer.attentive():
-                await self._program(progress, routes)
+                await self._program(progress, second, writer)
 
-    async def _program(self, progress: Progress, routes: RoutePublisher) -> None:
-        documents = DocumentPublisher(self._engine, self._bus, self._metrics)
+    async def _program(self, progress: Progress, connection: Any, writer: StreamWriter) -> None:
+        documents = DocumentPublisher(self._engine, self._bus, writer, self._metrics)
+        routes = RoutePublisher(writer, self._metrics, progress)
         streams = Streams(self._bus, documents.restore)
-        dispatcher = Dispatcher(
-            self._engine, self._bus, {routes: asyncio.Event(), documents: documents.wanted}
-        )
+        dispatcher = Dispatcher(self._engine, connection, writer, routes, documents)
         repair = Repair(self._bus, self._observer, progress, documents)
         retired = RetiredIdentities(self._engine, self._observer, self._settings.identity_rest_s)
         async with asyncio.TaskGroup() as group:

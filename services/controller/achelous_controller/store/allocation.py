@@ -280,7 +280,8 @@ async def _free(
     gaps = _gaps_of(held, onwards)
     found = take(gaps, wanted, excluded)
     if len(found) < wanted:
-        rest = Part("free", family.before, ([subnet_id], [wanted + len(excluded)]))
+        # one gap may be the network's own address, others of those excluded
+        rest = Part("free", family.before, ([subnet_id], [wanted + len(excluded) + 1]))
         gaps += _gaps_of(held, (await bulk.read(connection, [rest]))["free"])
         found = take(gaps, wanted, excluded)
     first, last = (bound - base for bound in assignable(held.network))
