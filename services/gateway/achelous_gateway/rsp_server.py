@@ -10,6 +10,7 @@ import numpy.typing as npt
 from achelous_gateway.changes import ChangeLogs
 from achelous_gateway.stats import Stats
 from achelous_shared import rsp, rsp_batch, rsp_changes
+from achelous_shared.records import fields_at, fields_of, offset_of
 from achelous_shared.route_following.table import VALUE, RouteTable
 from achelous_shared.rsp import Capability, Options, ReplyType, RspError
 from achelous_shared.rsp_changes import Status
@@ -18,39 +19,20 @@ from achelous_shared.rsp_hash import Hashes
 _ADDRESS_BYTES: Final = 16
 _KINDS: Final = [ReplyType.ROUTE, ReplyType.NO_ROUTE, ReplyType.UNKNOWN_VNI]
 
-
-def _parts(dtype: np.dtype[np.void], **parts: tuple[str, int]) -> np.dtype[np.void]:
-    """Other fields of the same records: of each its type and where it begins."""
-    formats, offsets = zip(*parts.values(), strict=True)
-    return np.dtype(
-        {"names": [*parts], "formats": formats, "offsets": offsets, "itemsize": dtype.itemsize}
-    )
-
-
-def _at(dtype: np.dtype[np.void], field: str) -> int:
-    return int((dtype.fields or {})[field][1])
-
-
 _ASKED: Final = f"V{rsp.REQUEST.itemsize}"
-_ECHO: Final = _parts(rsp.REPLY, asked=(_ASKED, 0))
+_ECHO: Final = fields_at(rsp.REPLY, asked=(_ASKED, 0))
 _WATCHED: Final = f"V{rsp_changes.WATCH.itemsize}"
-_WATCH_ECHO: Final = _parts(rsp_changes.CHANGES, asked=(_WATCHED, 0))
+_WATCH_ECHO: Final = fields_at(rsp_changes.CHANGES, asked=(_WATCHED, 0))
 _ANSWERS: Final = np.zeros(2, rsp_changes.CHANGES)
 _ANSWERS["status"] = Status.UNKNOWN_VNI, Status.CHANGES
-# A value's fields in the table and in a reply, in one order: numpy then copies them all at once.
-_HELD: Final = _parts(
-    VALUE,
-    vtep=(">u4", _at(VALUE, "vtep")),
-    mac=("V6", _at(VALUE, "mac")),
-    identity=("<u2", _at(VALUE, "identity")),
-    revision=("<u8", _at(VALUE, "revision")),
-)
-_TOLD: Final = _parts(
+# A value's fields in the table and in a reply, in one order.
+_HELD: Final = fields_of(VALUE, "vtep", "mac", "identity", "revision")
+_TOLD: Final = fields_at(
     rsp.REPLY,
-    vtep=(">u4", _at(rsp.REPLY, "next_hop") + 12),
-    mac=("V6", _at(rsp.REPLY, "mac")),
-    identity=(">u2", _at(rsp.REPLY, "identity")),
-    revision=(">u8", _at(rsp.REPLY, "revision")),
+    vtep=(">u4", offset_of(rsp.REPLY, "next_hop") + _ADDRESS_BYTES - 4),
+    mac=("V6", offset_of(rsp.REPLY, "mac")),
+    identity=(">u2", offset_of(rsp.REPLY, "identity")),
+    revision=(">u8", offset_of(rsp.REPLY, "revision")),
 )
 
 Stands = npt.NDArray[np.int64]

@@ -55,7 +55,7 @@ class Keeper:
     def __init__(
         self,
         table: RouteTable,
-        sink: Sink,
+        sink: Sink | None,
         journal: Journal,
         stats: FollowStats,
         moved: Callable[[int], None],
