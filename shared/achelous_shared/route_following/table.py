@@ -34,9 +34,6 @@ Chosen = npt.NDArray[np.bool_]
 _WHOLE: Final = np.dtype(f"V{VALUE.itemsize}")
 """A key of the index, or a value: both have the same size."""
 
-_MIX: Final = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F], np.uint64)
-"""Odd factors: addresses that differ rarely have equal sums of products, equal ones always."""
-
 
 class TableFull(Exception):
     """The routes do not fit; nothing of the batch was taken."""
@@ -303,12 +300,15 @@ def _records(keys: Keys) -> Records:
     return records
 
 
-def latest(delta: Routes) -> Routes:
-    """One entry per address: that of the highest revision, of equal ones the last."""
-    halves = np.ascontiguousarray(delta["ip"]).view(np.uint64)
-    mixed = np.sort(halves @ _MIX)
-    if (mixed[1:] != mixed[:-1]).all():
+def latest(delta: Routes, hashes: npt.NDArray[np.unsignedinteger]) -> Routes:
+    """One entry per address: that of the highest revision, of equal ones the last.
+
+    ``hashes`` (n,): of the addresses, whatever function they are of.
+    """
+    in_order = np.sort(hashes)
+    if (in_order[1:] != in_order[:-1]).all():
         return delta  # nearly always, and then the order is nobody's concern
+    halves = np.ascontiguousarray(delta["ip"]).view(np.uint64)
     order = np.lexsort((delta["revision"], halves[:, 1], halves[:, 0]))
     sorted_halves = halves[order]
     last = np.ones(len(delta), np.bool_)
