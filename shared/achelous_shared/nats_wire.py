@@ -1,7 +1,8 @@
 """The NATS client protocol as far as a responder needs it: bytes to messages and back, pure.
 
 https://docs.nats.io/reference/reference-protocols/nats-protocol: lines end with CR LF, a message is
-a line ``MSG <subject> <sid> [reply-to] <bytes>`` and a payload. Whole chunks are split at once,
+a line ``MSG <subject> <sid> [reply-to] <bytes>`` and a payload, or ``HMSG`` with the bytes of its
+headers before those of all. Whole chunks are split at once,
 because at tens of thousands of messages a second every step per message counts.
 """
 
@@ -28,10 +29,14 @@ class Received:
 
     lines: list[bytes] = field(default_factory=list)
     """Everything but messages: PING, INFO {...}, -ERR '...' and so on."""
+    subjects: list[bytes] = field(default_factory=list)
+    """Of each message."""
     replies_to: list[bytes] = field(default_factory=list)
     """Of each message the subject for its reply; empty if none is wanted."""
     payloads: list[bytes] = field(default_factory=list)
     """Of each message; empty if it was longer than the limit."""
+    headers: list[bytes] = field(default_factory=list)
+    """Of each message; empty if it has none."""
 
 
 class Splitter:
@@ -52,11 +57,12 @@ class Splitter:
         data = self._rest + chunk if self._rest else chunk
         at = 0
         while (end := data.find(_END, at)) >= 0:
-            if not data.startswith(b"MSG ", at):
+            if not data.startswith(_MESSAGE, at):
                 found.lines.append(data[at:end])
                 at = end + 2
                 continue
             words = data[at:end].split()
+            headers = _headers(words) if words[0] == b"HMSG" else 0
             size = _size(words)
             start = end + 2
             stop = start + size
@@ -66,9 +72,11 @@ class Splitter:
             elif stop + 2 > len(data):
                 break
             else:
-                payload = data[start:stop]
+                payload = data[start + headers : stop]
+            found.subjects.append(words[1])
             found.replies_to.append(words[3] if len(words) == _WITH_REPLY else b"")
             found.payloads.append(payload)
+            found.headers.append(data[start : start + headers])
             at = stop + 2
         self._rest = data[at:]
         if end < 0 and len(self._rest) > MAX_LINE:
@@ -76,7 +84,16 @@ class Splitter:
         return found
 
 
+_MESSAGE: Final = (b"MSG ", b"HMSG ")
 _WITH_REPLY: Final = 5
+
+
+def _headers(words: list[bytes]) -> int:
+    """Takes the size of the headers out of the line."""
+    size = words.pop(-2) if len(words) > _WITH_REPLY - 1 else b""
+    if size.isdigit():
+        return int(size)
+    raise WireError(f"a message line without a size of headers: {b' '.join(words)[:80]!r}")
 
 
 def _size(words: list[bytes]) -> int:
@@ -85,13 +102,16 @@ def _size(words: list[bytes]) -> int:
     raise WireError(f"a message line of {len(words)} words: {b' '.join(words)[:80]!r}")
 
 
-def connect(user: str, password: str, name: str) -> bytes:
-    """The line that logs in: no acknowledgements, no headers."""
+def connect(user: str, password: str, name: str, *, headers: bool = False) -> bytes:
+    """The line that logs in, without acknowledgements.
+
+    ``headers``: messages may have some, and one that nobody takes is answered by an empty one.
+    """
     options = {
         "verbose": False,
         "pedantic": False,
-        "headers": False,
-        "no_responders": False,
+        "headers": headers,
+        "no_responders": headers,
         "lang": "achelous",
         "version": "1",
         "protocol": 1,
@@ -112,3 +132,14 @@ def publish(messages: Iterable[tuple[bytes, bytes]]) -> bytes:
     return b"".join(
         [b"PUB %b %d\r\n%b\r\n" % (subject, len(payload), payload) for subject, payload in messages]
     )
+
+
+def request(subject: bytes, reply_to: bytes, payload: bytes, message_id: str | None) -> bytes:
+    """A message for a stream, which answers on ``reply_to``; of two with one id it drops one."""
+    if message_id is None:
+        return b"PUB %b %b %d\r\n%b\r\n" % (subject, reply_to, len(payload), payload)
+    headers = b"NATS/1.0\r\nNats-Msg-Id: %b\r\n\r\n" % message_id.encode()
+    size = len(headers) + len(payload)
+    return b"HPUB %b %b %d %d\r\n%b%b\r\n" % (
+        subject, reply_to, len(headers), size, headers, payload,
+    )  # fmt: skip

@@ -18,12 +18,17 @@ def fields_at(dtype: np.dtype[Any], **fields: tuple[str, int]) -> np.dtype[Any]:
 
 def fields_of(dtype: np.dtype[Any], *names: str) -> np.dtype[Any]:
     """Records of the same size with these fields, of which arrays are mere bytes."""
-    return fields_at(dtype, **{name: (_plain(dtype[name]), offset_of(dtype, name)) for name in names})
+    return fields_at(
+        dtype, **{name: (_plain(dtype[name]), offset_of(dtype, name)) for name in names}
+    )
 
 
 def offset_of(dtype: np.dtype[Any], name: str) -> int:
     """Where a field begins, bytes."""
-    return int((dtype.fields or {})[name][1])
+    fields = dtype.fields
+    if fields is None:
+        raise TypeError(f"{dtype} has no fields")
+    return int(fields[name][1])
 
 
 def _plain(dtype: np.dtype[Any]) -> str:

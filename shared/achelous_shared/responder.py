@@ -7,7 +7,8 @@ while the server does not take the replies, no requests are read.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from typing import Final, cast
 
 from achelous_shared import nats_wire
@@ -42,6 +43,8 @@ class Responder(asyncio.Protocol):
         self._heard = True
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when the connection is; with the exception that ended it, if one did."""
+        self.ready = asyncio.Event()
+        """Set when it has logged in: from then on anything may be sent."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio.Protocol. The server speaks first."""
@@ -76,6 +79,11 @@ class Responder(asyncio.Protocol):
         self._transport.write(nats_wire.PING)
         return heard
 
+    def write(self, data: bytes) -> None:
+        """Send beside the reactions; what the server does not take at once is kept, so the caller
+        waits for answers before it sends more."""
+        self._transport.write(data)
+
     def abort(self) -> None:
         """End the connection at once."""
         self._transport.abort()
@@ -94,6 +102,7 @@ class Responder(asyncio.Protocol):
         elif word == b"INFO" and self._login:
             self._transport.write(self._login + nats_wire.subscribe(self._subject))
             self._login = b""
+            self.ready.set()
         elif word == b"-ERR":
             text = line[5:].decode(errors="replace")
             if "permissions violation for publish" not in text.lower():
@@ -111,13 +120,14 @@ def replies(answer: BatchAnswer) -> Reaction:
     return react
 
 
-async def react(
+@asynccontextmanager
+async def connected(
     server: tuple[str, int], login: bytes, subject: str, reaction: Reaction, *, max_payload: int
-) -> None:
-    """Connect, and react to ``subject`` until the connection ends or we are cancelled.
+) -> AsyncIterator[Responder]:
+    """A connection that reacts to ``subject``, logged in; ended on exit.
 
     ``server``: host and port; ``login``: as of `nats_wire.connect`. Raises OSError or TimeoutError
-    with what ended it, `nats_wire.WireError`, and what ``reaction`` raised.
+    if there is none.
     """
     async with asyncio.timeout(_CONNECT_S):
         _, responder = await asyncio.get_running_loop().create_connection(
@@ -125,12 +135,28 @@ async def react(
             *server,
         )
     try:
-        while True:
-            done, _ = await asyncio.wait([responder.ended], timeout=_PING_S)
-            if done:
-                responder.ended.result()
-            elif not responder.ping():
-                raise TimeoutError("the server has been silent")
+        async with asyncio.timeout(_CONNECT_S):
+            await responder.ready.wait()
+        yield responder
     finally:
         responder.abort()
         responder.ended.cancel()
+
+
+async def serve(responder: Responder) -> None:
+    """Until the connection ends or we are cancelled. Raises what ended it: OSError, TimeoutError,
+    `nats_wire.WireError`, and what its reaction raised."""
+    while True:
+        done, _ = await asyncio.wait([responder.ended], timeout=_PING_S)
+        if done:
+            responder.ended.result()
+        elif not responder.ping():
+            raise TimeoutError("the server has been silent")
+
+
+async def react(
+    server: tuple[str, int], login: bytes, subject: str, reaction: Reaction, *, max_payload: int
+) -> None:
+    """`connected`, and `serve`."""
+    async with connected(server, login, subject, reaction, max_payload=max_payload) as responder:
+        await serve(responder)

@@ -132,8 +132,8 @@ class RspServer:
         columns = []
         room, now_ns = rsp_changes.MAX_CHANGES, time.monotonic_ns()
         for at in (revisions > watched["since"]).nonzero()[0].tolist():
-            vni, since, stand = watched["vni"].item(at), watched["since"].item(at), revisions.item(at)
-            found = self._changes.since(vni, since, stand, room, now_ns)
+            vni, since = int(watched["vni"][at]), int(watched["since"][at])
+            found = self._changes.since(vni, since, int(revisions[at]), room, now_ns)
             if found is None:
                 entries["status"][at] = Status.RECHECK
                 self._stats.rsp_rechecks += 1
@@ -148,7 +148,7 @@ class RspServer:
         rows = self._table.lookup(vnis, asked["key"])
         stands = self._stands_of(vnis)
         missing = rows < 0
-        reply = self._templates.take(missing * (np.int8(1) + (stands == 0)))
+        reply: rsp.Entries = self._templates.take(missing * (np.int8(1) + (stands == 0)))
         reply.view(_ECHO)["asked"] = asked.view(_ASKED)
         reply.view(_TOLD)[:] = self._table.values(rows).view(_HELD)
         reply["as_of"] = _revisions(stands)

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from achelous_shared import names
-from achelous_shared.route_following.index import KeyIndex, Keys, Memory, Rows, keys_of
 from achelous_shared.records import fields_of
+from achelous_shared.route_following.index import KeyIndex, Keys, Memory, Rows, keys_of
 from achelous_shared.routes import ROUTE, RouteOp, Routes
 
 KEY: Final = np.dtype([("vni", "<u4"), ("ip", "u1", (16,))])
@@ -100,7 +100,9 @@ class Changes:
         none = np.zeros(0, np.bool_)
         return cls(
             np.concatenate([np.zeros((0, 3), np.uint64), *(part.batch for part in parts)]),
-            np.concatenate([np.zeros(0, VALUE), *(part.batch_values for part in parts)], dtype=VALUE),
+            np.concatenate(
+                [np.zeros(0, VALUE), *(part.batch_values for part in parts)], dtype=VALUE
+            ),
             np.concatenate([np.zeros(0, np.int64), *(part.batch_rows for part in parts)]),
             np.concatenate([none, *(part.put for part in parts)]),
             np.concatenate([none, *(part.cut for part in parts)]),
