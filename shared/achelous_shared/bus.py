@@ -257,6 +257,30 @@ class Bus:
             _pass_cancellation_on()
         return frozenset(info.state.subjects or ())
 
+    async def last_number(self, stream: str) -> int:
+        """That of the stream's last message; numbers rise from 1. Raises `BusError`."""
+        try:
+            return int((await self._stream_api.stream_info(stream)).state.last_seq)
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            raise BusError(f"stream {stream}: {error!r}") from error
+        finally:
+            _pass_cancellation_on()
+
+    async def stored_after(
+        self, stream: str, subject: str, number: int
+    ) -> tuple[int, bytes, float]:
+        """The first message on ``subject`` above ``number``: its number and payload, and when the
+        stream took it, Unix time in seconds. Raises `BusError`, also if there is none."""
+        try:
+            found = await self._stream_api.get_msg(stream, number + 1, subject, next=True)
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            raise BusError(f"message after {number} of {subject}: {error!r}") from error
+        finally:
+            _pass_cancellation_on()
+        if found.seq is None or found.time is None:
+            raise BusError(f"message after {number} of {subject}: the server does not say when")
+        return found.seq, found.data or b"", found.time.timestamp()
+
     async def follow(
         self,
         stream: str,

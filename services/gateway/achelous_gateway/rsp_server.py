@@ -12,7 +12,7 @@ from achelous_gateway.stats import Stats
 from achelous_shared import rsp, rsp_batch, rsp_changes
 from achelous_shared.records import fields_at, fields_of, offset_of
 from achelous_shared.route_following.table import VALUE, RouteTable
-from achelous_shared.rsp import Capability, Options, ReplyType, RspError
+from achelous_shared.rsp import Capability, MessageType, Options, ReplyType, RspError
 from achelous_shared.rsp_changes import Status
 from achelous_shared.rsp_hash import Hashes
 
@@ -34,6 +34,8 @@ _TOLD: Final = fields_at(
     identity=(">u2", offset_of(rsp.REPLY, "identity")),
     revision=(">u8", offset_of(rsp.REPLY, "revision")),
 )
+
+_NOTHING: Final = rsp.encode(MessageType.REPLY, 0, np.zeros(0, rsp.REPLY))
 
 Stands = npt.NDArray[np.int64]
 """(VNI_MAX + 2,): the revision at which each VPC's table stands at least, plus one; 0 of a VNI that
@@ -79,7 +81,10 @@ class RspServer:
         """
         asked = rsp_batch.decode_requests(requests)
         whole = self._whole()
-        replies = self._answer_requests(asked, whole=whole)
+        if any(asked.heads):
+            replies = self._answer_requests(asked, whole=whole)
+        else:
+            replies = [_NOTHING] * len(requests)
         garbage = 0
         for at, head in enumerate(asked.heads):
             if head is None:
