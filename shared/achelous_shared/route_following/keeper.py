@@ -32,7 +32,7 @@ from achelous_shared.route_following.table import (
     TableFull,
     latest,
 )
-from achelous_shared.routes import REVISION, Routes
+from achelous_shared.routes import REVISION, ROUTE, Routes
 from achelous_shared.rsp_hash import Hashes, destination_hashes
 
 log = logging.getLogger(__name__)
@@ -179,7 +179,7 @@ class Keeper:
             await self._remove(vpc, self.table.rows_except(vpc.vni, rows))
             due, gap = replay(revision, vpc.buffered)
             if due:
-                entries = np.concatenate([delta.entries for delta in due])
+                entries = np.concatenate([delta.entries for delta in due], dtype=ROUTE)
                 hashes = destination_hashes(vpc.vni, entries["ip"])
                 vpc.unsaid.append(hashes)
                 await self._apply(vpc.vni, entries, hashes)

@@ -291,7 +291,7 @@ class RouteTable:
 
 def _values_of(entries: Routes) -> Records:
     values = np.zeros(len(entries), VALUE)
-    values.view(_KEPT)[:] = entries.view(_SENT)
+    values.view(_KEPT)[:] = np.asarray(entries, ROUTE).view(_SENT)
     return values
 
 

@@ -170,6 +170,16 @@ def test_addresses_whose_hashes_meet_stay_apart() -> None:
     assert sorted(kept["revision"].tolist()) == [4, 5, 6, 7, 8]
 
 
+def test_the_byte_order_of_entries_is_nobodys_concern() -> None:
+    entries = packed(Entry(n, RouteOp.UPSERT, n, n) for n in range(1, 9))
+    joined = np.concatenate((entries[:3], entries[3:]))
+    assert joined.dtype != entries.dtype
+    tables = RouteTable(10), RouteTable(10)
+    for table, batch in zip(tables, (entries, joined), strict=True):
+        table.apply(1, batch)
+    assert contents(tables[0]) == contents(tables[1])
+
+
 def test_a_vni_is_part_of_the_key() -> None:
     table = RouteTable(10)
     table.apply(1, packed([Entry(2, RouteOp.UPSERT, 1, 1)]))
