@@ -15,7 +15,6 @@ from achelous_gateway.stats import Stats
 from achelous_shared import rsp, rsp_changes
 from achelous_shared.route_following.keeper import Keeper
 from achelous_shared.route_following.plan import Delta
-from achelous_shared.route_following.seams import NoSink
 from achelous_shared.route_following.table import RouteTable
 from achelous_shared.routes import ROUTE, RouteOp, Routes, ip_bytes
 from achelous_shared.rsp import Capability, Options
@@ -66,7 +65,7 @@ class TableGateway:
         """From nothing, as after a restart with an empty data plane."""
         stats = Stats()
         table, journal = RouteTable(self.capacity), RspJournal()
-        self.keeper = Keeper(table, NoSink(), journal, stats, lambda _: None)
+        self.keeper = Keeper(table, None, journal, stats, lambda _: None)
         self.server = RspServer(
             table, journal.stands, journal.changes, stats, mtu=1500, whole=lambda: True
         )

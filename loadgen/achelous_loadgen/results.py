@@ -67,16 +67,15 @@ class Churn(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Relay(msgspec.Struct, frozen=True, kw_only=True):
-    """Of one gateway with its relay. ``delta_...``: from the first message of a delta of so many
-    routes on the bus until the gateway's report, as the load generator heard of both (None: it
-    was kept from hearing of the first in time); RSP one request at a time, meanwhile while
-    controllers make the deltas' instances."""
+    """Of one gateway with its relay. ``delta_...``: from when the bus's stream took the first
+    message of a delta of so many routes until the gateway reported the last, by their own clocks;
+    RSP one request at a time, meanwhile while controllers make the deltas' instances."""
 
     cold_start_s: float
     delta_entries: int
     deltas: int
-    delta_p50_ms: float | None
-    delta_p99_ms: float | None
+    delta_p50_ms: float
+    delta_p99_ms: float
     rsp_p99_at_rest_ms: float
     rsp_p99_meanwhile_ms: float
 

@@ -23,16 +23,14 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StreamConfig
 
 from achelous_shared import messages, nats_wire, subjects
 from achelous_shared.nats_wire import Received, WireError
-from achelous_shared.responder import BatchAnswer, Reaction, react, replies
+from achelous_shared.responder import BatchAnswer, Reaction, connected, react, replies
+from achelous_shared.stream_reader import HEARTBEAT_S, Missed, StreamReader
 from achelous_shared.stream_writer import StreamWriter
 
 log = logging.getLogger(__name__)
 
 _PENDING_MESSAGES: Final = 65_536
 _PENDING_BYTES: Final = 512 * 1024 * 1024
-_HEARTBEAT_S: Final = 1.0
-_AT_ONCE: Final = 256
-"""Messages handed over together, at most."""
 _RETRY_S: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 Handler = Callable[[bytes], Awaitable[None]]
@@ -273,6 +271,30 @@ class Bus:
             _pass_cancellation_on()
         return frozenset(info.state.subjects or ())
 
+    async def last_number(self, stream: str) -> int:
+        """That of the stream's last message; numbers rise from 1. Raises `BusError`."""
+        try:
+            return int((await self._stream_api.stream_info(stream)).state.last_seq)
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            raise BusError(f"stream {stream}: {error!r}") from error
+        finally:
+            _pass_cancellation_on()
+
+    async def stored_after(
+        self, stream: str, subject: str, number: int
+    ) -> tuple[int, bytes, float]:
+        """The first message on ``subject`` above ``number``: its number and payload, and when the
+        stream took it, Unix time in seconds. Raises `BusError`, also if there is none."""
+        try:
+            found = await self._stream_api.get_msg(stream, number + 1, subject, next=True)
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            raise BusError(f"message after {number} of {subject}: {error!r}") from error
+        finally:
+            _pass_cancellation_on()
+        if found.seq is None or found.time is None:
+            raise BusError(f"message after {number} of {subject}: the server does not say when")
+        return found.seq, found.data or b"", found.time.timestamp()
+
     async def follow(
         self,
         stream: str,
@@ -290,30 +312,32 @@ class Bus:
         ``begun`` is called each time that it begins or resumes: from then on nothing is missed.
         """
 
-        async def handle_one(payloads: Sequence[bytes]) -> None:
-            await handler(payloads[0])
-
-        await self._follow(stream, subject, handle_one, 1, _Position(last), begun)
+        position = _Position(last)
+        await self._follow(
+            subject, position, lambda: self._follow_once(stream, subject, handler, position, begun)
+        )
 
     async def follow_batches(self, stream: str, subject: str, handler: BatchHandler) -> None:
-        """As `follow` from now on, with all messages at once that have come."""
-        await self._follow(stream, subject, handler, _AT_ONCE, _Position(last=False), None)
+        """As `follow` from now on, with all messages at once that have come, at a high rate.
+
+        On a connection of its own to the same server, as the same user.
+        """
+        position = _Position(last=False)
+        await self._follow(
+            subject, position, lambda: self._read_once(stream, subject, handler, position)
+        )
 
     async def _follow(
-        self,
-        stream: str,
-        subject: str,
-        handler: BatchHandler,
-        most: int,
-        position: "_Position",
-        begun: Callable[[], None] | None,
+        self, subject: str, position: "_Position", once: Callable[[], Awaitable[None]]
     ) -> None:
         for delay in _endless():
             try:
-                await self._follow_once(stream, subject, handler, most, position, begun)
+                await once()
             except nats.js.errors.NotFoundError:
-                log.info("bus: stream %s is not there yet", stream)
-            except (nats.errors.Error, OSError, TimeoutError, BusError) as error:
+                log.info("bus: no stream for %s yet", subject)
+            except (
+                nats.errors.Error, OSError, TimeoutError, BusError, Missed, WireError
+            ) as error:  # fmt: skip
                 log.warning("bus: following %s again: %r", subject, error)
             _pass_cancellation_on()
             await asyncio.sleep(delay if not position.moved() else _RETRY_S[0])
@@ -322,27 +346,54 @@ class Bus:
         self,
         stream: str,
         subject: str,
-        handler: BatchHandler,
-        most: int,
+        handler: Handler,
         position: "_Position",
         begun: Callable[[], None] | None,
     ) -> None:
         inbox = self._client.new_inbox()
         subscription = await self._subscribe(inbox)
         try:
-            state = (await self._stream_api.stream_info(stream)).state
-            consumer = await self._stream_api.add_consumer(
-                stream, position.consumer(subject, inbox, state.first_seq, state.last_seq)
-            )
-            try:
+            async with self._consumer(stream, subject, inbox, position):
                 if begun is not None:
                     begun()
-                await self._consume(subscription, handler, most, position)
-            finally:
-                if self.connected:
-                    await self._delete_consumer(stream, consumer.name)
+                await self._consume(subscription, handler, position)
         finally:
             await _unsubscribe(subscription)
+
+    async def _read_once(
+        self, stream: str, subject: str, handler: BatchHandler, position: "_Position"
+    ) -> None:
+        async def handle(payloads: Sequence[bytes], last: int) -> None:
+            await handler(payloads)
+            position.handled(last)
+
+        server = self._client.connected_url
+        if server is None:
+            raise BusError("not connected")
+        address, inbox = (server.hostname, server.port), self._client.new_inbox()
+        reader = StreamReader()
+        async with (
+            connected(
+                address, self._login_with_headers, inbox, reader.take, max_payload=self.max_payload
+            ) as connection,
+            self._consumer(stream, subject, inbox, position),
+        ):
+            await reader.read(connection, handle)
+
+    @asynccontextmanager
+    async def _consumer(
+        self, stream: str, subject: str, inbox: str, position: "_Position"
+    ) -> AsyncIterator[None]:
+        """While inside, a consumer delivers what follows ``position`` on ``inbox``."""
+        state = (await self._stream_api.stream_info(stream)).state
+        consumer = await self._stream_api.add_consumer(
+            stream, position.consumer(subject, inbox, state.first_seq, state.last_seq)
+        )
+        try:
+            yield
+        finally:
+            if self.connected:
+                await self._delete_consumer(stream, consumer.name)
 
     async def _delete_consumer(self, stream: str, name: str) -> None:
         """Tidy up; a failure must not take the place of what ended the following, nor hold it up.
@@ -356,33 +407,26 @@ class Bus:
             log.debug("bus: consumer %s of %s stays: %r", name, stream, error)
 
     async def _consume(
-        self, subscription: Subscription, handler: BatchHandler, most: int, position: "_Position"
+        self, subscription: Subscription, handler: Handler, position: "_Position"
     ) -> None:
         handled = 0
         while True:
-            payloads: list[bytes] = []
-            message = await _next(subscription, timeout=3 * _HEARTBEAT_S)
+            message = await _next(subscription, timeout=3 * HEARTBEAT_S)
             if message is None:
                 raise BusError("no heartbeat from the consumer")
-            missing = False
-            while message is not None and not missing:
-                expected = handled + len(payloads) + 1
-                if _is_status(message):
-                    missing = int(message.headers.get("Nats-Last-Consumer") or 0) >= expected
-                    await self._answer_status(message)
-                else:
-                    sequence = message.metadata.sequence
-                    missing = sequence.consumer != expected
-                    if not missing:
-                        payloads.append(message.data)
-                        last = sequence.stream
-                message = _come(subscription) if len(payloads) < most else None
-            if payloads:
-                await handler(payloads)
-                handled += len(payloads)
-                position.handled(last)
+            expected = handled + 1
+            if _is_status(message):
+                missing = int(message.headers.get("Nats-Last-Consumer") or 0) >= expected
+                await self._answer_status(message)
+            else:
+                sequence = message.metadata.sequence
+                missing = sequence.consumer != expected
+                if not missing:
+                    await handler(message.data)
+                    handled += 1
+                    position.handled(sequence.stream)
             if missing:
-                raise BusError(f"message {handled + 1} of the consumer is missing")
+                raise BusError(f"message {expected} of the consumer is missing")
 
     async def _answer_status(self, message: Msg) -> None:
         """Flow control wants an answer, and so does a heartbeat while it stalls."""
@@ -412,7 +456,7 @@ class _Position:
             filter_subject=subject,
             deliver_subject=inbox,
             ack_policy=AckPolicy.NONE,
-            idle_heartbeat=_HEARTBEAT_S,
+            idle_heartbeat=HEARTBEAT_S,
             flow_control=True,
             inactive_threshold=10,
             max_deliver=1,

@@ -2,7 +2,7 @@
 
 https://docs.nats.io/reference/reference-protocols/nats-protocol: lines end with CR LF, a message is
 a line ``MSG <subject> <sid> [reply-to] <bytes>`` and a payload, or ``HMSG`` with the bytes of its
-headers, which are dropped, before those of all. Whole chunks are split at once,
+headers before those of all. Whole chunks are split at once,
 because at tens of thousands of messages a second every step per message counts.
 """
 
@@ -35,6 +35,8 @@ class Received:
     """Of each message the subject for its reply; empty if none is wanted."""
     payloads: list[bytes] = field(default_factory=list)
     """Of each message; empty if it was longer than the limit."""
+    headers: list[bytes] = field(default_factory=list)
+    """Of each message; empty if it has none."""
 
 
 class Splitter:
@@ -74,6 +76,7 @@ class Splitter:
             found.subjects.append(words[1])
             found.replies_to.append(words[3] if len(words) == _WITH_REPLY else b"")
             found.payloads.append(payload)
+            found.headers.append(data[start : start + headers])
             at = stop + 2
         self._rest = data[at:]
         if end < 0 and len(self._rest) > MAX_LINE:

@@ -7,6 +7,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from achelous_shared.records import offset_of
+
 MAX_DELTA_ENTRIES: Final = 8192
 """Entries of one delta (304 KiB): far below the bus's limit of one message, 1 MB."""
 
@@ -42,6 +44,10 @@ class RouteOp(IntEnum):
     """Conditional: removes the entry only if the one held is not newer than this revision."""
 
 
+_OP_AT: Final = offset_of(ROUTE, "op")
+_OPS: Final = bytes(RouteOp)
+
+
 class MalformedTable(ValueError):
     """A packed table whose bytes are no whole number of entries, or hold values out of range."""
 
@@ -60,10 +66,9 @@ def unpack(data: bytes, dtype: np.dtype[np.void] = ROUTE) -> Routes:
         raise MalformedTable(
             f"{len(data)} bytes are no whole number of {dtype.itemsize}-byte entries"
         )
-    table = np.frombuffer(data, dtype=dtype)
-    if dtype is ROUTE and (table["op"] - np.uint8(RouteOp.UPSERT) > 1).any():  # 0 becomes 255
+    if dtype is ROUTE and data[_OP_AT :: ROUTE.itemsize].strip(_OPS):
         raise MalformedTable("an entry's op is neither 1 (upsert) nor 2 (delete)")
-    return table
+    return np.frombuffer(data, dtype=dtype)
 
 
 def ip_bytes(address: IPv4Address | IPv6Address | str) -> bytes:

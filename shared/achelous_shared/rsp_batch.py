@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from achelous_shared.rsp import (
     HEADER_BYTES,
@@ -14,6 +15,7 @@ from achelous_shared.rsp import (
     REQUEST,
     Entries,
     Head,
+    KeyType,
     MessageType,
     Options,
     RspError,
@@ -23,6 +25,24 @@ from achelous_shared.rsp import (
 )
 
 _NO_HEAD: Final = Head(0, 0, NO_OPTIONS)
+_NO_ENTRIES: Final = np.zeros(0, REQUEST)
+_REQUEST: Final = bytes([MessageType.REQUEST])
+
+
+def _words(entries: Entries) -> npt.NDArray[np.uint32]:
+    return entries.view(np.uint32).reshape(-1, REQUEST.itemsize // 4)
+
+
+def _ipv4() -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
+    """Words of a request for an IPv4 address: which of their bits are given, and what they are."""
+    given, entry = np.zeros(1, REQUEST), np.zeros(1, REQUEST)
+    given["magic"], entry["magic"] = 0xFFFF, MAGIC
+    given["key_type"], entry["key_type"] = 0xFF, KeyType.IPV4
+    given["key"][:, :12], entry["key"][:, 10:12] = 0xFF, 0xFF
+    return _words(given), _words(entry)
+
+
+_IPV4_GIVEN, _IPV4 = _ipv4()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +57,8 @@ class Requests:
 def decode_requests(messages: Sequence[bytes]) -> Requests:
     """Decode many requests at once, checked like `decode` checks one."""
     heads = [_head(message) for message in messages]
+    if not any(heads):
+        return Requests(heads, _NO_ENTRIES)
     entries = _entries(messages, heads)
     if not _are_requests(entries):
         heads = [
@@ -58,7 +80,7 @@ def encode_replies(
     data = entries.tobytes()
     replies = []
     at = 0
-    offered, agreed = NO_OPTIONS, options.agree(NO_OPTIONS)
+    offered: Options | None = None
     for head in heads:
         message_id, count, offers = head or _NO_HEAD
         size = count * REPLY.itemsize
@@ -72,6 +94,8 @@ def encode_replies(
 
 
 def _head(data: bytes) -> Head | None:
+    if data[3:4] != _REQUEST:  # a question for changes, most often
+        return None
     try:
         head = read_header(data, MessageType.REQUEST)
     except RspError:
@@ -85,5 +109,7 @@ def _entries(messages: Sequence[bytes], heads: Sequence[Head | None]) -> Entries
 
 
 def _are_requests(entries: Entries) -> bool:
+    if ((_words(entries) & _IPV4_GIVEN) == _IPV4).all():  # as nearly always
+        return True
     magic, key_type = entries["magic"] == MAGIC, entries["key_type"] == families(entries)
     return bool(magic.all() and key_type.all())

@@ -5,6 +5,7 @@ place of 20, and who holds none of equal hash has nothing to ask.
 """
 
 import struct
+from collections.abc import Iterable
 from typing import Any, Final
 
 import numpy as np
@@ -15,6 +16,7 @@ Hashes = npt.NDArray[np.uint32]
 _FACTOR: Final = 0x9E3779B1
 _MASK: Final = 0xFFFFFFFF
 _WORDS: Final = struct.Struct(">4I")
+_MAPPED: Final = (0, 0, 0xFFFF)
 _STEP: Final = np.uint32(_FACTOR)
 _FINAL: Final = (
     (np.uint32(16), np.uint32(0x85EBCA6B)),
@@ -24,10 +26,7 @@ _FINAL: Final = (
 
 def destination_hash(vni: int, ip: bytes) -> int:
     """Of one destination, 16 bytes: quicker than a batch of one."""
-    mixed = vni * _FACTOR & _MASK
-    for word in _WORDS.unpack(ip):
-        mixed = (mixed ^ word) * _FACTOR & _MASK
-        mixed ^= mixed >> 15
+    mixed = _mixed(vni, _WORDS.unpack(ip))
     mixed = (mixed ^ mixed >> 16) * 0x85EBCA6B & _MASK
     mixed = (mixed ^ mixed >> 13) * 0xC2B2AE35 & _MASK
     return mixed ^ mixed >> 16
@@ -37,11 +36,23 @@ def destination_hashes(vnis: npt.ArrayLike, ips: npt.NDArray[Any]) -> Hashes:
     """Of ``vnis`` (n,) or one VNI for all, and ``ips`` (n, 16)."""
     words = np.ascontiguousarray(ips).view(">u4").reshape(-1, 4).astype(np.uint32)
     hashes: Hashes = np.empty(len(words), np.uint32)
-    hashes[:] = vnis
-    hashes *= _STEP
+    if isinstance(vnis, int) and (words[:, :3] == _MAPPED).all():
+        hashes[:] = _mixed(vnis, _MAPPED)  # up to where IPv4 addresses differ
+        words = words[:, 3:]
+    else:
+        hashes[:] = vnis
+        hashes *= _STEP
     for word in words.T:
         hashes = (hashes ^ word) * _STEP
         hashes ^= hashes >> np.uint32(15)
     for shift, factor in _FINAL:
         hashes = (hashes ^ hashes >> shift) * factor
     return hashes ^ hashes >> np.uint32(16)
+
+
+def _mixed(vni: int, words: Iterable[int]) -> int:
+    mixed = vni * _FACTOR & _MASK
+    for word in words:
+        mixed = (mixed ^ word) * _FACTOR & _MASK
+        mixed ^= mixed >> 15
+    return mixed

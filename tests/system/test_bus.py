@@ -2,14 +2,18 @@
 
 import asyncio
 import signal
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+import nats
 import pytest
 from background import running
+from nats.aio.client import Client
 from nats.js.api import StreamConfig
 
 from achelous_lab.rundir import RunDir
@@ -64,6 +68,34 @@ def into(received: list[bytes]) -> Callable[[bytes], Awaitable[None]]:
     return handler
 
 
+def one_by_one(bus: Bus, received: list[bytes]) -> Awaitable[None]:
+    return bus.follow(subjects.ROUTES_STREAM, subjects.ALL_ROUTES, into(received), last=False)
+
+
+def in_batches(bus: Bus, received: list[bytes]) -> Awaitable[None]:
+    async def handler(payloads: Sequence[bytes]) -> None:
+        received.extend(payloads)
+
+    return bus.follow_batches(subjects.ROUTES_STREAM, subjects.ALL_ROUTES, handler)
+
+
+@asynccontextmanager
+async def nats_client(server: NatsServer) -> AsyncIterator[Client]:
+    """As a user who may do everything."""
+    inbox = subjects.inbox(Role.OBSERVER)
+    client = await nats.connect(server.url(Role.OBSERVER), inbox_prefix=inbox.encode())
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+Follow = Callable[[Bus, list[bytes]], Awaitable[None]]
+
+EACH_WAY = pytest.mark.parametrize("following", [one_by_one, in_batches])
+"""To follow all routes from now on."""
+
+
 async def append(bus: Bus, *numbers: int) -> None:
     for number in numbers:
         await bus.publish_stream(
@@ -109,6 +141,20 @@ async def test_messages_that_wait_are_handed_over_together(controller: Bus, gate
     assert len(batches) < 150
 
 
+async def test_a_stream_says_when_it_took_a_message(controller: Bus, server: NatsServer) -> None:
+    stream, begun = subjects.ROUTES_STREAM, time.time()
+    await append(controller, 1, 2)
+    await controller.publish_stream(stream, subjects.routes(6), b"6", message_id="6")
+    ended = time.time()
+    async with Bus.connect(server.url(Role.OBSERVER), role=Role.OBSERVER, name="test") as observer:
+        last = await observer.last_number(stream)
+        number, data, at = await observer.stored_after(stream, subjects.routes(6), 0)
+        assert (number, data) == (last, b"6")
+        assert begun - 0.001 <= at <= ended
+        with pytest.raises(BusError, match="message after"):
+            await observer.stored_after(stream, subjects.routes(5), last)
+
+
 async def test_once_it_has_begun_a_follower_of_one_vpc_misses_nothing(
     controller: Bus, vswitch: Bus
 ) -> None:
@@ -126,12 +172,12 @@ async def test_once_it_has_begun_a_follower_of_one_vpc_misses_nothing(
             await vswitch.publish_stream(stream, subject, b"4", message_id="4", timeout=0.2)
 
 
+@EACH_WAY
 async def test_a_follower_goes_on_after_kill_9_of_the_server(
-    server: NatsServer, controller: Bus, gateway: Bus
+    server: NatsServer, controller: Bus, gateway: Bus, following: Follow
 ) -> None:
     received: list[bytes] = []
-    follow = gateway.follow(subjects.ROUTES_STREAM, subjects.ALL_ROUTES, into(received), last=False)
-    async with running(follow):
+    async with running(following(gateway, received)):
         await wait_until(lambda: _sent_until_seen(controller, received), "the follower")
         await append(controller, 1)
         await server.kill9()
@@ -142,13 +188,27 @@ async def test_a_follower_goes_on_after_kill_9_of_the_server(
     assert received[-3:] == [b"1", b"2", b"3"]
 
 
-async def test_a_follower_whose_consumer_is_gone_can_be_cancelled(
-    server: NatsServer, controller: Bus, gateway: Bus
+@EACH_WAY
+async def test_a_follower_whose_consumer_is_removed_begins_another(
+    server: NatsServer, controller: Bus, gateway: Bus, following: Follow
 ) -> None:
     received: list[bytes] = []
-    follow = asyncio.create_task(
-        gateway.follow(subjects.ROUTES_STREAM, subjects.ALL_ROUTES, into(received), last=False)
-    )
+    async with nats_client(server) as client, running(following(gateway, received)):
+        await wait_until(lambda: _sent_until_seen(controller, received), "the follower")
+        stream = client.jetstream()
+        for consumer in await stream.consumers_info(subjects.ROUTES_STREAM):
+            await stream.delete_consumer(subjects.ROUTES_STREAM, consumer.name)
+        await append(controller, 1, 2)
+        await wait_until(lambda: received[-1:] == [b"2"], "the messages", timeout=15)
+    assert received[-2:] == [b"1", b"2"]
+
+
+@EACH_WAY
+async def test_a_follower_whose_consumer_is_gone_can_be_cancelled(
+    server: NatsServer, controller: Bus, gateway: Bus, following: Follow
+) -> None:
+    received: list[bytes] = []
+    follow = asyncio.ensure_future(following(gateway, received))
     await wait_until(lambda: _sent_until_seen(controller, received), "the follower")
     await server.kill9()  # and with it its consumers
     await server.start()

@@ -20,7 +20,6 @@ from achelous_shared import messages, rsp, subjects
 from achelous_shared.bus import Bus
 from achelous_shared.messages import BadMessage, GatewayShow, ShowRequest, VpcView
 from achelous_shared.route_following.keeper import Keeper
-from achelous_shared.route_following.seams import NoSink
 from achelous_shared.route_following.snapshots import Snapshots
 from achelous_shared.telemetry import Check, health_app, serve_http
 
@@ -39,7 +38,7 @@ class Agent:
         table = relay.table
         journal = RspJournal()
         self.keeper = Keeper(
-            table, NoSink(), journal, self.stats, lambda vni: self._reporter.moved(vni)
+            table, None, journal, self.stats, lambda vni: self._reporter.moved(vni)
         )
         self._reporter = Reporter(settings.gateway_id, bus, self.keeper.revisions, self.serving)
         self._follower = Follower(

@@ -78,7 +78,7 @@ class VpcLog:
             end = int(held.searchsorted(held[begin + limit], "left"))
             stand = int(held[end - 1]) if end > begin else revision
         ages = (now_ns - self._at_ns[begin:end]) // _NS_PER_MS
-        ages_ms = np.clip(ages, 0, MAX_AGE_MS).astype(np.uint16)
+        ages_ms = np.minimum(ages, MAX_AGE_MS).astype(np.uint16)
         return Found(stand, self._hashes[begin:end], ages_ms)
 
     def _make_room(self, more: int) -> None:

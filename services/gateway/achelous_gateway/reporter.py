@@ -4,6 +4,7 @@ The reports are also its heartbeat.
 """
 
 import asyncio
+import itertools
 import logging
 import time
 from collections.abc import Callable, Iterable
@@ -21,7 +22,7 @@ _COALESCE_S: Final = 0.005
 _HEARTBEAT_S: Final = 0.5
 _LATELY_S: Final = 5.0
 """What moved is repeated in every heartbeat for so long, because a report may get lost."""
-_FULL_S: Final = 10.0
+_FULL_BEATS: Final = 20
 _AT_ONCE: Final = 60_000
 """Revisions in one message: 720 kB."""
 
@@ -42,8 +43,8 @@ class Reporter:
         self._serving = serving
         self._moved_at: dict[int, float] = {}
         self._fresh: set[int] = set()
+        self._all = True
         self._wake = asyncio.Event()
-        self._full_due = 0.0
         self._reported_at = float("-inf")
 
     def moved(self, vni: int) -> None:
@@ -58,33 +59,35 @@ class Reporter:
 
     def report_all(self) -> None:
         """Report all revisions, as soon."""
-        self._full_due = 0.0
+        self._all = True
         self._wake.set()
 
     async def run(self) -> None:
         """Until cancelled."""
-        heartbeat_due = 0.0
-        while True:
-            now = time.monotonic()
-            if now >= self._full_due:
-                await self._report_all()
-                self._full_due = now + _FULL_S
-                heartbeat_due = now + _HEARTBEAT_S
-            elif now >= heartbeat_due:
-                await self._report(self._lately(now))
-                heartbeat_due = now + _HEARTBEAT_S
-            elif self._fresh:
-                await self._report(self._fresh)
-            await self._wait(min(heartbeat_due, self._full_due))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._report_moves())
+            group.create_task(self._beat())
 
-    async def _wait(self, due: float) -> None:
-        """Until something moved, and for what moves with it if much does, or until ``due``."""
-        try:
-            async with asyncio.timeout(max(0.0, due - time.monotonic())):
-                await self._wake.wait()
-        except TimeoutError:
-            return
-        await asyncio.sleep(max(0.0, self._reported_at + _COALESCE_S - time.monotonic()))
+    async def _report_moves(self) -> None:
+        """Each as soon as it is there, and what moves with it if much does."""
+        while True:
+            await self._wake.wait()
+            early = self._reported_at + _COALESCE_S - time.monotonic()
+            if early > 0:
+                await asyncio.sleep(early)
+            self._wake.clear()
+            if self._all:
+                await self._report_all()
+            elif self._fresh:  # no heartbeat has told of it meanwhile
+                await self._report(self._fresh)
+
+    async def _beat(self) -> None:
+        for beat in itertools.count():
+            if beat % _FULL_BEATS == 0:
+                self.report_all()
+            else:
+                await self._report(self._lately(time.monotonic()))
+            await asyncio.sleep(_HEARTBEAT_S)
 
     def _lately(self, now: float) -> set[int]:
         self._moved_at = {vni: at for vni, at in self._moved_at.items() if now - at < _LATELY_S}
@@ -92,8 +95,7 @@ class Reporter:
 
     async def _report_all(self) -> None:
         revisions = self._revisions(None)
-        self._fresh = set()
-        self._wake.clear()
+        self._all, self._fresh = False, set()
         # Only one whole message can say that what it lacks is not served.
         full = len(revisions) <= _AT_ONCE
         for at in range(0, max(1, len(revisions)), _AT_ONCE):
@@ -103,7 +105,6 @@ class Reporter:
         revisions = self._revisions(vnis)
         self._reported_at = time.monotonic()
         self._fresh = set()
-        self._wake.clear()
         await self._send(revisions, full=False)
 
     async def _send(self, revisions: Routes, *, full: bool) -> None:

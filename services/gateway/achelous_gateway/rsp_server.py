@@ -10,18 +10,38 @@ import numpy.typing as npt
 from achelous_gateway.changes import ChangeLogs
 from achelous_gateway.stats import Stats
 from achelous_shared import rsp, rsp_batch, rsp_changes
-from achelous_shared.names import VNI_MAX
-from achelous_shared.route_following.table import RouteTable
-from achelous_shared.rsp import Capability, Options, ReplyType, RspError
+from achelous_shared.records import fields_at, fields_of, offset_of
+from achelous_shared.route_following.table import VALUE, RouteTable
+from achelous_shared.rsp import Capability, MessageType, Options, ReplyType, RspError
 from achelous_shared.rsp_changes import Status
 from achelous_shared.rsp_hash import Hashes
 
-_V4_MAPPED: Final = np.frombuffer(b"\xff\xff", np.uint8)
 _ADDRESS_BYTES: Final = 16
+_KINDS: Final = [ReplyType.ROUTE, ReplyType.NO_ROUTE, ReplyType.UNKNOWN_VNI]
+
+_ASKED: Final = f"V{rsp.REQUEST.itemsize}"
+_ECHO: Final = fields_at(rsp.REPLY, asked=(_ASKED, 0))
+_WATCHED: Final = f"V{rsp_changes.WATCH.itemsize}"
+_WATCH_ECHO: Final = fields_at(rsp_changes.CHANGES, asked=(_WATCHED, 0))
+_ANSWERS: Final = np.zeros(2, rsp_changes.CHANGES)
+_ANSWERS["status"] = Status.UNKNOWN_VNI, Status.CHANGES
+# A value's fields in the table and in a reply, in one order.
+_HELD: Final = fields_of(VALUE, "vtep", "mac", "identity", "revision")
+_TOLD: Final = fields_at(
+    rsp.REPLY,
+    vtep=(">u4", offset_of(rsp.REPLY, "next_hop") + _ADDRESS_BYTES - 4),
+    mac=("V6", offset_of(rsp.REPLY, "mac")),
+    identity=(">u2", offset_of(rsp.REPLY, "identity")),
+    revision=(">u8", offset_of(rsp.REPLY, "revision")),
+)
+
+_NOTHING: Final = rsp.encode(MessageType.REPLY, 0, np.zeros(0, rsp.REPLY))
 
 Stands = npt.NDArray[np.int64]
 """(VNI_MAX + 2,): the revision at which each VPC's table stands at least, plus one; 0 of a VNI that
 is no VPC's. The last stands for numbers that are no VNI."""
+
+Columns = tuple[Hashes, rsp_changes.Ages]
 
 
 class RspServer:
@@ -43,12 +63,12 @@ class RspServer:
         self._changes = changes
         self._stats = stats
         self._whole = whole
-        found = np.zeros(1, rsp.REPLY)
-        found["type"] = ReplyType.ROUTE
-        found["length"] = _ADDRESS_BYTES
-        found["mtu"] = mtu
-        found["next_hop"][:, 10:12] = _V4_MAPPED
-        self._template = found
+        # What is answered where there is a route, where there is none, and where there is no VPC.
+        self._templates = np.zeros(len(_KINDS), rsp.REPLY)
+        self._templates["type"] = _KINDS
+        route = self._templates[:1]
+        route["length"], route["mtu"] = _ADDRESS_BYTES, mtu
+        route["next_hop"][:, 10:12] = 0xFF  # the next hop's address is IPv4
         self._mtu = mtu
         self._options = Options(Capability.CHANGES | Capability.PUSH, mtu)
 
@@ -61,7 +81,10 @@ class RspServer:
         """
         asked = rsp_batch.decode_requests(requests)
         whole = self._whole()
-        replies = self._answer_requests(asked, whole=whole)
+        if any(asked.heads):
+            replies = self._answer_requests(asked, whole=whole)
+        else:
+            replies = [_NOTHING] * len(requests)
         garbage = 0
         for at, head in enumerate(asked.heads):
             if head is None:
@@ -81,9 +104,9 @@ class RspServer:
     def _answer_requests(self, asked: rsp_batch.Requests, *, whole: bool) -> list[bytes]:
         if not whole:
             heads = [head and head._replace(total=0) for head in asked.heads]
-            return rsp_batch.encode_replies(heads, self._template[:0], self._options)
+            return rsp_batch.encode_replies(heads, self._templates[:0], self._options)
         self._stats.rsp_entries += len(asked.entries)
-        reply = self._reply(asked.entries)
+        reply = self._reply(asked.entries) if len(asked.entries) else self._templates[:0]
         offered = [head.options.mtu or self._mtu for head in asked.heads if head]
         if offered and min(offered) < self._mtu:
             counts = [head.total for head in asked.heads if head]
@@ -96,31 +119,26 @@ class RspServer:
             head, watched = rsp_changes.decode_watches(request)
         except RspError:
             return None
-        entries = np.zeros(len(watched) if whole else 0, rsp_changes.CHANGES)
-        columns = self._fill(entries, watched) if whole else []
-        hashes = np.concatenate([np.zeros(0, np.uint32), *(found for found, _ in columns)])
-        ages = np.concatenate([np.zeros(0, np.uint16), *(age for _, age in columns)])
+        if not whole:
+            watched = watched[:0]
+        entries, columns = self._changes_of(watched)
+        hashes, ages = _joined(columns)
         self._stats.rsp_watches += len(entries)
         self._stats.rsp_changes += len(hashes)
         agreed = self._options.agree(head.options)
         return rsp_changes.encode_changes(head.id, entries, hashes, ages, agreed)
 
-    def _fill(
-        self, entries: rsp.Entries, watched: rsp.Entries
-    ) -> list[tuple[Hashes, rsp_changes.Ages]]:
-        """Answer each VPC of ``watched`` in ``entries``; returns the columns of their changes."""
-        for name in rsp_changes.WATCH.names or ():
-            entries[name] = watched[name]
-        stands = self._stands[np.minimum(watched["vni"], VNI_MAX + 1)]
-        since = watched["since"].astype(np.uint64)
-        revisions = np.maximum(stands - 1, 0).astype(np.uint64)
-        entries["status"] = np.where(stands, Status.CHANGES, Status.UNKNOWN_VNI)
-        entries["revision"] = revisions
+    def _changes_of(self, watched: rsp.Entries) -> tuple[rsp.Entries, list[Columns]]:
+        """The answer for each VPC of ``watched``, and the columns of their changes."""
+        stands = self._stands_of(watched["vni"])
+        entries = _ANSWERS.take((stands > 0).view(np.int8))
+        entries.view(_WATCH_ECHO)["asked"] = watched.view(_WATCHED)
+        entries["revision"] = revisions = _revisions(stands)
         columns = []
         room, now_ns = rsp_changes.MAX_CHANGES, time.monotonic_ns()
-        for at in np.flatnonzero(revisions > since).tolist():
-            vni, stand = int(watched["vni"][at]), int(revisions[at])
-            found = self._changes.since(vni, int(since[at]), stand, room, now_ns)
+        for at in (revisions > watched["since"]).nonzero()[0].tolist():
+            vni, since = int(watched["vni"][at]), int(watched["since"][at])
+            found = self._changes.since(vni, since, int(revisions[at]), room, now_ns)
             if found is None:
                 entries["status"][at] = Status.RECHECK
                 self._stats.rsp_rechecks += 1
@@ -128,32 +146,36 @@ class RspServer:
             entries["revision"][at], entries["count"][at] = found.revision, len(found.hashes)
             columns.append((found.hashes, found.ages_ms))
             room -= len(found.hashes)
-        return columns
+        return entries, columns
 
     def _reply(self, asked: rsp.Entries) -> rsp.Entries:
         vnis = asked["vni"]
         rows = self._table.lookup(vnis, asked["key"])
-        values = self._table.values(rows)
-        reply = self._template.repeat(len(asked))
-        echo = reply.view(np.uint8).reshape(-1, rsp.REPLY.itemsize)
-        echo[:, : rsp.REQUEST.itemsize] = asked.view(np.uint8).reshape(-1, rsp.REQUEST.itemsize)
-        reply["revision"] = values["revision"]
-        vteps = np.ascontiguousarray(values["vtep"])
-        reply["next_hop"][:, 12:] = vteps.view(np.uint8).reshape(-1, 4)
-        reply["mac"] = values["mac"]
-        reply["identity"] = values["identity"]
-        stands = self._stands[np.minimum(vnis, VNI_MAX + 1)]
-        reply["as_of"] = np.maximum(stands - 1, 0)
-        missing = np.flatnonzero(rows < 0)
-        if missing.size:
-            self._stats.rsp_misses += missing.size
-            self._deny(reply, missing)
+        stands = self._stands_of(vnis)
+        missing = rows < 0
+        reply: rsp.Entries = self._templates.take(missing * (np.int8(1) + (stands == 0)))
+        reply.view(_ECHO)["asked"] = asked.view(_ASKED)
+        reply.view(_TOLD)[:] = self._table.values(rows).view(_HELD)
+        reply["as_of"] = _revisions(stands)
+        if missing.any():
+            self._stats.rsp_misses += int(missing.sum())
+            np.copyto(reply["revision"], reply["as_of"], where=missing)
         return reply
 
-    def _deny(self, reply: rsp.Entries, missing: npt.NDArray[np.int64]) -> None:
-        """Say at ``missing`` as of which revision there is no route, or that there is no VPC."""
-        stands = self._stands[np.minimum(reply["vni"][missing], VNI_MAX + 1)]
-        reply["type"][missing] = np.where(stands, ReplyType.NO_ROUTE, ReplyType.UNKNOWN_VNI)
-        reply["revision"][missing] = reply["as_of"][missing]
-        for field in ("length", "mtu", "next_hop", "mac", "identity"):
-            reply[field][missing] = 0
+    def _stands_of(self, vnis: npt.NDArray[np.uint32]) -> Stands:
+        """(n,) of any numbers (n,)."""
+        return self._stands.take(vnis, mode="clip")
+
+
+def _revisions(stands: Stands) -> npt.NDArray[np.uint64]:
+    return np.maximum(stands, 1).view(np.uint64) - np.uint64(1)
+
+
+def _joined(columns: Sequence[Columns]) -> Columns:
+    """The columns of all VPCs, end to end."""
+    if len(columns) == 1:
+        return columns[0]
+    return (
+        np.concatenate([np.zeros(0, np.uint32), *(hashes for hashes, _ in columns)]),
+        np.concatenate([np.zeros(0, np.uint16), *(ages for _, ages in columns)]),
+    )

@@ -41,7 +41,7 @@ _NO_KEY: Final = np.uint64(2**64 - 1)  # no VNI is that large
 def keys_of(vnis: npt.ArrayLike, ips: npt.NDArray[np.uint8]) -> Keys:
     """Keys of ``vnis`` (n,) or one VNI for all, and ``ips`` (n, 16)."""
     keys = np.empty((len(ips), 3), np.uint64)
-    keys[:, :2] = np.ascontiguousarray(ips).view(np.uint64)
+    keys[:, :2] = ips.view(np.uint64)
     keys[:, 2] = vnis
     return keys
 
@@ -111,29 +111,31 @@ class KeyIndex:
         equal = self._keys.take(rows, axis=0, mode="clip") == keys
         if equal.all():
             return rows
-        found = equal.all(axis=1)
-        rows[~found] = -1
-        unsettled = ~found & ((words < _ROW) | (self._passed[buckets] > 0))
-        if unsettled.any():
-            self._search(keys, buckets, tags, np.flatnonzero(unsettled), rows)
+        missing = (~equal.all(axis=1)).nonzero()[0]
+        rows[missing] = -1
+        onward = (words[missing] < _ROW) | (self._passed.take(buckets[missing]) > 0)
+        if onward.any():
+            self._search(keys, buckets, tags, missing[onward], rows)
         return rows
 
     def add(self, keys: Keys, rows: Rows) -> None:
         """Enter keys that are distinct and not there, with ``rows`` whose keys are written."""
         buckets, words = self._places(keys, rows)
-        pending, slots = np.arange(len(rows)), self._slots.reshape(-1)
-        while pending.size:
-            here = buckets[pending]
-            free = self._slots.take(here, axis=0) == 0
-            first = free.argmax(axis=1)
-            room = free[np.arange(len(free)), first]
-            full = pending[~room]
-            np.add.at(self._passed, buckets[full], 1)
-            buckets[full] = (buckets[full] + 1) & self._mask
-            wanted, at = pending[room], (here * SLOTS + first)[room]
+        slots = self._slots.reshape(-1)
+        while words.size:
+            free = self._slots.take(buckets, axis=0) == 0
+            at = buckets * SLOTS + free.argmax(axis=1)
+            full = slots.take(at) != 0
+            if full.any():
+                np.add.at(self._passed, buckets[full], 1)
+                slots[at[~full]] = words[~full]
+            else:
+                slots[at] = words
             # Where several keys of the batch want one slot the last one has it, the others go on.
-            slots[at] = words[wanted]
-            pending = np.concatenate((full, wanted[slots.take(at) != words[wanted]]))
+            left = slots.take(at) != words
+            if not left.any():
+                return
+            buckets, words = ((buckets + full) & self._mask)[left], words[left]
 
     def replace(self, keys: Keys, rows: Rows, others: Rows) -> None:
         """Have keys that are there in ``rows`` lead to ``others``, whose keys are written."""
@@ -170,26 +172,31 @@ class KeyIndex:
 
     def _find_words(self, buckets: Rows, words: Hashes) -> Rows:
         """Positions among all slots of words that lie in these buckets or after them."""
-        at, buckets = np.empty(len(words), np.int64), buckets.copy()
-        pending = np.arange(len(words))
-        while pending.size:
-            same = self._slots.take(buckets[pending], axis=0) == words[pending, None]
-            here = same.any(axis=1)
-            found = pending[here]
-            at[found] = buckets[found] * SLOTS + same[here].argmax(axis=1)
-            pending = pending[~here]
-            buckets[pending] = (buckets[pending] + 1) & self._mask
+        slots = self._slots.reshape(-1)
+        at = self._slot_of(buckets, words)
+        left = (slots.take(at) != words).nonzero()[0]
+        buckets, words = buckets[left], words[left]
+        while left.size:
+            buckets = (buckets + 1) & self._mask
+            at[left] = found = self._slot_of(buckets, words)
+            astray = slots.take(found) != words
+            left, buckets, words = left[astray], buckets[astray], words[astray]
+        return at
+
+    def _slot_of(self, buckets: Rows, words: Hashes) -> Rows:
+        """Positions of words that lie in these buckets; of others any position there."""
+        same = self._slots.take(buckets, axis=0) == words[:, None]
+        at: Rows = buckets * SLOTS + same.argmax(axis=1)
         return at
 
     def _count_passed(self, homes: Rows, ends: Rows, more: int) -> None:
         """Count keys in each bucket from their home up to, but without, the one they lie in."""
-        far = homes != ends
-        homes, ends = homes[far], ends[far]
-        while homes.size:
+        far = (homes != ends).nonzero()[0]
+        while far.size:
+            homes, ends = homes[far], ends[far]
             np.add.at(self._passed, homes, more)
             homes = (homes + 1) & self._mask
-            far = homes != ends
-            homes, ends = homes[far], ends[far]
+            far = (homes != ends).nonzero()[0]
 
     def _hash(self, keys: Keys) -> Hashes:
         hashes: Hashes = keys @ self._factors

@@ -13,13 +13,6 @@ class Sink(Protocol):
         """Hold these changes too, in slices between which others get their turn."""
 
 
-class NoSink:
-    """Where packets go by the table itself."""
-
-    async def apply(self, changes: Changes) -> None:
-        """See Sink."""
-
-
 class Journal(Protocol):
     """Hears at which revision each VPC's table stands, and what took it there."""
 

@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from achelous_shared import names
+from achelous_shared.records import fields_of
 from achelous_shared.route_following.index import KeyIndex, Keys, Memory, Rows, keys_of
-from achelous_shared.routes import RouteOp, Routes
+from achelous_shared.routes import ROUTE, RouteOp, Routes
 
 KEY: Final = np.dtype([("vni", "<u4"), ("ip", "u1", (16,))])
 """What a route is found by; the address IPv4 mapped."""
@@ -23,18 +24,15 @@ VALUE: Final = np.dtype(
 )
 """Where a route leads, as C's struct ach_route: see `routes.ROUTE`, whose fields these are."""
 
+_NAMES: Final = ("vtep", "mac", "identity", "revision")
+_KEPT: Final = fields_of(VALUE, *_NAMES)
+_SENT: Final = fields_of(ROUTE, *_NAMES)
+
 Records = npt.NDArray[np.void]
 Chosen = npt.NDArray[np.bool_]
 
-_NO_ROWS: Final[Rows] = np.zeros(0, np.int64)
-_NO_KEYS: Final[Keys] = np.zeros((0, 3), np.uint64)
-_NO_VALUES: Final[Records] = np.zeros(0, VALUE)
-
 _WHOLE: Final = np.dtype(f"V{VALUE.itemsize}")
 """A key of the index, or a value: both have the same size."""
-
-_MIX: Final = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F], np.uint64)
-"""Odd factors: addresses that differ rarely have equal sums of products, equal ones always."""
 
 
 class TableFull(Exception):
@@ -49,46 +47,65 @@ class TableFull(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What a batch changed in the table, and so must change in the data plane.
+    """What a batch of n routes changed in the table, and so must change in the data plane.
 
     ``removed`` comes first: a row may be another route's already among ``rows``.
     """
 
-    rows: Rows
-    """(n,) where in the table the routes are that are new or lead elsewhere now."""
-    written: Keys
-    """(n, 3), of these."""
-    values: Records
-    """(n,) `VALUE`, of these."""
-    removed_rows: Rows
-    """(m,) where the routes were that are gone."""
-    gone: Keys
-    """(m, 3), of these."""
+    batch: Keys
+    batch_values: Records
+    """`VALUE`"""
+    batch_rows: Rows
+    """Where in the table they are, or were."""
+    put: Chosen
+    """Those that are new or lead elsewhere now."""
+    cut: Chosen
+    """Those that are gone."""
+
+    # Taken out of the batch for who asks: where packets go by the table itself, nobody does.
 
     def __len__(self) -> int:
-        return len(self.written) + len(self.gone)
+        return int(self.put.sum()) + int(self.cut.sum())
+
+    @property
+    def rows(self) -> Rows:
+        """Where in the table the routes are that are new or lead elsewhere now."""
+        return self.batch_rows[self.put]
 
     @property
     def keys(self) -> Records:
-        """(n,) `KEY`, of the routes that are new or lead elsewhere now."""
-        return _records(self.written)
+        """`KEY`, of these."""
+        return _records(self.batch[self.put])
+
+    @property
+    def values(self) -> Records:
+        """`VALUE`, of these."""
+        return self.batch_values[self.put]
+
+    @property
+    def removed_rows(self) -> Rows:
+        """Where the routes were that are gone."""
+        return self.batch_rows[self.cut]
 
     @property
     def removed(self) -> Records:
-        """(m,) `KEY`, of those that are gone."""
-        return _records(self.gone)
+        """`KEY`, of these."""
+        return _records(self.batch[self.cut])
 
     @classmethod
     def join(cls, parts: Sequence["Changes"]) -> "Changes":
         """The changes of batches of distinct routes as those of one batch."""
         if len(parts) == 1:
             return parts[0]
+        none = np.zeros(0, np.bool_)
         return cls(
-            np.concatenate([_NO_ROWS, *(part.rows for part in parts)]),
-            np.concatenate([_NO_KEYS, *(part.written for part in parts)]),
-            np.concatenate([_NO_VALUES, *(part.values for part in parts)], dtype=VALUE),
-            np.concatenate([_NO_ROWS, *(part.removed_rows for part in parts)]),
-            np.concatenate([_NO_KEYS, *(part.gone for part in parts)]),
+            np.concatenate([np.zeros((0, 3), np.uint64), *(part.batch for part in parts)]),
+            np.concatenate(
+                [np.zeros(0, VALUE), *(part.batch_values for part in parts)], dtype=VALUE
+            ),
+            np.concatenate([np.zeros(0, np.int64), *(part.batch_rows for part in parts)]),
+            np.concatenate([none, *(part.put for part in parts)]),
+            np.concatenate([none, *(part.cut for part in parts)]),
         )
 
 
@@ -128,7 +145,7 @@ class RouteTable:
         return self._index.find(keys_of(vnis, ips))
 
     def values(self, rows: Rows) -> Records:
-        """`VALUE` of rows that `lookup` found; anything where it gave -1."""
+        """`VALUE` of rows that `lookup` found; zeros where it gave -1."""
         return self._values.take(rows)
 
     def keys(self, rows: Rows) -> Records:
@@ -150,16 +167,14 @@ class RouteTable:
         """
         keys, values = keys_of(vni, delta["ip"]), _values_of(delta)
         rows = self._index.find(keys)
-        held = rows >= 0
-        upsert = delta["op"] == RouteOp.UPSERT
+        held, upsert = rows >= 0, delta["op"] == RouteOp.UPSERT
         due = held & (self._values["revision"][rows] <= values["revision"])
         doomed, again, new = due & ~upsert, due & upsert, upsert & ~held
-        self._must_fit(int(new.sum()) - int(doomed.sum()))
-        gone = rows[doomed]
-        self.remove(vni, gone)
-        self._upsert(vni, keys, values, rows, new, again)
-        written = new | again
-        return Changes(rows[written], keys[written], values[written], gone, keys[doomed])
+        gone, coming = rows[doomed], new.nonzero()[0]
+        self._must_fit(len(coming) - len(gone))
+        self._drop(vni, keys[doomed], gone)
+        self._upsert(vni, keys, values, rows, coming, again.nonzero()[0])
+        return Changes(keys, values, rows, new | again, doomed)
 
     def restate(self, vni: int, chunk: Routes) -> tuple[Changes, Rows]:
         """Make the routes to the addresses of ``chunk``, which are distinct, as it says.
@@ -169,12 +184,11 @@ class RouteTable:
         keys, values = keys_of(vni, chunk["ip"]), _values_of(chunk)
         rows = self._index.find(keys)
         new = rows < 0
-        self._must_fit(int(new.sum()))
-        differ = ~new & (self._values.take(rows, mode="clip") != values)
-        self._upsert(vni, keys, values, rows, new, differ)
-        written = new | differ
-        changes = Changes(rows[written], keys[written], values[written], _NO_ROWS, _NO_KEYS)
-        return changes, rows
+        coming = new.nonzero()[0]
+        self._must_fit(len(coming))
+        differ = ~new & (self._values.take(rows) != values)
+        self._upsert(vni, keys, values, rows, coming, differ.nonzero()[0])
+        return Changes(keys, values, rows, new | differ, np.zeros(len(rows), np.bool_)), rows
 
     def load(self, vni: int, chunk: Routes) -> tuple[Changes, Rows]:
         """Like `restate`, of addresses to which there is no route here: three times as fast."""
@@ -186,16 +200,15 @@ class RouteTable:
         self._put(where, keys, values)
         self._index.add(keys, rows)
         self._count(vni, len(rows))
-        return Changes(rows, keys, values, _NO_ROWS, _NO_KEYS), rows
+        every = np.ones(len(rows), np.bool_)
+        return Changes(keys, values, rows, every, ~every), rows
 
     def remove(self, vni: int, rows: Rows) -> Changes:
         """Remove rows of one VPC."""
-        keys = self._keys.take(rows, axis=0)
-        if len(rows):
-            self._index.remove(keys, rows)
-            self._release(rows)
-            self._count(vni, -len(rows))
-        return Changes(_NO_ROWS, _NO_KEYS, _NO_VALUES, rows, keys)
+        keys, values = self._keys.take(rows, axis=0), self._values.take(rows)
+        self._drop(vni, keys, rows)
+        every = np.ones(len(rows), np.bool_)
+        return Changes(keys, values, rows, ~every, every)
 
     def seed(self, keys: Records, values: Records) -> None:
         """Take over routes that are not here: distinct `KEY` and their `VALUE`.
@@ -225,14 +238,21 @@ class RouteTable:
         self._held += len(vnis)
 
     def _upsert(
-        self, vni: int, keys: Keys, values: Records, rows: Rows, new: Chosen, again: Chosen
+        self, vni: int, keys: Keys, values: Records, rows: Rows, new: Rows, again: Rows
     ) -> None:
-        """Take in the ``new`` ones of these routes, and ``again`` those that are held; write their
+        """Take in the routes at ``new`` of these, and at ``again`` those that are held; write their
         places into ``rows``."""
-        if again.any():
+        if len(again):
             rows[again] = self._rewrite(rows[again], values[again])
-        if new.any():
+        if len(new):
             rows[new] = self._insert(vni, keys[new], values[new])
+
+    def _drop(self, vni: int, keys: Keys, rows: Rows) -> None:
+        """Remove routes of one VPC that are held in ``rows``."""
+        if len(rows):
+            self._index.remove(keys, rows)
+            self._release(rows)
+            self._count(vni, -len(rows))
 
     def _put(self, rows: Rows | slice, keys: Keys, values: Records) -> None:
         """Write rows that nothing leads to."""
@@ -262,15 +282,16 @@ class RouteTable:
         """Rows that were not in use, those first that were once."""
         reused = min(count, self._freed)
         self._freed -= reused
-        fresh = np.arange(self._unused, self._unused + count - reused)
-        self._unused += len(fresh)
-        return np.concatenate((self._free[self._freed : self._freed + reused], fresh))
+        rows = self._free[self._freed : self._freed + reused].copy()
+        if reused == count:
+            return rows
+        begin, self._unused = self._unused, self._unused + count - reused
+        return np.concatenate((rows, np.arange(begin, self._unused)))
 
 
 def _values_of(entries: Routes) -> Records:
     values = np.zeros(len(entries), VALUE)
-    for field in VALUE.names or ():
-        values[field] = entries[field]
+    values.view(_KEPT)[:] = np.asarray(entries, ROUTE).view(_SENT)
     return values
 
 
@@ -281,12 +302,15 @@ def _records(keys: Keys) -> Records:
     return records
 
 
-def latest(delta: Routes) -> Routes:
-    """One entry per address: that of the highest revision, of equal ones the last."""
-    halves = np.ascontiguousarray(delta["ip"]).view(np.uint64)
-    mixed = np.sort(halves @ _MIX)
-    if (mixed[1:] != mixed[:-1]).all():
+def latest(delta: Routes, hashes: npt.NDArray[np.unsignedinteger]) -> Routes:
+    """One entry per address: that of the highest revision, of equal ones the last.
+
+    ``hashes`` (n,): of the addresses, whatever function they are of.
+    """
+    in_order = np.sort(hashes)
+    if (in_order[1:] != in_order[:-1]).all():
         return delta  # nearly always, and then the order is nobody's concern
+    halves = np.ascontiguousarray(delta["ip"]).view(np.uint64)
     order = np.lexsort((delta["revision"], halves[:, 1], halves[:, 0]))
     sorted_halves = halves[order]
     last = np.ones(len(delta), np.bool_)

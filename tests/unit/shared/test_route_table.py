@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from achelous_shared.route_following import index
 from achelous_shared.route_following.table import KEY, VALUE, Changes, RouteTable, TableFull, latest
 from achelous_shared.routes import ROUTE, RouteOp, Routes, ip_bytes
+from achelous_shared.rsp_hash import destination_hashes
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,11 @@ def packed(entries: Iterable[Entry]) -> Routes:
         table[at]["mac"] = entry.host
         table[at]["revision"] = entry.revision
     return table
+
+
+def last_of_each(entries: Iterable[Entry]) -> Routes:
+    table = packed(entries)
+    return latest(table, destination_hashes(1, table["ip"]))
 
 
 def address(number: int) -> bytes:
@@ -110,7 +116,7 @@ class TestAgainstModel:
     ) -> None:
         table, model, mirror = RouteTable(200), Model(), Model()
         for vni, entries in batches:
-            follow(mirror, table.apply(vni, latest(packed(entries))))
+            follow(mirror, table.apply(vni, last_of_each(entries)))
             apply_to_model(model, vni, entries)
             assert contents(table) == model == mirror
             assert len(table) == len(model)
@@ -122,10 +128,10 @@ class TestAgainstModel:
     ) -> None:
         table = RouteTable(200)
         for other, delta in batches:
-            table.apply(other, latest(packed(delta)))
+            table.apply(other, last_of_each(delta))
         before = contents(table)
         mirror = dict(before)
-        chunk = latest(packed(entries))
+        chunk = last_of_each(entries)
 
         changes, rows = table.restate(vni, chunk)
         follow(mirror, changes)
@@ -156,6 +162,22 @@ class TestAgainstModel:
             found = table.keys(rows[rows >= 0])
             assert (found["vni"] == vni).all()
             assert (found["ip"] == addresses["ip"][rows >= 0]).all()
+
+
+def test_addresses_whose_hashes_meet_stay_apart() -> None:
+    delta = [Entry(n % 5, RouteOp.UPSERT, n, n) for n in range(9)]
+    kept = latest(packed(delta), np.zeros(len(delta), np.uint32))
+    assert sorted(kept["revision"].tolist()) == [4, 5, 6, 7, 8]
+
+
+def test_the_byte_order_of_entries_is_nobodys_concern() -> None:
+    entries = packed(Entry(n, RouteOp.UPSERT, n, n) for n in range(1, 9))
+    joined = np.concatenate((entries[:3], entries[3:]))
+    assert joined.dtype != entries.dtype
+    tables = RouteTable(10), RouteTable(10)
+    for table, batch in zip(tables, (entries, joined), strict=True):
+        table.apply(1, batch)
+    assert contents(tables[0]) == contents(tables[1])
 
 
 def test_a_vni_is_part_of_the_key() -> None:

@@ -16,6 +16,16 @@ def test_a_batch_has_the_hashes_of_its_destinations(keys: list[tuple[int, bytes]
     assert destination_hashes(vnis, ips).tolist() == [destination_hash(*key) for key in keys]
 
 
+@given(st.integers(0, 2**24 - 1), st.lists(st.integers(0, 2**32 - 1)), st.booleans())
+def test_ipv4_destinations_of_one_vpc_have_theirs(
+    vni: int, numbers: list[int], mixed: bool
+) -> None:
+    ips = [b"\0" * 10 + b"\xff\xff" + number.to_bytes(4) for number in numbers]
+    ips += [b"\x20" + bytes(15)] * mixed
+    found = destination_hashes(vni, np.frombuffer(b"".join(ips), np.uint8).reshape(-1, 16))
+    assert found.tolist() == [destination_hash(vni, ip) for ip in ips]
+
+
 def test_addresses_that_follow_each_other_rarely_meet() -> None:
     ips = np.zeros((100_000, 16), np.uint8)
     ips[:, 12:] = np.arange(100_000, dtype=">u4").view(np.uint8).reshape(-1, 4)

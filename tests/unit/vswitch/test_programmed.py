@@ -11,6 +11,7 @@ from vswitch_memory import memory_dataplane
 
 from achelous_shared.route_following.table import Changes, RouteTable, latest
 from achelous_shared.routes import ROUTE, RouteOp, Routes, ip_bytes
+from achelous_shared.rsp_hash import destination_hashes
 from achelous_vswitch.dataplane import Dataplane, vni_ip
 from achelous_vswitch.fc import ForwardingCache, Route
 from achelous_vswitch.partial_table import PartialTable
@@ -61,7 +62,8 @@ class Host:
         self.slots.adopt(self.table)
 
     async def take(self, vni: int, entries: Routes) -> None:
-        await self.slots.apply(self.table.apply(vni, latest(entries)))
+        hashes = destination_hashes(vni, entries["ip"])
+        await self.slots.apply(self.table.apply(vni, latest(entries, hashes)))
 
     def found(self, vni: int, number: int) -> tuple[int, Any] | None:
         """(slot, entry) as the packet path finds them: index, then entry."""
