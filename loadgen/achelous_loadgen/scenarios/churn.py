@@ -24,9 +24,8 @@ from achelous_shared.routes import ip_bytes
 _WAIT_S: Final = 30.0
 _TICK_S: Final = 0.002
 """What is due meanwhile is started together, late by that much at most."""
-_LEARN_S: Final = 0.01
-_FRESH_S: Final = 0.004
-"""How often a host's cache is looked at: freshness is measured to this."""
+_PACKET_S: Final = 0.01
+"""A guest sends so often to what its host has not learned yet."""
 _IN_FLIGHT: Final = 2_000
 _HELD: Final = 400
 """Instances that are alive before the first is deleted or moved."""
@@ -130,7 +129,7 @@ class Churning:
         if holder is not None:
             ip = ip_bytes(created.vnics[0].ip)
             host, vni = self._simulated[holder], self._vpc.vni
-            await waiting.until_learned(host, vni, ip, place.vtep, _WAIT_S, look_s=_LEARN_S)
+            await waiting.until_learned(host, vni, ip, place.vtep, _WAIT_S, packet_s=_PACKET_S)
         self.outcome.alive.append(_Alive(created, place, holder))
 
     async def _move(self, old: _Alive, number: int, due: float) -> None:
@@ -157,12 +156,12 @@ class Churning:
 
     async def _let_go(self, old: _Alive, holder: int, known: float) -> float:
         """How long after the gateways the host that had learned it sends nothing there any more."""
-        path, ip = self._simulated[holder].path, ip_bytes(old.created.vnics[0].ip)
+        host, ip = self._simulated[holder], ip_bytes(old.created.vnics[0].ip)
         gone = await waiting.until(
-            lambda: path.vtep_of(self._vpc.vni, ip) != int(old.place.vtep),
+            lambda: not host.holds(self._vpc.vni, ip, old.place.vtep),
             "a host still holds a route",
             _WAIT_S,
-            look_s=_FRESH_S,
+            host,
         )
         fresh = max(0.0, gone - known)
         self.outcome.fresh.append(fresh)

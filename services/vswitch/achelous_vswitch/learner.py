@@ -20,7 +20,7 @@ from achelous_vswitch.rsp_client import RspClient
 from achelous_vswitch.settings import VswitchSettings
 
 GATHER_S: Final = 0.002
-"""So long events gather before they are asked about together."""
+"""What comes so soon after others gathers, to be asked about together; after a calm none waits."""
 _IN_FLIGHT: Final = 8
 _READ: Final = 8 * rsp.MAX_ENTRIES
 
@@ -52,11 +52,14 @@ class Learner:
     async def run(self) -> None:
         """Learn until cancelled."""
         in_flight = asyncio.Semaphore(_IN_FLIGHT)
+        read_at = float("-inf")
         async with asyncio.TaskGroup() as tasks:
             while True:
                 await self._readable()
-                await asyncio.sleep(GATHER_S)
-                wanted = self.select(self._dataplane.learn.read(_READ), time.monotonic())
+                if (early := read_at + GATHER_S - time.monotonic()) > 0:
+                    await asyncio.sleep(early)
+                read_at = time.monotonic()
+                wanted = self.select(self._dataplane.learn.read(_READ), read_at)
                 for batch in self._client.batches(wanted):
                     await in_flight.acquire()
                     task = tasks.create_task(self._learn(batch))
