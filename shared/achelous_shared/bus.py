@@ -23,7 +23,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StreamConfig
 
 from achelous_shared import messages, nats_wire, subjects
 from achelous_shared.nats_wire import Received, WireError
-from achelous_shared.responder import BatchAnswer, Reaction, react, replies
+from achelous_shared.responder import BatchAnswer, Outlet, Reaction, react, replies
 
 log = logging.getLogger(__name__)
 
@@ -203,14 +203,22 @@ class Bus:
         """
         await self.react(subject, replies(answer), max_payload=max_payload)
 
-    async def react(self, subject: str, reaction: Reaction, *, max_payload: int) -> None:
-        """Publish what ``reaction`` makes of messages, at a high rate likewise, until cancelled."""
+    async def react(
+        self, subject: str, reaction: Reaction, *, max_payload: int, outlet: Outlet | None = None
+    ) -> None:
+        """Publish what ``reaction`` makes of messages, at a high rate likewise, until cancelled.
+
+        ``outlet`` publishes on the same connection what is no reaction.
+        """
+        outlet = outlet or Outlet()
         while True:
             server = self._client.connected_url
             if server is not None:
                 address = (server.hostname, server.port)
                 try:
-                    await react(address, self._login, subject, reaction, max_payload=max_payload)
+                    await react(
+                        address, self._login, subject, reaction, outlet, max_payload=max_payload
+                    )
                 except (OSError, TimeoutError, WireError) as error:
                     log.warning("bus: listening on %s again: %r", subject, error)
             await asyncio.sleep(_RETRY_S[2])

@@ -7,18 +7,18 @@ from ipaddress import IPv4Address
 from uuid import UUID, uuid4
 
 import msgspec
-import numpy as np
 import pytest
 from background import running
 from gateway_world import ADDRESSES, FakeController, GatewayUnderTest, following, gateway_of
 
 from achelous_lab.platform import Lab, Size
 from achelous_lab.waiting import wait_until
+from achelous_loadgen.awaited import Targets
 from achelous_loadgen.balancing import choose, leads
 from achelous_loadgen.gateways import GatewayClient, Reports
 from achelous_loadgen.http import Http
 from achelous_loadgen.sim.parked import ParkedHosts
-from achelous_loadgen.watch import Targets, Watch
+from achelous_loadgen.watch import Watch
 from achelous_shared import messages, subjects
 from achelous_shared.bus import Bus
 from achelous_shared.bus_roles import Role
@@ -58,10 +58,9 @@ async def seen(controller: FakeController) -> AsyncIterator[Seen]:
 
 
 def targets(numbers: range, vtep: IPv4Address | None) -> Targets:
-    keys = np.frombuffer(b"".join(ADDRESSES[n] for n in numbers), np.uint8).reshape(-1, 16)
+    keys = b"".join(ADDRESSES[n] for n in numbers)
     count = len(numbers)
-    vteps = np.full(count, int(vtep or 0), np.uint32)
-    return Targets(VPC, keys, np.zeros((count, 6), np.uint8), vteps)
+    return Targets(VPC, keys, bytes(6 * count), (vtep.packed if vtep else bytes(4)) * count)
 
 
 async def test_what_is_there_already_is_met_although_no_delta_names_it(seen: Seen) -> None:
@@ -96,8 +95,8 @@ async def test_a_route_to_another_host_is_not_what_was_waited_for(seen: Seen) ->
             Targets(
                 VPC,
                 targets(range(3), VTEP).keys,
-                np.zeros((3, 6), np.uint8),
-                np.array([int(VTEP), int(VTEP), int(VTEP) + 1], np.uint32),
+                bytes(18),
+                VTEP.packed * 2 + (VTEP + 1).packed,
             ),
             0.3,
         )
