@@ -70,7 +70,6 @@ class Churning:
     def __init__(self, world: World, vpc: Vpc, rate: float, places: list[Place]) -> None:
         self._world, self._vpc, self._rate, self._places = world, vpc, rate, places
         self._simulated = world.hosts[:_FRESH_HOSTS]
-        self._room = asyncio.Semaphore(_IN_FLIGHT)
         self._due: asyncio.Queue[tuple[int, float] | None] = asyncio.Queue()
         self.outcome = Outcome()
 
@@ -79,35 +78,32 @@ class Churning:
 
         With 2,000 under way no other starts; those that were due meanwhile are late.
         """
+        begun = time.perf_counter()
         async with asyncio.TaskGroup() as tasks:
             for _ in range(_IN_FLIGHT):  # a task of its own for each change would cost more
-                tasks.create_task(self._work())
-            await self._start(seconds)
+                tasks.create_task(self._work(begun + seconds))
+            await self._start(begun, seconds)
             for _ in range(_IN_FLIGHT):
                 self._due.put_nowait(None)
 
-    async def _start(self, seconds: float) -> None:
-        begun = time.perf_counter()
+    async def _start(self, begun: float, seconds: float) -> None:
         for number in range(int(seconds * self._rate)):
             due = begun + number / self._rate
             if (early := due - time.perf_counter()) > 0:
                 await asyncio.sleep(max(early, _TICK_S))
-            await self._room.acquire()
-            if time.perf_counter() - begun > seconds:
-                return
-            self.outcome.started += 1
             self._due.put_nowait((number, due))
 
-    async def _work(self) -> None:
+    async def _work(self, end: float) -> None:
         while (job := await self._due.get()) is not None:
+            if time.perf_counter() > end:
+                continue  # all were under way until now
+            self.outcome.started += 1
             try:
                 await self._one(*job)
             except (ApiRefused, ApiGone):
                 self.outcome.refused += 1
             except TimeoutError:
                 self.outcome.lost += 1
-            finally:
-                self._room.release()
 
     async def _one(self, number: int, due: float) -> None:
         alive, moves = self.outcome.alive, number % _MOVE_EVERY == _MOVE_EVERY - 1
