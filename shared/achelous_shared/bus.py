@@ -210,14 +210,18 @@ class Bus:
 
         ``outlet`` publishes on the same connection what is no reaction.
         """
-        outlet = outlet or Outlet()
         while True:
             server = self._client.connected_url
             if server is not None:
                 address = (server.hostname, server.port)
                 try:
                     await react(
-                        address, self._login, subject, reaction, outlet, max_payload=max_payload
+                        address,
+                        self._login,
+                        subject,
+                        reaction,
+                        max_payload=max_payload,
+                        outlet=outlet,
                     )
                 except (OSError, TimeoutError, WireError) as error:
                     log.warning("bus: listening on %s again: %r", subject, error)

@@ -140,9 +140,9 @@ async def react(
     login: bytes,
     subject: str,
     reaction: Reaction,
-    outlet: Outlet,
     *,
     max_payload: int,
+    outlet: Outlet | None = None,
 ) -> None:
     """Connect, and react to ``subject`` until the connection ends or we are cancelled.
 
@@ -150,6 +150,7 @@ async def react(
     connection meanwhile. Raises OSError or TimeoutError with what ended it, `nats_wire.WireError`,
     and what ``reaction`` raised.
     """
+    outlet = outlet or Outlet()
     async with asyncio.timeout(_CONNECT_S):
         _, responder = await asyncio.get_running_loop().create_connection(
             lambda: Responder(login, subject, reaction, outlet, max_payload=max_payload),

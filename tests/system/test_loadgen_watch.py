@@ -35,6 +35,7 @@ class Seen:
     controller: FakeController
     gateway: GatewayUnderTest
     watch: Watch
+    reports: Reports
 
     async def changed(self, *, put: range = range(0), delete: range = range(0)) -> None:
         await self.controller.publish(self.controller.change(VPC, put=put, delete=delete))
@@ -54,7 +55,7 @@ async def seen(controller: FakeController) -> AsyncIterator[Seen]:
         watch = Watch([GatewayClient(bus, bus, gateway.id)], reports, bus)
         async with running(reports.run(), watch.run()):
             await wait_until(lambda: reports.live(gateway.id), "the gateway to be heard")
-            yield Seen(controller, gateway, watch)
+            yield Seen(controller, gateway, watch, reports)
 
 
 def targets(numbers: range, vtep: IPv4Address | None) -> Targets:
@@ -79,6 +80,24 @@ async def test_what_a_delta_brings_is_met_many_and_single_ones(seen: Seen) -> No
     assert not waiting[2].done()
     await seen.changed(put=range(501, 502))
     await waiting[2]
+
+
+async def test_a_report_that_is_lost_costs_a_moment_and_no_more(seen: Seen) -> None:
+    seen.reports.told = lambda _, __: None
+    waiting = asyncio.ensure_future(seen.watch.until_met(targets(range(10, 11), VTEP), 5.0))
+    await asyncio.sleep(0)
+    await seen.changed(put=range(10, 11))
+    await waiting
+
+
+async def test_an_address_may_be_awaited_twice_at_once(seen: Seen) -> None:
+    """One vNIC's end, and the next one that has its address."""
+    gone = asyncio.ensure_future(seen.watch.until_met(targets(range(10, 11), None), 5.0))
+    there = asyncio.ensure_future(seen.watch.until_met(targets(range(10, 11), VTEP), 5.0))
+    await gone
+    assert not there.done()
+    await seen.changed(put=range(10, 11))
+    await there
 
 
 async def test_a_withdrawal_is_met_when_the_route_is_gone(seen: Seen) -> None:

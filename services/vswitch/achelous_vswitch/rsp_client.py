@@ -4,8 +4,7 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, Final, TypeVar
 from uuid import UUID
@@ -18,7 +17,7 @@ from achelous_shared.bus import Bus, BusError
 from achelous_shared.rsp import Capability, Options
 from achelous_shared.rsp_changes import Changes
 from achelous_vswitch.gateways import Gateway, Gateways
-from achelous_vswitch.hedge import hedged
+from achelous_vswitch.hedge import Hedged
 from achelous_vswitch.metrics import Metrics
 
 T = TypeVar("T")
@@ -82,9 +81,9 @@ class RspClient:
 
     def hedged(
         self, turn: Iterable[Gateway], ask: Callable[[Gateway], Awaitable[T]]
-    ) -> AbstractAsyncContextManager[AsyncIterator[T]]:
-        """Ask gateways one after the other; see `hedge.hedged`."""
-        return hedged(turn, ask, _PATIENCE_S)
+    ) -> Hedged[Gateway, T]:
+        """Ask gateways one after the other."""
+        return Hedged(turn, ask, _PATIENCE_S)
 
     async def ask(self, entries: rsp.Entries, first: Gateway | None = None) -> rsp.Entries | None:
         """The reply entries, one for each of ``entries`` (1..`rsp.MAX_ENTRIES`) in their order.

@@ -77,7 +77,8 @@ def events(*numbers: int, port: int = 1) -> Array:
 def answers(asked: rsp.Entries, vtep: int, revision: int) -> rsp.Entries:
     """A route to this VTEP for each entry, or with VTEP 0 none."""
     replies = np.zeros(len(asked), rsp.REPLY)
-    replies["vni"], replies["key"] = asked["vni"], asked["key"]
+    for name in rsp.REQUEST.names or ():
+        replies[name] = asked[name]
     replies["type"] = rsp.ReplyType.ROUTE if vtep else rsp.ReplyType.NO_ROUTE
     replies["revision"], replies["mtu"] = revision, 1500
     replies["next_hop"][:, 10:12] = 0xFF
