@@ -13,7 +13,11 @@ _PACKET_S: Final = 0.001
 
 
 async def until(
-    condition: Callable[[], bool], what: str, timeout: float, *hosts: SimulatedHost
+    condition: Callable[[], bool],
+    what: str,
+    timeout: float,
+    host: SimulatedHost,
+    *others: SimulatedHost,
 ) -> float:
     """`time.perf_counter()` when it held: looked at now, and with each change of these hosts.
 
@@ -28,8 +32,8 @@ async def until(
             held.set_result(time.perf_counter())
 
     with ExitStack() as stack:
-        for host in hosts:
-            stack.enter_context(host.changes.looking(look))
+        for one in (host, *others):
+            stack.enter_context(one.changes.looking(look))
         try:
             async with asyncio.timeout(timeout):
                 return await held

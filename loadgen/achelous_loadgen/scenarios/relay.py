@@ -18,12 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from achelous_lab.platform import Lab
+from achelous_lab.waiting import wait_until
 from achelous_loadgen.platform import relaying_gateway
 from achelous_loadgen.requester import Asking
 from achelous_loadgen.results import Relay
 from achelous_loadgen.scenarios.programming_time import remove
 from achelous_loadgen.tenant import Created, Vpc
-from achelous_loadgen.waiting import until
 from achelous_loadgen.world import World
 from achelous_shared import messages, subjects
 from achelous_shared.bus_roles import Role
@@ -159,7 +159,7 @@ async def _deltas(
             deltas.forget()
             asked = tasks.create_task(look_up(_MEANWHILE_S))
             made += await world.tenant.create_many(vpc.batch(places, count, f"delta-{number}"))
-            await until(lambda: deltas.took(count) is not None, "a delta is missing", _WAIT_S)
+            await wait_until(lambda: deltas.took(count) is not None, "a delta", timeout=_WAIT_S)
             took.append(deltas.took(count) or 0.0)
             latencies += await asked
         for task in listening:
