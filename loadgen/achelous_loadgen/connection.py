@@ -4,6 +4,8 @@ import asyncio
 from typing import Final, cast
 
 _TIMEOUT_S: Final = 120.0
+_LOOK_S: Final = 5.0
+"""How often it is looked whether a reply is overdue: a timer for each request would cost more."""
 _HEAD_END: Final = b"\r\n\r\n"
 _LENGTH: Final = b"\r\ncontent-length:"
 
@@ -21,6 +23,8 @@ class Connection(asyncio.Protocol):
         self._have = 0
         self._wanted = 0
         """Bytes of the reply, once its head is there."""
+        self._asked_at = 0.0
+        self._looking = self._loop.call_later(_LOOK_S, self._look)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio.Protocol."""
@@ -29,6 +33,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol."""
         self.open = False
+        self._looking.cancel()
         if self._reply is not None and not self._reply.done():
             self._reply.set_exception(ConnectionError(f"{self.url} closed the connection: {exc}"))
 
@@ -37,12 +42,11 @@ class Connection(asyncio.Protocol):
         if not self.open:
             raise ConnectionError(f"{self.url} has closed the connection")
         self._reply = self._loop.create_future()
-        deadline = self._loop.call_later(_TIMEOUT_S, self.close)
+        self._asked_at = self._loop.time()
         try:
             self._transport.write(request)
             return await self._reply
         finally:
-            deadline.cancel()
             self._reply = None
 
     def data_received(self, data: bytes) -> None:
@@ -67,9 +71,16 @@ class Connection(asyncio.Protocol):
             return
         self._reply.set_result((int(data[9:12]), data[body:]))
 
+    def _look(self) -> None:
+        if self._reply is not None and self._loop.time() - self._asked_at > _TIMEOUT_S:
+            self.close()
+        else:
+            self._looking = self._loop.call_later(_LOOK_S, self._look)
+
     def close(self) -> None:
         """End it; who waits for a reply is told."""
         self.open = False
+        self._looking.cancel()
         self._transport.abort()
 
 

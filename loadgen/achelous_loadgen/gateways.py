@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Final
 from uuid import UUID
@@ -28,6 +28,7 @@ class _Head(msgspec.Struct):
 
     gateway_id: UUID
     serving: bool
+    revisions: bytes
 
 
 class Reports:
@@ -37,6 +38,8 @@ class Reports:
         self._bus = bus
         self._heard: dict[UUID, float] = {}
         self._decoder = msgspec.msgpack.Decoder(_Head)
+        self.told: Callable[[UUID, bytes], None] = lambda _, __: None
+        """Called with each report's gateway and its packed `routes.REVISION`."""
 
     def live(self, gateway_id: UUID) -> bool:
         """Whether it reported lately that its tables are in step."""
@@ -55,6 +58,7 @@ class Reports:
                 report = self._decoder.decode(data)
                 if report.serving:
                     self._heard[report.gateway_id] = time.monotonic()
+                self.told(report.gateway_id, report.revisions)
         return ()
 
 

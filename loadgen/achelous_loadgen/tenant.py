@@ -12,17 +12,17 @@ from socket import inet_aton
 from typing import Any, Final
 
 import msgspec
-import numpy as np
 
 from achelous_lab.api import ApiRefused, Object
+from achelous_loadgen.awaited import Targets
 from achelous_loadgen.http import Http, Reply
 from achelous_loadgen.sim.host import Place
-from achelous_loadgen.watch import Targets
 from achelous_shared.routes import mac_bytes
 
 MAX_BATCH: Final = 20_000
 _MAPPED: Final = b"\0" * 10 + b"\xff\xff"
 """Before an IPv4 address in a key."""
+_NOWHERE: Final = bytes(4)
 _QUOTA: Final = 10_000_000
 _AT_ONCE: Final = 128
 _CALLS: Final = 2
@@ -102,9 +102,9 @@ class Vpc:
         macs = b"".join([mac_bytes(one.vnics[0].mac) for one in created])
         return Targets(
             self.vni,
-            np.frombuffer(keys, np.uint8).reshape(-1, 16),
-            np.frombuffer(macs, np.uint8).reshape(-1, 6),
-            np.array([int(vtep) if vtep else 0 for vtep in vteps], np.uint32),
+            keys,
+            macs,
+            b"".join([vtep.packed if vtep else _NOWHERE for vtep in vteps]),
         )
 
 

@@ -23,7 +23,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StreamConfig
 
 from achelous_shared import messages, nats_wire, subjects
 from achelous_shared.nats_wire import Received, WireError
-from achelous_shared.responder import BatchAnswer, Reaction, connected, react, replies
+from achelous_shared.responder import BatchAnswer, Outlet, Reaction, connected, react, replies
 from achelous_shared.stream_reader import HEARTBEAT_S, Missed, StreamReader
 from achelous_shared.stream_writer import StreamWriter
 
@@ -219,12 +219,24 @@ class Bus:
         """
         await self.react(subject, replies(answer), max_payload=max_payload)
 
-    async def react(self, subject: str, reaction: Reaction, *, max_payload: int) -> None:
-        """Publish what ``reaction`` makes of messages, at a high rate likewise, until cancelled."""
+    async def react(
+        self, subject: str, reaction: Reaction, *, max_payload: int, outlet: Outlet | None = None
+    ) -> None:
+        """Publish what ``reaction`` makes of messages, at a high rate likewise, until cancelled.
+
+        ``outlet`` publishes on the same connection what is no reaction.
+        """
         while True:
             if (address := self._address()) is not None:
                 try:
-                    await react(address, self._login, subject, reaction, max_payload=max_payload)
+                    await react(
+                        address,
+                        self._login,
+                        subject,
+                        reaction,
+                        max_payload=max_payload,
+                        outlet=outlet,
+                    )
                 except (OSError, TimeoutError, WireError) as error:
                     log.warning("bus: listening on %s again: %r", subject, error)
             await asyncio.sleep(_RETRY_S[2])

@@ -128,7 +128,8 @@ def subscribe(subject: str) -> bytes:
 
 
 def publish(messages: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Messages to send: (subject, payload) of each."""
+    """Messages to send: (subject, payload) of each; the subject may be followed by a blank and that
+    for replies."""
     return b"".join(
         [b"PUB %b %d\r\n%b\r\n" % (subject, len(payload), payload) for subject, payload in messages]
     )

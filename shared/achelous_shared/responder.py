@@ -7,7 +7,7 @@ while the server does not take the replies, no requests are read.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, cast
 
@@ -23,7 +23,7 @@ _WRITE_BUFFER: Final = 4 * 1024 * 1024
 BatchAnswer = Callable[[Sequence[bytes]], Sequence[bytes]]
 """Takes the payloads of requests, returns those of their replies in the same order."""
 
-Reaction = Callable[[Received], Iterable[tuple[bytes, bytes]]]
+Reaction = Callable[[Received], Sequence[tuple[bytes, bytes]]]
 """Takes messages, returns what is published upon them: (subject, payload) of each."""
 
 
@@ -31,13 +31,32 @@ class Refused(ConnectionError):
     """The server does not let us in, or says that it ends the connection."""
 
 
+class Outlet:
+    """Publishes on a responder's connection, in between, while there is one."""
+
+    def __init__(self) -> None:
+        self.transport: asyncio.Transport | None = None
+        """Where it goes: the responder's, unless the server does not take more now."""
+
+    def publish(self, messages: Sequence[tuple[bytes, bytes]]) -> bool:
+        """Send messages (see `nats_wire.publish`) at most once and by one write; False: nowhere."""
+        if self.transport is None:
+            return False
+        if messages:
+            self.transport.write(nats_wire.publish(messages))
+        return True
+
+
 class Responder(asyncio.Protocol):
     """One connection that listens on one subject. Use `react`."""
 
-    def __init__(self, login: bytes, subject: str, react: Reaction, *, max_payload: int) -> None:
+    def __init__(
+        self, login: bytes, subject: str, react: Reaction, outlet: Outlet, *, max_payload: int
+    ) -> None:
         self._login = login
         self._subject = subject
         self._react = react
+        self._outlet = outlet
         self._splitter = Splitter(max_payload)
         self._transport: asyncio.Transport
         self._heard = True
@@ -53,6 +72,7 @@ class Responder(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol."""
+        self._outlet.transport = None
         if not self.ended.done():
             self.ended.set_exception(exc or Refused("the server closed the connection"))
 
@@ -67,10 +87,12 @@ class Responder(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """See asyncio.Protocol."""
+        self._outlet.transport = None
         self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         """See asyncio.Protocol."""
+        self._outlet.transport = self._transport
         self._transport.resume_reading()
 
     def ping(self) -> bool:
@@ -86,14 +108,15 @@ class Responder(asyncio.Protocol):
 
     def abort(self) -> None:
         """End the connection at once."""
+        self._outlet.transport = None
         self._transport.abort()
 
     def _take(self, received: Received) -> None:
         self._heard = True
         for line in received.lines:
             self._control(line)
-        if received.payloads:
-            self._transport.write(nats_wire.publish(self._react(received)))
+        if received.payloads and (said := self._react(received)):
+            self._transport.write(nats_wire.publish(said))
 
     def _control(self, line: bytes) -> None:
         word = line[:5].rstrip().upper()
@@ -103,6 +126,7 @@ class Responder(asyncio.Protocol):
             self._transport.write(self._login + nats_wire.subscribe(self._subject))
             self._login = b""
             self.ready.set()
+            self._outlet.transport = self._transport
         elif word == b"-ERR":
             text = line[5:].decode(errors="replace")
             if "permissions violation for publish" not in text.lower():
@@ -122,16 +146,23 @@ def replies(answer: BatchAnswer) -> Reaction:
 
 @asynccontextmanager
 async def connected(
-    server: tuple[str, int], login: bytes, subject: str, reaction: Reaction, *, max_payload: int
+    server: tuple[str, int],
+    login: bytes,
+    subject: str,
+    reaction: Reaction,
+    *,
+    max_payload: int,
+    outlet: Outlet | None = None,
 ) -> AsyncIterator[Responder]:
     """A connection that reacts to ``subject``, logged in; ended on exit.
 
-    ``server``: host and port; ``login``: as of `nats_wire.connect`. Raises OSError or TimeoutError
-    if there is none.
+    ``server``: host and port; ``login``: as of `nats_wire.connect`; ``outlet`` leads to this
+    connection meanwhile. Raises OSError or TimeoutError if there is none.
     """
+    outlet = outlet or Outlet()
     async with asyncio.timeout(_CONNECT_S):
         _, responder = await asyncio.get_running_loop().create_connection(
-            lambda: Responder(login, subject, reaction, max_payload=max_payload),
+            lambda: Responder(login, subject, reaction, outlet, max_payload=max_payload),
             *server,
         )
     try:
@@ -155,8 +186,16 @@ async def serve(responder: Responder) -> None:
 
 
 async def react(
-    server: tuple[str, int], login: bytes, subject: str, reaction: Reaction, *, max_payload: int
+    server: tuple[str, int],
+    login: bytes,
+    subject: str,
+    reaction: Reaction,
+    *,
+    max_payload: int,
+    outlet: Outlet | None = None,
 ) -> None:
     """`connected`, and `serve`."""
-    async with connected(server, login, subject, reaction, max_payload=max_payload) as responder:
+    async with connected(
+        server, login, subject, reaction, max_payload=max_payload, outlet=outlet
+    ) as responder:
         await serve(responder)

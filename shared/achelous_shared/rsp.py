@@ -52,7 +52,7 @@ REPLY: Final = np.dtype(
 )
 _KEY_WORDS: Final = slice(3, 6)  # of a request entry, in words of 4 bytes: a key's first 12 bytes
 _MAPPED: Final = np.frombuffer(b"\0" * 10 + b"\xff\xff", "<u4")
-_ADDRESS_BYTES: Final = 16
+_ADDRESS_BYTES: Final = np.uint8(16)
 
 MAX_REQUEST_BYTES: Final = HEADER_BYTES + MAX_ENTRIES * REQUEST.itemsize
 """Of any message that a gateway is sent."""
@@ -113,6 +113,13 @@ class ReplyType(IntEnum):
     NO_ROUTE = 2
     """The VPC is known and has no such destination."""
     UNKNOWN_VNI = 3
+
+
+# numpy turns an enum's member into an array each time that they meet
+_IPV4: Final = np.uint8(KeyType.IPV4)
+_IPV6: Final = np.uint8(KeyType.IPV6)
+_ROUTE: Final = np.uint8(ReplyType.ROUTE)
+_UNKNOWN_VNI: Final = np.uint8(ReplyType.UNKNOWN_VNI)
 
 
 class RspError(ValueError):
@@ -211,14 +218,13 @@ def families(entries: Entries) -> npt.NDArray[np.uint8]:
     """The key type that each of the `REQUEST` or `REPLY` entries should have (n,)."""
     words = entries.view("<u4").reshape(-1, entries.itemsize // 4)[:, _KEY_WORDS]
     mapped = (words == _MAPPED).all(axis=1)
-    return np.where(mapped, np.uint8(KeyType.IPV4), np.uint8(KeyType.IPV6))
+    return np.where(mapped, _IPV4, _IPV6)
 
 
 def _check_replies(entries: Entries) -> None:
     types = entries["type"]
-    if not ((types >= ReplyType.ROUTE) & (types <= ReplyType.UNKNOWN_VNI)).all():
+    if (types - _ROUTE > _UNKNOWN_VNI - _ROUTE).any():  # 0 becomes 255
         last = ReplyType.UNKNOWN_VNI.value
         raise RspError(f"an entry's reply type is not in {ReplyType.ROUTE.value}..{last}")
-    right = np.where(types == ReplyType.ROUTE, _ADDRESS_BYTES, 0)
-    if not (entries["length"] == right).all():
+    if (entries["length"] != (types == _ROUTE) * _ADDRESS_BYTES).any():
         raise RspError(f"an entry's next hop has not {_ADDRESS_BYTES} bytes with a route, else 0")

@@ -64,6 +64,10 @@ class Status(IntEnum):
     UNKNOWN_VNI = 3
 
 
+_FIRST: Final = np.uint8(Status.CHANGES)
+_LAST: Final = np.uint8(Status.UNKNOWN_VNI)
+
+
 @dataclass(frozen=True, slots=True)
 class Changes:
     """A decoded answer. ``entries``: dtype `CHANGES`; columns as in the message, end to end."""
@@ -122,8 +126,7 @@ def decode_changes(data: bytes) -> Changes:
     if total > MAX_CHANGES:
         raise RspError(f"{total} changes, a message holds at most {MAX_CHANGES}")
     entries = read_entries(data, head.total, CHANGES, more=total * _CHANGE_BYTES)
-    status = entries["status"]
-    if not ((status >= Status.CHANGES) & (status <= Status.UNKNOWN_VNI)).all():
+    if (entries["status"] - _FIRST > _LAST - _FIRST).any():  # 0 becomes 255
         raise RspError(f"a status is not in {Status.CHANGES.value}..{Status.UNKNOWN_VNI.value}")
     hashes = np.frombuffer(data, _HASH, total, begin).astype(np.uint32)
     ages = np.frombuffer(data, _AGE, total, begin + total * _HASH.itemsize).astype(np.uint16)

@@ -22,7 +22,7 @@ from achelous_lab.waiting import wait_until
 from achelous_shared import nats_wire, subjects
 from achelous_shared.bus import Bus, BusError
 from achelous_shared.bus_roles import Role
-from achelous_shared.responder import Refused, react, replies
+from achelous_shared.responder import Outlet, Refused, react, replies
 from achelous_shared.stream_writer import Append, StreamWriter
 
 
@@ -282,6 +282,34 @@ class TestBatches:
             await server.kill9()
             await server.start()
             await wait_until(lambda: answers(vswitch, self.SUBJECT), "an answer", timeout=10)
+
+    async def test_what_is_no_reply_goes_out_in_between_while_the_connection_stands(
+        self, server: NatsServer, gateway: Bus, vswitch: Bus
+    ) -> None:
+        outlet, came = Outlet(), list[bytes]()
+        inbox = f"{subjects.inbox(Role.VSWITCH)}.test"
+        line = f"{self.SUBJECT} {inbox}".encode()
+        asked = [(line, b"%d" % number) for number in range(3)]
+
+        def take(received: nats_wire.Received) -> list[tuple[bytes, bytes]]:
+            came.extend(received.payloads)
+            return []
+
+        def all_came() -> bool:
+            outlet.publish(asked)
+            return {b"re:0", b"re:1", b"re:2"} <= set(came)
+
+        assert not outlet.publish(asked)
+        async with running(
+            gateway.serve_batches(self.SUBJECT, echo_all, max_payload=100),
+            vswitch.react(inbox, take, max_payload=100, outlet=outlet),
+        ):
+            await wait_until(all_came, "the replies")
+            await server.kill9()
+            await wait_until(lambda: not outlet.publish(asked), "the connection to end")
+            came.clear()
+            await server.start()
+            await wait_until(all_came, "the replies")
 
     async def test_nobody_answers_once_it_is_cancelled(self, gateway: Bus, vswitch: Bus) -> None:
         async with running(gateway.serve_batches(self.SUBJECT, echo_all, max_payload=100)):

@@ -7,18 +7,18 @@ from ipaddress import IPv4Address
 from uuid import UUID, uuid4
 
 import msgspec
-import numpy as np
 import pytest
 from background import running
 from gateway_world import ADDRESSES, FakeController, GatewayUnderTest, following, gateway_of
 
 from achelous_lab.platform import Lab, Size
 from achelous_lab.waiting import wait_until
+from achelous_loadgen.awaited import Targets
 from achelous_loadgen.balancing import choose, leads
 from achelous_loadgen.gateways import GatewayClient, Reports
 from achelous_loadgen.http import Http
 from achelous_loadgen.sim.parked import ParkedHosts
-from achelous_loadgen.watch import Targets, Watch
+from achelous_loadgen.watch import Watch
 from achelous_shared import messages, subjects
 from achelous_shared.bus import Bus
 from achelous_shared.bus_roles import Role
@@ -35,6 +35,7 @@ class Seen:
     controller: FakeController
     gateway: GatewayUnderTest
     watch: Watch
+    reports: Reports
 
     async def changed(self, *, put: range = range(0), delete: range = range(0)) -> None:
         await self.controller.publish(self.controller.change(VPC, put=put, delete=delete))
@@ -54,14 +55,13 @@ async def seen(controller: FakeController) -> AsyncIterator[Seen]:
         watch = Watch([GatewayClient(bus, bus, gateway.id)], reports, bus)
         async with running(reports.run(), watch.run()):
             await wait_until(lambda: reports.live(gateway.id), "the gateway to be heard")
-            yield Seen(controller, gateway, watch)
+            yield Seen(controller, gateway, watch, reports)
 
 
 def targets(numbers: range, vtep: IPv4Address | None) -> Targets:
-    keys = np.frombuffer(b"".join(ADDRESSES[n] for n in numbers), np.uint8).reshape(-1, 16)
+    keys = b"".join(ADDRESSES[n] for n in numbers)
     count = len(numbers)
-    vteps = np.full(count, int(vtep or 0), np.uint32)
-    return Targets(VPC, keys, np.zeros((count, 6), np.uint8), vteps)
+    return Targets(VPC, keys, bytes(6 * count), (vtep.packed if vtep else bytes(4)) * count)
 
 
 async def test_what_is_there_already_is_met_although_no_delta_names_it(seen: Seen) -> None:
@@ -82,6 +82,24 @@ async def test_what_a_delta_brings_is_met_many_and_single_ones(seen: Seen) -> No
     await waiting[2]
 
 
+async def test_a_report_that_is_lost_costs_a_moment_and_no_more(seen: Seen) -> None:
+    seen.reports.told = lambda _, __: None
+    waiting = asyncio.ensure_future(seen.watch.until_met(targets(range(10, 11), VTEP), 5.0))
+    await asyncio.sleep(0)
+    await seen.changed(put=range(10, 11))
+    await waiting
+
+
+async def test_an_address_may_be_awaited_twice_at_once(seen: Seen) -> None:
+    """One vNIC's end, and the next one that has its address."""
+    gone = asyncio.ensure_future(seen.watch.until_met(targets(range(10, 11), None), 5.0))
+    there = asyncio.ensure_future(seen.watch.until_met(targets(range(10, 11), VTEP), 5.0))
+    await gone
+    assert not there.done()
+    await seen.changed(put=range(10, 11))
+    await there
+
+
 async def test_a_withdrawal_is_met_when_the_route_is_gone(seen: Seen) -> None:
     waiting = asyncio.ensure_future(seen.watch.until_met(targets(range(2), None), 5.0))
     await asyncio.sleep(0)
@@ -96,8 +114,8 @@ async def test_a_route_to_another_host_is_not_what_was_waited_for(seen: Seen) ->
             Targets(
                 VPC,
                 targets(range(3), VTEP).keys,
-                np.zeros((3, 6), np.uint8),
-                np.array([int(VTEP), int(VTEP), int(VTEP) + 1], np.uint32),
+                bytes(18),
+                VTEP.packed * 2 + (VTEP + 1).packed,
             ),
             0.3,
         )

@@ -48,7 +48,7 @@ async def measure(world: World, vpc: Vpc, count: int) -> Burst:
             missing.pop()
         return not missing
 
-    running = await waiting.until(all_run, f"{len(missing)} have no port yet", _WAIT_S)
+    running = await waiting.until(all_run, "some have no port yet", _WAIT_S, *simulated)
     spent = world.usage.spent_since(used)
     await remove(world, vpc, created)
     return Burst(

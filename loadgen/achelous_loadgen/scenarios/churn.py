@@ -24,9 +24,8 @@ from achelous_shared.routes import ip_bytes
 _WAIT_S: Final = 30.0
 _TICK_S: Final = 0.002
 """What is due meanwhile is started together, late by that much at most."""
-_LEARN_S: Final = 0.01
-_FRESH_S: Final = 0.004
-"""How often a host's cache is looked at: freshness is measured to this."""
+_PACKET_S: Final = 0.01
+"""A guest sends so often to what its host has not learned yet."""
 _IN_FLIGHT: Final = 2_000
 _HELD: Final = 400
 """Instances that are alive before the first is deleted or moved."""
@@ -71,7 +70,6 @@ class Churning:
     def __init__(self, world: World, vpc: Vpc, rate: float, places: list[Place]) -> None:
         self._world, self._vpc, self._rate, self._places = world, vpc, rate, places
         self._simulated = world.hosts[:_FRESH_HOSTS]
-        self._room = asyncio.Semaphore(_IN_FLIGHT)
         self._due: asyncio.Queue[tuple[int, float] | None] = asyncio.Queue()
         self.outcome = Outcome()
 
@@ -80,35 +78,32 @@ class Churning:
 
         With 2,000 under way no other starts; those that were due meanwhile are late.
         """
+        begun = time.perf_counter()
         async with asyncio.TaskGroup() as tasks:
             for _ in range(_IN_FLIGHT):  # a task of its own for each change would cost more
-                tasks.create_task(self._work())
-            await self._start(seconds)
+                tasks.create_task(self._work(begun + seconds))
+            await self._start(begun, seconds)
             for _ in range(_IN_FLIGHT):
                 self._due.put_nowait(None)
 
-    async def _start(self, seconds: float) -> None:
-        begun = time.perf_counter()
+    async def _start(self, begun: float, seconds: float) -> None:
         for number in range(int(seconds * self._rate)):
             due = begun + number / self._rate
             if (early := due - time.perf_counter()) > 0:
                 await asyncio.sleep(max(early, _TICK_S))
-            await self._room.acquire()
-            if time.perf_counter() - begun > seconds:
-                return
-            self.outcome.started += 1
             self._due.put_nowait((number, due))
 
-    async def _work(self) -> None:
+    async def _work(self, end: float) -> None:
         while (job := await self._due.get()) is not None:
+            if time.perf_counter() > end:
+                continue  # all were under way until now
+            self.outcome.started += 1
             try:
                 await self._one(*job)
             except (ApiRefused, ApiGone):
                 self.outcome.refused += 1
             except TimeoutError:
                 self.outcome.lost += 1
-            finally:
-                self._room.release()
 
     async def _one(self, number: int, due: float) -> None:
         alive, moves = self.outcome.alive, number % _MOVE_EVERY == _MOVE_EVERY - 1
@@ -130,7 +125,7 @@ class Churning:
         if holder is not None:
             ip = ip_bytes(created.vnics[0].ip)
             host, vni = self._simulated[holder], self._vpc.vni
-            await waiting.until_learned(host, vni, ip, place.vtep, _WAIT_S, look_s=_LEARN_S)
+            await waiting.until_learned(host, vni, ip, place.vtep, _WAIT_S, packet_s=_PACKET_S)
         self.outcome.alive.append(_Alive(created, place, holder))
 
     async def _move(self, old: _Alive, number: int, due: float) -> None:
@@ -157,12 +152,12 @@ class Churning:
 
     async def _let_go(self, old: _Alive, holder: int, known: float) -> float:
         """How long after the gateways the host that had learned it sends nothing there any more."""
-        path, ip = self._simulated[holder].path, ip_bytes(old.created.vnics[0].ip)
+        host, ip = self._simulated[holder], ip_bytes(old.created.vnics[0].ip)
         gone = await waiting.until(
-            lambda: path.vtep_of(self._vpc.vni, ip) != int(old.place.vtep),
+            lambda: not host.holds(self._vpc.vni, ip, old.place.vtep),
             "a host still holds a route",
             _WAIT_S,
-            look_s=_FRESH_S,
+            host,
         )
         fresh = max(0.0, gone - known)
         self.outcome.fresh.append(fresh)

@@ -165,7 +165,7 @@ async def _one(world: World, vpc: Vpc, number: int) -> tuple[float, ...]:
     ip = ip_bytes(created.vnics[0].ip)
     targets = vpc.targets([created], [own.place.vtep])
     there = asyncio.create_task(
-        waiting.until(lambda: own.path.has_port(vpc.vni, ip), "no port on its host", _WAIT_S)
+        waiting.until(lambda: own.path.has_port(vpc.vni, ip), "no port on its host", _WAIT_S, own)
     )
     try:
         known = await world.watch.until_met(targets, _WAIT_S)
@@ -189,7 +189,8 @@ async def _reached(
         missing[:] = [host for host in missing if not host.holds(vpc.vni, ip, own.place.vtep)]
         return not missing
 
-    return await waiting.until(all_hold, "some hosts have no route to it", _WAIT_S)
+    others = tuple(missing)
+    return await waiting.until(all_hold, "some hosts have no route to it", _WAIT_S, *others)
 
 
 async def remove(world: World, vpc: Vpc, created: list[Created]) -> None:

@@ -1,11 +1,9 @@
 """What it costs a host to keep what it has learned true while nothing changes."""
 
 import asyncio
+import time
 from typing import Final, Literal
 
-import numpy as np
-
-from achelous_loadgen import waiting
 from achelous_loadgen.results import Reconcile
 from achelous_loadgen.sim.host import SimulatedHost
 from achelous_loadgen.tenant import Vpc
@@ -18,6 +16,7 @@ Mode = Literal["delta", "per_entry"]
 _PORTS: Final = 64
 _LEARN_S: Final = 60.0
 _SETTLE_S: Final = 0.5
+_SEND_S: Final = 0.05
 _STAY_S: Final = 3600.0
 
 
@@ -48,13 +47,17 @@ async def _rate(world: World, vpc: Vpc, ips: list[bytes], mode: str, seconds: fl
 
 async def learn(host: SimulatedHost, vni: int, ips: list[bytes], timeout: float) -> None:
     """Guests send to each destination until the host has learned it. Raises TimeoutError."""
-    missing = np.ones(len(ips), np.bool_)
-
-    def all_known() -> bool:
-        for number in np.flatnonzero(missing).tolist():
-            missing[number] = not host.path.send(vni, ips[number], port=1 + number % _PORTS)
-        return not missing.any()
-
-    await waiting.until(
-        all_known, f"host {host.place.vtep} has not learned all of {len(ips)}", timeout, look_s=0.05
-    )
+    missing = list(range(len(ips)))
+    deadline = time.monotonic() + timeout
+    while missing:
+        if time.monotonic() > deadline:
+            raise TimeoutError(
+                f"after {timeout:g} s: host {host.place.vtep} has not learned {len(missing)} of"
+                f" {len(ips)}"
+            )
+        missing = [
+            number
+            for number in missing
+            if not host.path.send(vni, ips[number], port=1 + number % _PORTS)
+        ]
+        await asyncio.sleep(_SEND_S)

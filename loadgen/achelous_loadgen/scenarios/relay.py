@@ -18,12 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from achelous_lab.platform import Lab
+from achelous_lab.waiting import wait_until
 from achelous_loadgen.platform import relaying_gateway
 from achelous_loadgen.requester import Asking
 from achelous_loadgen.results import Relay
 from achelous_loadgen.scenarios.programming_time import remove
 from achelous_loadgen.tenant import Created, Vpc
-from achelous_loadgen.waiting import until
 from achelous_loadgen.world import World
 from achelous_shared import messages, subjects
 from achelous_shared.bus import Bus
@@ -154,7 +154,7 @@ async def _deltas(
             before = await bus.last_number(subjects.ROUTES_STREAM)
             asked = tasks.create_task(look_up(_MEANWHILE_S))
             made += await world.tenant.create_many(vpc.batch(places, count, f"delta-{number}"))
-            await until(lambda: deltas.ended(count) is not None, "a delta is missing", _WAIT_S)
+            await wait_until(lambda: deltas.ended(count) is not None, "a delta", timeout=_WAIT_S)
             took.append((deltas.ended(count) or 0.0) - await _begun(bus, vpc.vni, before))
             latencies += await asked
         for task in listening:

@@ -4,12 +4,13 @@ import asyncio
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
 
+from achelous_loadgen.sim.changes import Changes, ToldTable
 from achelous_loadgen.sim.devices import SimulatedDevices
 from achelous_loadgen.sim.metered import MeteredBus
 from achelous_loadgen.sim.path import GuestPath
@@ -19,7 +20,7 @@ from achelous_vswitch.agent import Agent
 from achelous_vswitch.dataplane import Array
 from achelous_vswitch.fc import ForwardingCache
 from achelous_vswitch.gateways import Gateways
-from achelous_vswitch.memory import MemoryEvents, memory_dataplane
+from achelous_vswitch.memory import MemoryEvents, MemoryTable, memory_dataplane
 from achelous_vswitch.plan import Desired
 from achelous_vswitch.programmed import slots_for
 from achelous_vswitch.settings import VswitchSettings
@@ -52,6 +53,8 @@ class SimulatedHost:
     agent: SimulatedAgent
     path: GuestPath
     bus: MeteredBus
+    changes: Changes
+    """Of its vNICs and of what it has learned."""
 
     @property
     def cache(self) -> ForwardingCache:
@@ -90,13 +93,19 @@ async def simulated_host(
         rule_sets=8192,
         rule_words=1 << 18,
     )
+    changes = Changes()
+    dataplane = replace(
+        dataplane,
+        endpoints=ToldTable(cast(MemoryTable, dataplane.endpoints), changes),
+        fc_index=ToldTable(cast(MemoryTable, dataplane.fc_index), changes),
+    )
     devices = SimulatedDevices(place.vtep)
     name = f"simulated vswitch {place.id}"
     async with MeteredBus.connect(nats_url, role=Role.VSWITCH, name=name) as bus:
         with closing(cast(MemoryEvents, dataplane.learn)):
             agent = SimulatedAgent(known, dataplane, devices, netns, bus)
             agent.devices = devices
-            host = SimulatedHost(place, agent, GuestPath(dataplane), bus)
+            host = SimulatedHost(place, agent, GuestPath(dataplane), bus, changes)
             async with asyncio.TaskGroup() as tasks:
                 task = tasks.create_task(agent.decide())
                 try:

@@ -6,19 +6,22 @@ and no agent applies them. What is measured is never measured on them.
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 from uuid import UUID
 
 import msgspec
 
 from achelous_shared import subjects
-from achelous_shared.bus import Bus, BusError
+from achelous_shared.bus import Bus
 from achelous_shared.messages import HostApplied, encode
 from achelous_shared.nats_wire import Received
+from achelous_shared.responder import Outlet
 
 _EVERY_S: Final = 2.0
 _REPEAT_S: Final = 60.0
+_APPLY_S: Final = 0.004
+"""From a document until its report, some hosts' in one write: an agent takes a few ms, too."""
 
 
 class _Head(msgspec.Struct):
@@ -42,6 +45,9 @@ class ParkedHosts:
         self._told_at: dict[UUID, float] = {}
         """When a document last came, of those that repeat their report still."""
         self._decoder = msgspec.msgpack.Decoder(_Head)
+        self._outlet = Outlet()
+        self._due: dict[UUID, None] = {}
+        """Hosts that are to report."""
 
     def add(self, hosts: Iterable[UUID]) -> None:
         """Speak for these hosts too."""
@@ -53,18 +59,31 @@ class ParkedHosts:
         """Until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             for documents in (subjects.ALL_HOSTS, subjects.ALL_HOST_CHANGES):
-                tasks.create_task(
-                    self._bus.react(
-                        documents, self._on_documents, max_payload=self._bus.max_payload
-                    )
+                tasks.create_task(self._bus.listen_batches(documents, self._on_documents))
+            tasks.create_task(
+                self._bus.react(
+                    subjects.REPORT,
+                    self._on_commands,
+                    max_payload=self._bus.max_payload,
+                    outlet=self._outlet,
                 )
-            tasks.create_task(self._bus.listen(subjects.REPORT, self._on_command))
+            )
             tasks.create_task(self._repeat())
 
-    def _on_documents(self, received: Received) -> list[tuple[bytes, bytes]]:
-        """The reports upon documents, one for each host that got some."""
-        told = dict.fromkeys(self._told(document) for document in received.payloads)
-        return [self._report(host_id) for host_id in told if host_id is not None]
+    def _on_documents(self, documents: Sequence[bytes]) -> None:
+        """Have the hosts report that got some."""
+        for document in documents:
+            if (host_id := self._told(document)) is not None:
+                self._report_soon(host_id)
+
+    def _report_soon(self, host_id: UUID) -> None:
+        if not self._due:
+            asyncio.get_running_loop().call_later(_APPLY_S, self._report_due)
+        self._due[host_id] = None
+
+    def _report_due(self) -> None:
+        due, self._due = self._due, {}
+        self._outlet.publish([self._report(host_id) for host_id in due])
 
     def _told(self, document: bytes) -> UUID | None:
         """Whose document this is, if it is news to one of these hosts."""
@@ -75,23 +94,15 @@ class ParkedHosts:
         self._told_at[head.host_id] = time.monotonic()
         return head.host_id
 
-    async def _on_command(self, _: bytes) -> None:
-        await self._publish(list(self._revisions))
+    def _on_commands(self, _: Received) -> list[tuple[bytes, bytes]]:
+        return [self._report(host_id) for host_id in self._revisions]
 
     async def _repeat(self) -> None:
         while True:
             await asyncio.sleep(_EVERY_S)
             begun = time.monotonic() - _REPEAT_S
             self._told_at = {host: at for host, at in self._told_at.items() if at > begun}
-            await self._publish(list(self._told_at))
-
-    async def _publish(self, hosts: Iterable[UUID]) -> None:
-        for host_id in hosts:
-            subject, report = self._report(host_id)
-            try:
-                await self._bus.publish_bytes(subject.decode(), report)
-            except BusError:
-                return  # the next ones say it
+            self._outlet.publish([self._report(host_id) for host_id in self._told_at])
 
     def _report(self, host_id: UUID) -> tuple[bytes, bytes]:
         """Its subject and what is said there."""

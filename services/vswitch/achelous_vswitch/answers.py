@@ -11,6 +11,8 @@ from achelous_shared import rsp
 from achelous_vswitch.dataplane import Array
 from achelous_vswitch.fc import Route
 
+_ROUTE: Final = np.uint8(rsp.ReplyType.ROUTE)
+
 Mask = npt.NDArray[np.bool_]
 
 _IPV4_MAPPED: Final = np.frombuffer(b"\0" * 10 + b"\xff\xff", np.uint8)
@@ -32,7 +34,7 @@ def usable(replies: rsp.Entries, own_vtep: int) -> Mask:
     """Which replies name another host: a route to this one is for the endpoints alone."""
     vteps = vteps_of(replies)
     mapped = (replies["next_hop"][:, :12] == _IPV4_MAPPED).all(axis=1)
-    routed = replies["type"] == rsp.ReplyType.ROUTE
+    routed = replies["type"] == _ROUTE
     return np.asarray(routed & mapped & (vteps != 0) & (vteps != own_vtep))
 
 

@@ -25,6 +25,7 @@ from achelous_vswitch.negatives import Negatives
 from achelous_vswitch.rsp_client import RspClient
 from achelous_vswitch.verdicts import Question, Verdicts
 
+_CHANGES: Final = int(Capability.CHANGES)
 _LOST_NS: Final = 5_000_000_000
 """If every gateway has been behind for so long, the VPC's revisions themselves went back."""
 
@@ -93,7 +94,7 @@ class Delta:
 
     def _can(self, gateway: Gateway) -> bool:
         agreed = self._client.agreed(gateway)
-        return agreed is None or bool(agreed.capabilities & Capability.CHANGES)
+        return agreed is None or bool(agreed.capabilities & _CHANGES)
 
     async def _watch(self, gateway: Gateway, pending: dict[int, int]) -> Answer:
         """Ask one gateway about what is ``pending`` now."""
@@ -136,7 +137,8 @@ class Delta:
                 self._metrics.rechecks.inc()
             elif len(hashes):
                 slots, places = self._cache.changed(vni, hashes)
-                finding.suspect(slots, ages_ms[places])
+                if len(slots):
+                    finding.suspect(slots, ages_ms[places])
                 self._negatives.changed(vni, hashes)
         return finding
 

@@ -20,8 +20,12 @@ from achelous_vswitch.rsp_client import RspClient
 from achelous_vswitch.settings import VswitchSettings
 
 GATHER_S: Final = 0.002
-"""So long events gather before they are asked about together."""
+"""What comes so soon after others gathers, to be asked about together; after a calm none waits."""
 _IN_FLIGHT: Final = 8
+_UNKNOWN_VNI: Final = np.uint8(ReplyType.UNKNOWN_VNI)
+_VNI: Final = 4
+_KEY_END: Final = rsp.REQUEST.itemsize
+"""In an entry: its VNI, the type of its key and the key are from here to there."""
 _READ: Final = 8 * rsp.MAX_ENTRIES
 
 
@@ -52,11 +56,14 @@ class Learner:
     async def run(self) -> None:
         """Learn until cancelled."""
         in_flight = asyncio.Semaphore(_IN_FLIGHT)
+        read_at = float("-inf")
         async with asyncio.TaskGroup() as tasks:
             while True:
                 await self._readable()
-                await asyncio.sleep(GATHER_S)
-                wanted = self.select(self._dataplane.learn.read(_READ), time.monotonic())
+                if (early := read_at + GATHER_S - time.monotonic()) > 0:
+                    await asyncio.sleep(early)
+                read_at = time.monotonic()
+                wanted = self.select(self._dataplane.learn.read(_READ), read_at)
                 for batch in self._client.batches(wanted):
                     await in_flight.acquire()
                     task = tasks.create_task(self._learn(batch))
@@ -104,9 +111,11 @@ class Learner:
         for key, (vni, ip, route) in zip(_keys(found), answers.routes(found), strict=True):
             kept = self._cache.put(vni, ip, route, asked_ns, self._asking.get(key, 0))
             self._metrics.learned.labels("route" if kept else "no room").inc()
+        if len(found) == len(replies):
+            return
         # Of a VPC that a gateway does not know there is no revision to be told of changes from.
-        self._deny(replies[~routed & (replies["type"] != ReplyType.UNKNOWN_VNI)])
-        self._metrics.learned.labels("no route").inc(int((~routed).sum()))
+        self._deny(replies[~routed & (replies["type"] != _UNKNOWN_VNI)])
+        self._metrics.learned.labels("no route").inc(len(replies) - len(found))
 
     def _deny(self, replies: rsp.Entries) -> None:
         now = time.monotonic()
@@ -117,6 +126,8 @@ class Learner:
 
     def _denied(self, wanted: rsp.Entries, now: float) -> list[bool]:
         """Of each entry, whether its destination had no route just now."""
+        if not len(self._negatives):
+            return [False] * len(wanted)
         hashes = destination_hashes(wanted["vni"], wanted["key"])
         pairs = zip(wanted["vni"].tolist(), hashes.tolist(), strict=True)
         return [self._negatives.holds(vni, value, now) for vni, value in pairs]
@@ -140,8 +151,6 @@ class Learner:
 
 
 def _keys(entries: rsp.Entries) -> list[bytes]:
-    """(vni, address) of each entry, as bytes."""
-    keys = np.zeros(len(entries), np.dtype([("vni", "<u4"), ("ip", "u1", (16,))]))
-    keys["vni"] = entries["vni"]
-    keys["ip"] = entries["key"]
-    return [key.tobytes() for key in keys]
+    """What names the destination of each entry of a request or a reply, as bytes."""
+    data, size = entries.tobytes(), entries.itemsize
+    return [data[at + _VNI : at + _KEY_END] for at in range(0, len(data), size)]

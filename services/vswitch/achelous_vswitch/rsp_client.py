@@ -4,8 +4,7 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, Final, TypeVar
 from uuid import UUID
@@ -18,13 +17,15 @@ from achelous_shared.bus import Bus, BusError
 from achelous_shared.rsp import Capability, Options
 from achelous_shared.rsp_changes import Changes
 from achelous_vswitch.gateways import Gateway, Gateways
-from achelous_vswitch.hedge import hedged
+from achelous_vswitch.hedge import Hedged
 from achelous_vswitch.metrics import Metrics
 
 T = TypeVar("T")
 
 _ENCAP_BYTES: Final = 50
 """Outer IPv4, UDP, VXLAN and inner Ethernet."""
+
+_OFFERED: Final = int(Capability.CHANGES | Capability.PUSH)
 
 _PATIENCE_S: Final = 0.05
 """An answer takes a millisecond or a few: who is silent for longer may have died just now."""
@@ -51,6 +52,9 @@ class RspClient:
         self._options = options
         self._ids = itertools.count(1)
         self._agreed: dict[UUID, Options] = {}
+        self._sent = metrics.rsp_bytes.labels("sent")
+        self._received = metrics.rsp_bytes.labels("received")
+        self._answered = metrics.rsp.labels("answered")
 
     def agreed(self, gateway: Gateway) -> Options | None:
         """What a gateway and this host have in common; None before it has answered."""
@@ -77,9 +81,9 @@ class RspClient:
 
     def hedged(
         self, turn: Iterable[Gateway], ask: Callable[[Gateway], Awaitable[T]]
-    ) -> AbstractAsyncContextManager[AsyncIterator[T]]:
-        """Ask gateways one after the other; see `hedge.hedged`."""
-        return hedged(turn, ask, _PATIENCE_S)
+    ) -> Hedged[Gateway, T]:
+        """Ask gateways one after the other."""
+        return Hedged(turn, ask, _PATIENCE_S)
 
     async def ask(self, entries: rsp.Entries, first: Gateway | None = None) -> rsp.Entries | None:
         """The reply entries, one for each of ``entries`` (1..`rsp.MAX_ENTRIES`) in their order.
@@ -117,8 +121,8 @@ class RspClient:
         try:
             subject = subjects.rsp(gateway.gateway_id)
             data = await self._bus.request(subject, request, timeout=self._timeout)
-            self._metrics.rsp_bytes.labels("sent").inc(len(request))
-            self._metrics.rsp_bytes.labels("received").inc(len(data))
+            self._sent.inc(len(request))
+            self._received.inc(len(data))
             options, found = read(data)
         except asyncio.CancelledError:
             self._metrics.rsp.labels("overtaken").inc()
@@ -131,7 +135,7 @@ class RspClient:
             log.warning("RSP reply of gateway %s: %s", gateway.name, error)
             return None
         self._agreed[gateway.gateway_id] = options
-        self._metrics.rsp.labels("answered").inc()
+        self._answered.inc()
         self._metrics.rsp_s.observe(time.monotonic() - started)
         return found
 
@@ -142,7 +146,7 @@ class RspClient:
 def offered(config: Any) -> Options:
     """What a host of this packet path's ``config`` offers."""
     mtu = int(config["underlay_mtu"])
-    return Options(Capability.CHANGES | Capability.PUSH, min(max(0, mtu - _ENCAP_BYTES), 0xFFFF))
+    return Options(_OFFERED, min(max(0, mtu - _ENCAP_BYTES), 0xFFFF))
 
 
 def _replies(data: bytes, message_id: int, asked: rsp.Entries) -> tuple[Options, rsp.Entries]:

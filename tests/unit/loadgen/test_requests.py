@@ -35,6 +35,6 @@ def test_targets_are_addresses_macs_and_places() -> None:
 
     targets = VPC.targets([one, one], [A.vtep, None])
 
-    assert targets.keys.tobytes() == 2 * ip_bytes("10.0.1.2")
-    assert targets.macs.tobytes() == 2 * mac_bytes("02:00:00:00:00:07")
-    assert targets.vteps.tolist() == [int(A.vtep), 0]
+    assert targets.keys == 2 * ip_bytes("10.0.1.2")
+    assert targets.macs == 2 * mac_bytes("02:00:00:00:00:07")
+    assert targets.vteps == A.vtep.packed + bytes(4)

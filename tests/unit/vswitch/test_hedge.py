@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from achelous_vswitch.hedge import hedged
+from achelous_vswitch.hedge import Hedged
 
 
 class Peers:
@@ -27,7 +27,7 @@ class Peers:
 
 
 async def first(peers: Peers, numbers: list[int], enough: int) -> int | None:
-    async with hedged(numbers, peers.ask, patience=0.02) as answers:
+    async with Hedged(numbers, peers.ask, patience=0.02) as answers:
         async for answer in answers:
             if answer >= enough:
                 return answer
@@ -71,7 +71,7 @@ async def test_a_failure_is_the_askers() -> None:
         raise ValueError("broken")
 
     async def ask() -> None:
-        async with hedged([1], fail, patience=1) as answers:
+        async with Hedged([1], fail, patience=1) as answers:
             async for _ in answers:
                 pass
 

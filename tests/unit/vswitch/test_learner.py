@@ -1,17 +1,23 @@
 """What is asked for, and what is done with the answers; the gateway is a function here."""
 
+import asyncio
+import time
 from dataclasses import dataclass, field
+from typing import cast
 from uuid import UUID
 
 import numpy as np
 import pytest
-from vswitch_memory import layout, memory_dataplane
+from background import running
+from vswitch_memory import MemoryEvents, layout, memory_dataplane
 
+from achelous_lab.waiting import wait_until
 from achelous_shared import rsp
 from achelous_shared.routes import ip_bytes
 from achelous_vswitch.dataplane import Array, Dataplane
 from achelous_vswitch.fc import ForwardingCache
-from achelous_vswitch.learner import Learner
+from achelous_vswitch.gateways import Gateway
+from achelous_vswitch.learner import GATHER_S, Learner
 from achelous_vswitch.metrics import Metrics
 from achelous_vswitch.negatives import Negatives
 from achelous_vswitch.reconcile import Reconciler
@@ -71,7 +77,8 @@ def events(*numbers: int, port: int = 1) -> Array:
 def answers(asked: rsp.Entries, vtep: int, revision: int) -> rsp.Entries:
     """A route to this VTEP for each entry, or with VTEP 0 none."""
     replies = np.zeros(len(asked), rsp.REPLY)
-    replies["vni"], replies["key"] = asked["vni"], asked["key"]
+    for name in rsp.REQUEST.names or ():
+        replies[name] = asked[name]
     replies["type"] = rsp.ReplyType.ROUTE if vtep else rsp.ReplyType.NO_ROUTE
     replies["revision"], replies["mtu"] = revision, 1500
     replies["next_hop"][:, 10:12] = 0xFF
@@ -144,3 +151,37 @@ def test_nothing_is_asked_of_a_vpc_that_is_programmed_ahead(parts: Parts) -> Non
     assert len(learner.select(events(1), 0)) == 1
     ahead.add(VNI)
     assert not len(learner.select(events(2), 0))
+
+
+class DeafClient(RspClient):
+    """Nobody answers: of how many destinations each question was."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    def groups_of(self, vnis: Array) -> Array:
+        return np.zeros(len(vnis), np.uint8)
+
+    async def ask(self, entries: rsp.Entries, first: Gateway | None = None) -> None:  # noqa: ARG002 - the client's
+        self.asked.append(len(entries))
+
+
+async def test_after_a_calm_nothing_waits_and_a_scan_is_asked_about_in_few_questions() -> None:
+    dataplane, client = memory_dataplane(fc=64), DeafClient()
+    settings = VswitchSettings(nats_url="nats://nowhere", host_id=UUID(int=1))
+    cache = ForwardingCache(dataplane.fc, dataplane.fc_index)
+    negatives = Negatives(cache.views, settings.negative_s)
+    learner = Learner(dataplane, cache, negatives, client, settings, Metrics())
+    learn = cast(MemoryEvents, dataplane.learn)
+    async with running(learner.run()):
+        await asyncio.sleep(0)
+        begun = time.monotonic()
+        for number in range(100):
+            learn.push(events(number))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        await wait_until(lambda: sum(client.asked) == 100, "all to be asked about")
+        took = time.monotonic() - begun
+
+    assert client.asked[0] < 10  # those before the first look, and not all
+    assert len(client.asked) <= took / GATHER_S + 2
