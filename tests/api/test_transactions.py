@@ -123,6 +123,22 @@ async def test_a_connection_that_was_lost_is_not_used_again(database: Database) 
     assert await is_there(database, project_id)
 
 
+async def test_connections_that_the_pool_does_not_keep_are_closed(
+    controller: Controller, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    everybody = asyncio.Barrier(25)
+
+    async def work() -> None:
+        async with database.transaction("SELECT 1"):
+            await everybody.wait()
+
+    async with asyncio.timeout(20):
+        await asyncio.gather(*(work() for _ in range(25)))
+
+    assert caplog.records == []
+    assert "Connections in pool: 16 " in controller.engine.pool.status()
+
+
 async def test_a_deletion_that_waited_has_what_was_committed_meanwhile(
     controller: Controller, operator: Api, tenant: Api
 ) -> None:

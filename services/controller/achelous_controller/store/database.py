@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+from sqlalchemy.util import greenlet_spawn
 
 from achelous_controller.domain.networks import Address, Network
 
@@ -154,7 +155,7 @@ class Database:
             driver: asyncpg.Connection = pooled.driver_connection
             yield driver
         finally:
-            pooled.close()
+            await greenlet_spawn(pooled.close)  # one more than the pool keeps is closed
 
     @asynccontextmanager
     async def transaction(self, first: str) -> AsyncIterator[asyncpg.Connection]:
