@@ -96,6 +96,8 @@ async def serve_http(
     try:
         await server.serve(sockets=[listener])
     finally:
+        for listening in server.servers:  # uvicorn leaves them open when it is cancelled
+            listening.close()
         listener.close()
         with suppress(FileNotFoundError):
             address_file.unlink()
@@ -103,6 +105,10 @@ async def serve_http(
 
 class _Server(uvicorn.Server):
     """Leaves signals to the service's runner."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.servers: list[asyncio.Server] = []
 
     def install_signal_handlers(self) -> None:
         """Overrides: none."""
