@@ -21,10 +21,12 @@ async def leader_of(world: World) -> RetiredIdentities:
         world.engine, await world.bus(Role.CONTROLLER), Metrics(CollectorRegistry())
     )
     world.run(observer.run())
-    reports, everybody = observer.reports, world.fleet_size()
-    await wait_until(
-        lambda: len(reports.hosts) + len(reports.gateways) == everybody, "everybody to report"
-    )
+
+    def everybody_reported() -> bool:
+        reports = observer.reports
+        return len(reports.hosts) + len(reports.gateways) == world.fleet_size()
+
+    await wait_until(everybody_reported, "everybody to report")
     return RetiredIdentities(world.engine, observer, REST_S)
 
 
