@@ -186,15 +186,13 @@ class Process:
     def send_signal(self, number: signal.Signals) -> None:
         """To the process itself, if it runs: SIGSTOP and SIGCONT, to hang it for a while."""
         if self.running and self._child is not None:
-            with contextlib.suppress(ProcessLookupError):
-                self._child.send_signal(number)
+            _signal(self._child, number)
 
     async def stop(self, timeout: float = 8.0) -> None:
         """Ask it to end; SIGKILL for its whole process group when it does not in time."""
         if not self.running or self._child is None:
             return
-        with contextlib.suppress(ProcessLookupError):
-            self._child.send_signal(self._stop_signal)
+        _signal(self._child, self._stop_signal)
         try:
             await asyncio.wait_for(self._child.wait(), timeout)
         except (TimeoutError, asyncio.CancelledError):
@@ -209,8 +207,7 @@ class Process:
             return
         workers = _Pids(_children(self.pid))
         with workers:
-            with contextlib.suppress(ProcessLookupError):
-                self._child.kill()
+            _signal(self._child, signal.SIGKILL)
             await self._child.wait()
             await wait_until(workers.gone, f"{self.name}'s children to end", timeout=timeout)
 
@@ -228,6 +225,13 @@ class Process:
         tb: TracebackType | None,
     ) -> None:
         await self.stop()
+
+
+def _signal(child: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    """To a child that may just have ended. Not by its own method, which looks for its exit status
+    first and takes it from the event loop, which then reports 255."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(child.pid, number)
 
 
 def raise_if_cancelled() -> None:
