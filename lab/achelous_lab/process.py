@@ -71,9 +71,7 @@ async def run(
         raise TimeoutError(f"still running after {timeout:g} s: {command}") from None
     finally:
         if child.returncode is None:
-            with contextlib.suppress(ProcessLookupError):  # it may just have ended
-                os.killpg(child.pid, signal.SIGKILL)
-            await child.wait()
+            await _kill_group(child)
     assert child.returncode is not None  # noqa: S101  communicate() has waited for it
     if check and child.returncode != 0:
         raise CommandFailed(argv, child.returncode, stderr)
@@ -196,9 +194,7 @@ class Process:
         try:
             await asyncio.wait_for(self._child.wait(), timeout)
         except (TimeoutError, asyncio.CancelledError):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._child.pid, signal.SIGKILL)
-            await self._child.wait()
+            await _kill_group(self._child)
             raise_if_cancelled()
 
     async def kill9(self, timeout: float = 5.0) -> None:
@@ -232,6 +228,13 @@ def _signal(child: asyncio.subprocess.Process, number: signal.Signals) -> None:
     first and takes it from the event loop, which then reports 255."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(child.pid, number)
+
+
+async def _kill_group(child: asyncio.subprocess.Process) -> None:
+    """A child that may just have ended, and all that it had started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    await child.wait()
 
 
 def raise_if_cancelled() -> None:

@@ -10,26 +10,23 @@ import msgspec
 import numpy as np
 
 from achelous_shared import rsp
+from achelous_shared.records import offset_of
 from achelous_shared.rsp import KeyType, ReplyType
 
 KEY_BYTES: Final = 16
 MAC_BYTES: Final = 6
 _VTEP_BYTES: Final = 4
-_NOWHERE: Final = bytes(_VTEP_BYTES)
+NOWHERE: Final = bytes(_VTEP_BYTES)
 _REQUEST: Final = struct.Struct(">HHIB3x16s")
-_MAPPED: Final = b"\0" * 10 + b"\xff\xff"
+MAPPED: Final = b"\0" * 10 + b"\xff\xff"
+"""Before an IPv4 address in a key."""
 
 
-def _place(field: str) -> int:
-    """Where a field of a reply entry begins."""
-    if rsp.REPLY.fields is None:
-        raise TypeError("a reply entry has fields")
-    return rsp.REPLY.fields[field][1]
-
-
-_TYPE: Final = _place("type")
-_VTEP: Final = slice(_place("next_hop") + KEY_BYTES - _VTEP_BYTES, _place("next_hop") + KEY_BYTES)
-_MAC: Final = slice(_place("mac"), _place("mac") + MAC_BYTES)
+_TYPE: Final = offset_of(rsp.REPLY, "type")
+_VTEP_END: Final = offset_of(rsp.REPLY, "next_hop") + KEY_BYTES
+_VTEP: Final = slice(_VTEP_END - _VTEP_BYTES, _VTEP_END)
+_MAC_AT: Final = offset_of(rsp.REPLY, "mac")
+_MAC: Final = slice(_MAC_AT, _MAC_AT + MAC_BYTES)
 
 
 class Targets(msgspec.Struct, frozen=True):
@@ -105,7 +102,7 @@ class One(Wait):
 
     def __init__(self, targets: Targets, group: Group, gateways: int) -> None:
         key = targets.keys
-        kind = KeyType.IPV4 if key.startswith(_MAPPED) else KeyType.IPV6
+        kind = KeyType.IPV4 if key.startswith(MAPPED) else KeyType.IPV6
         request = _REQUEST.pack(rsp.MAGIC, 0, targets.vni, kind, key)
         super().__init__(targets.vni, [tail(key)], request, group, gateways)
         self._mac, self._vtep = targets.macs, targets.vteps
@@ -115,7 +112,7 @@ class One(Wait):
         if not replies.startswith(self.request):
             return
         same = replies[_TYPE] == ReplyType.ROUTE and replies[_MAC] == self._mac
-        if not same if self._vtep == _NOWHERE else same and replies[_VTEP] == self._vtep:
+        if not same if self._vtep == NOWHERE else same and replies[_VTEP] == self._vtep:
             self.open &= ~(1 << gateway)
 
     def missing(self, gateway: int) -> int:

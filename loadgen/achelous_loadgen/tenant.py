@@ -14,15 +14,12 @@ from typing import Any, Final
 import msgspec
 
 from achelous_lab.api import ApiRefused, Object
-from achelous_loadgen.awaited import Targets
+from achelous_loadgen.awaited import MAPPED, NOWHERE, Targets
 from achelous_loadgen.http import Http, Reply
 from achelous_loadgen.sim.host import Place
 from achelous_shared.routes import mac_bytes
 
 MAX_BATCH: Final = 20_000
-_MAPPED: Final = b"\0" * 10 + b"\xff\xff"
-"""Before an IPv4 address in a key."""
-_NOWHERE: Final = bytes(4)
 _QUOTA: Final = 10_000_000
 _AT_ONCE: Final = 128
 _CALLS: Final = 2
@@ -98,13 +95,13 @@ class Vpc:
 
     def targets(self, created: Sequence[Created], vteps: Sequence[IPv4Address | None]) -> Targets:
         """Where each of them shall be found; None: nowhere."""
-        keys = b"".join([_MAPPED + inet_aton(one.vnics[0].ip) for one in created])
+        keys = b"".join([MAPPED + inet_aton(one.vnics[0].ip) for one in created])
         macs = b"".join([mac_bytes(one.vnics[0].mac) for one in created])
         return Targets(
             self.vni,
             keys,
             macs,
-            b"".join([vtep.packed if vtep else _NOWHERE for vtep in vteps]),
+            b"".join([vtep.packed if vtep else NOWHERE for vtep in vteps]),
         )
 
 
@@ -191,7 +188,7 @@ class Tenant:
     async def unsettled(self) -> int:
         """Instances that are not what they shall become, 100 of each state at most.
 
-        By a page of each: `/status` counts all there are.
+        By a page of each: `/status` counts those of all projects.
         """
         path = f"/instances?project_id={self.project_id}&limit=100&state="
         replies = [await self.http.call("GET", f"{path}{state}") for state in _UNSETTLED]

@@ -379,10 +379,9 @@ class Bus:
             await handler(payloads)
             position.handled(last)
 
-        server = self._client.connected_url
-        if server is None:
+        if (address := self._address()) is None:
             raise BusError("not connected")
-        address, inbox = (server.hostname, server.port), self._client.new_inbox()
+        inbox = self._client.new_inbox()
         reader = StreamReader()
         async with (
             connected(

@@ -4,8 +4,9 @@ import asyncio
 import logging
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext, suppress
+from itertools import accumulate
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +22,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 LATENCY_BUCKETS_S: Final = (
     0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0,
 )  # fmt: skip
+_BOUNDS: Final = (*map(str, LATENCY_BUCKETS_S), "+Inf")
 
 Check = Callable[[], str | None]
 """None when all is well, else what is wrong."""
@@ -62,6 +64,14 @@ def health_routes(checks: dict[str, Check], registry: CollectorRegistry) -> list
 def health_app(checks: dict[str, Check], registry: CollectorRegistry) -> Starlette:
     """An application of nothing but the health routes."""
     return Starlette(routes=health_routes(checks, registry))
+
+
+def latency_buckets(counts: Iterable[int]) -> list[tuple[str, float]]:
+    """Buckets as `HistogramMetricFamily` takes them: cumulative, by the text of their bound.
+
+    ``counts``: how many were in each of `LATENCY_BUCKETS_S`, and above.
+    """
+    return list(zip(_BOUNDS, accumulate(counts), strict=True))
 
 
 async def serve_http(

@@ -9,6 +9,7 @@ import httpx
 import pytest
 from api.client import Api, fresh
 from prometheus_client import CollectorRegistry
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.types import ASGIApp
 
@@ -20,6 +21,7 @@ from achelous_controller.store.migrate import migrate
 from achelous_lab.rundir import RunDir
 from achelous_lab.servers.nats import NatsServer
 from achelous_lab.servers.postgres import PostgresServer
+from achelous_lab.waiting import wait_until
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,16 @@ class Controller:
     services: Services
     engine: AsyncEngine
     operator: Api
+
+    async def until_somebody_waits(self) -> None:
+        """For a lock of the database."""
+        waiting = text("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)")
+
+        async def waits() -> bool:
+            async with self.engine.connect() as connection:
+                return bool((await connection.execute(waiting)).scalar_one())
+
+        await wait_until(waits, "somebody to wait for a lock", timeout=10)
 
 
 @pytest.fixture(scope="session")

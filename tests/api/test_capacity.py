@@ -6,10 +6,9 @@ from collections import Counter
 import pytest
 from api.client import Api, Json, fresh, instance, only_error, problem_of
 from api.conftest import Controller
-from sqlalchemy import delete, select, text, update
+from sqlalchemy import delete, select, update
 
 from achelous_controller.store.schema import hosts, instances, vnics
-from achelous_lab.waiting import wait_until
 
 
 @pytest.fixture
@@ -110,16 +109,11 @@ async def test_a_batch_waits_for_hosts_that_others_have_locked(
 ) -> None:
     fleet = [await operator.host() for _ in range(2)]
     batch = {"instances": [instance(subnet) for _ in range(4)]}
-    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
-
-    async def waits() -> bool:
-        async with controller.engine.connect() as connection:
-            return bool((await connection.execute(text(waiting))).scalar_one())
 
     async with controller.engine.begin() as connection:
         await connection.execute(select(hosts.c.id).with_for_update())
         asked = asyncio.create_task(tenant.post("/instances:batch", batch))
-        await wait_until(waits, "the batch to wait", timeout=10)
+        await controller.until_somebody_waits()
 
     assert (await asked).status_code == 201
     assert await placed(operator) == {host["id"]: 2 for host in fleet}

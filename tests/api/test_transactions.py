@@ -7,8 +7,7 @@ import asyncpg
 import pytest
 from api.client import Api, fresh
 from api.conftest import Controller
-from sqlalchemy import insert, select, text, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import insert, select, update
 
 from achelous_controller.domain.errors import Conflict
 from achelous_controller.store.database import Database
@@ -23,7 +22,6 @@ from achelous_controller.store.schema import (
 )
 
 _INSERT = "INSERT INTO projects (id, name, quotas) VALUES ($1, $2, '{}')"
-_WAITING = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"
 
 
 @pytest.fixture
@@ -42,12 +40,6 @@ async def is_there(database: Database, project_id: UUID) -> bool:
     seen = set(await asyncio.gather(*(found() for _ in range(4))))
     assert len(seen) == 1
     return seen.pop()
-
-
-async def until_somebody_waits(connection: AsyncConnection) -> None:
-    """For a lock; the test's own deadline ends it."""
-    while not (await connection.execute(text(_WAITING))).scalar_one():  # noqa: ASYNC110  another process waits
-        await asyncio.sleep(0.01)
 
 
 async def test_what_was_written_is_there_in_the_end_and_not_before(database: Database) -> None:
@@ -152,7 +144,7 @@ async def test_a_deletion_that_waited_has_what_was_committed_meanwhile(
         async with controller.engine.begin() as other:
             await other.execute(select(vpcs).where(vpcs.c.id == UUID(vpc["id"])).with_for_update())
             deletion = asyncio.create_task(operator.delete(f"/instances/{instance_id}"))
-            await until_somebody_waits(other)
+            await controller.until_somebody_waits()
             group = {"id": group_id, "project_id": UUID(vpc["project_id"]), "name": "late"}
             await other.execute(insert(security_groups).values(vpc_id=UUID(vpc["id"]), **group))
             await other.execute(

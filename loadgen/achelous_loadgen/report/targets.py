@@ -77,8 +77,7 @@ def _gateway(gateway: Gateway) -> Iterator[Target]:
     yield _at_least(f"{name}: lookups a second", gateway.lookups_per_s, 2e6, "")
     if gateway.rss_mb is not None:
         yield _at_most(f"{name}: memory", gateway.rss_mb, 400, "MB")
-    relay = gateway.with_relay
-    if relay is not None:
+    if (relay := gateway.with_relay) is not None:
         delta = f"{name}: delta of {relay.delta_entries:,}, p50"
         yield _at_most(delta, relay.delta_p50_ms, 50, "ms")
 

@@ -179,10 +179,12 @@ class InstanceWrites:
         self, caller: Principal, orders: Sequence[Order]
     ) -> list[Response | BaseException]:
         async def transaction(some: Sequence[Order]) -> list[Response]:
-            first = provisioning.locking(caller.project_id, _wanted(some))
-            locking = idempotency.locking(_claims(some))
-            async with self._database.write(*locking, *first) as connection:
-                return await _create(connection, caller, some)
+            wanted = _wanted(some)
+            claims = [order.claim for order in some if order.claim is not None]
+            first = provisioning.locking(caller.project_id, wanted)
+            async with self._database.write(*idempotency.locking(claims), *first) as connection:
+                seen = await provisioning.look(connection, wanted, claims)
+                return await _create(connection, caller, some, claims, seen)
 
         return await together(orders, transaction)
 
@@ -216,10 +218,13 @@ def _check_allowed(wanted: Wanted) -> None:
 
 
 async def _create(
-    connection: AsyncConnection, caller: Principal, orders: Sequence[Order]
+    connection: AsyncConnection,
+    caller: Principal,
+    orders: Sequence[Order],
+    claims: Sequence[Claim],
+    seen: Seen,
 ) -> list[Response]:
-    claims = _claims(orders)
-    seen = await provisioning.look(connection, _wanted(orders), claims)
+    """``claims``: of those that have one; ``seen``: what was read for all."""
     kept = iter(idempotency.replies(claims, seen.found.get(idempotency.KEPT, ())))
     before = [None if order.claim is None else next(kept) for order in orders]
     due = [order for order, reply in zip(orders, before, strict=True) if reply is None]
@@ -248,10 +253,6 @@ async def _make(
 def _wanted(orders: Sequence[Order]) -> Wanted:
     specs, accepted = [order.spec for order in orders], [order.accepted_at for order in orders]
     return Wanted(specs, accepted, _ALONE)
-
-
-def _claims(orders: Sequence[Order]) -> list[Claim]:
-    return [order.claim for order in orders if order.claim is not None]
 
 
 def _created(view: InstanceView) -> Response:

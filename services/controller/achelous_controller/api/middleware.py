@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import accumulate
 from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry
@@ -25,7 +24,7 @@ from achelous_controller.store import projects
 from achelous_controller.store.database import Database
 from achelous_controller.store.gathering import Gatherer
 from achelous_controller.store.projects import REMEMBERED_S
-from achelous_shared.telemetry import LATENCY_BUCKETS_S
+from achelous_shared.telemetry import LATENCY_BUCKETS_S, latency_buckets
 
 MAX_BODY_BYTES: Final = 16 * 1024 * 1024
 _PROTECTED: Final = "/v1/"
@@ -34,7 +33,6 @@ _TOKENS: Final = 1000
 _REMEMBERED: Final = 10_000
 """Tokens at most; with more of them in use all are looked up more often."""
 _NOBODY: Final = (None, 0.0)
-_BOUNDS: Final = (*map(str, LATENCY_BUCKETS_S), "+Inf")
 
 Headers = Mapping[bytes, bytes]
 """By lower-case name; of a header that is there several times, the first."""
@@ -133,7 +131,7 @@ class _Answered:
 
     requests: int = 0
     seconds: float = 0.0
-    times: list[int] = field(default_factory=lambda: [0] * len(_BOUNDS))
+    times: list[int] = field(default_factory=lambda: [0] * (len(LATENCY_BUCKETS_S) + 1))
 
 
 class Metrics(Collector):
@@ -167,9 +165,9 @@ class Metrics(Collector):
             requests.add_metric([method, route, str(status)], answered.requests)
             by_route[method, route].append(answered)
         for names, all_of_it in by_route.items():
-            counts = accumulate(map(sum, zip(*(each.times for each in all_of_it), strict=True)))
+            counts = map(sum, zip(*(each.times for each in all_of_it), strict=True))
             total = sum(each.seconds for each in all_of_it)
-            seconds.add_metric(names, [*zip(_BOUNDS, counts, strict=True)], sum_value=total)
+            seconds.add_metric(names, latency_buckets(counts), sum_value=total)
         yield requests
         yield seconds
 

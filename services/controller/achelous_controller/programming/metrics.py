@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 
 from achelous_controller.domain.instance_state import InstanceState
 from achelous_controller.programming.pending import Change, Pending
-from achelous_shared.telemetry import LATENCY_BUCKETS_S
+from achelous_shared.telemetry import LATENCY_BUCKETS_S, latency_buckets
 
 _STAGES: Final = ("committed", "published", "gateways_applied", "host_applied", "active")
 _BOUNDS: Final = np.array([*LATENCY_BUCKETS_S, np.inf, np.nan])
@@ -40,10 +40,8 @@ class Latencies(Collector):
     def collect(self) -> Iterator[Metric]:
         """What was observed so far."""
         family = HistogramMetricFamily(self._name, self._documentation, labels=["stage"])
-        bounds = [*map(str, LATENCY_BUCKETS_S), "+Inf"]
         for stage, counts, total in zip(self._stages, self._counts, self._sums, strict=True):
-            buckets = list(zip(bounds, np.cumsum(counts).tolist(), strict=True))
-            family.add_metric([stage], buckets, sum_value=float(total))
+            family.add_metric([stage], latency_buckets(counts.tolist()), sum_value=float(total))
         yield family
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from achelous_controller.domain.errors import NotFound
 from achelous_controller.domain.instance_state import InstanceState
-from achelous_controller.domain.instances import MAX_VNICS, Instance, Kind, Vnic
+from achelous_controller.domain.instances import MAX_VNICS, Instance, Vnic
 from achelous_controller.domain.pending import Cohort, Member, RoutesAt, cohorts
 from achelous_controller.domain.precondition import Precondition
 from achelous_controller.domain.route_entries import entry
@@ -208,11 +208,24 @@ async def read(
 
 
 async def write(
-    driver: asyncpg.Connection, due: Sequence[Due], state: InstanceState
-) -> dict[UUID, Instance]:
-    """Bring the instances into ``state``, BUILDING at their host or DELETING, and tell hosts and
-    gateways; the instances as they are then, by id."""
+    driver: asyncpg.Connection,
+    wanted: Sequence[Change],
+    found: Found,
+    due: Sequence[Due],
+    state: InstanceState,
+) -> list[Instance]:
+    """Bring what is ``due`` into ``state``, BUILDING at its host or DELETING, and tell hosts and
+    gateways; all that is ``wanted``, as it is then, in its order."""
     now = datetime.now(UTC)
+    if due:
+        await _write(driver, due, state, now)
+    written = {each.id: _written(each, state, now) for each in due}
+    return [written.get(each.instance_id) or _as_read(found[each.instance_id]) for each in wanted]
+
+
+async def _write(
+    driver: asyncpg.Connection, due: Sequence[Due], state: InstanceState, now: datetime
+) -> None:
     stays = state is not InstanceState.DELETING
     routes = _routes(due, RouteOp.UPSERT if stays else RouteOp.DELETE)
     await bulk.carry_out(
@@ -230,7 +243,6 @@ async def write(
             *outbox.recorded_routes(routes, _cohorts(due, state, now)),
         ],
     )
-    return {each.id: _written(each, state, now) for each in due}
 
 
 def _changed(due: Sequence[Due], state: InstanceState, now: datetime) -> Part:
@@ -301,20 +313,16 @@ def _cohorts(due: Sequence[Due], state: InstanceState, now: datetime) -> list[Co
     return cohorts(members, state, host_revisions, now.timestamp())
 
 
-def as_read(rows: Sequence[Row]) -> Instance:
+def _as_read(rows: Sequence[Row]) -> Instance:
     """An instance as its rows have it."""
     first = rows[0]
     return instance_of(first, tuple([_vnic(row, row.host_id, row.vnic_version) for row in rows]))
 
 
 def _written(due: Due, state: InstanceState, now: datetime) -> Instance:
-    """What `write` made of an instance."""
+    """What `_write` made of an instance."""
     first, host_id = due.rows[0], due.host.id
-    return Instance(
-        id=first.id,
-        project_id=first.project_id,
-        name=first.name,
-        kind=Kind(first.kind),
+    changed = first._replace(
         host_id=host_id,
         state=state,
         reason=None,
@@ -324,10 +332,10 @@ def _written(due: Due, state: InstanceState, now: datetime) -> Instance:
         gateways_applied_at=None,
         host_applied_at=None,
         active_at=None,
-        created_at=first.created_at,
         version=first.version + 1,
-        vnics=tuple([_vnic(row, host_id, row.vnic_version + 1) for row in due.rows]),
     )
+    vnics = [_vnic(row, host_id, row.vnic_version + 1) for row in due.rows]
+    return instance_of(changed, tuple(vnics))
 
 
 def _vnic(row: Row, host_id: UUID, version: int) -> Vnic:

@@ -37,10 +37,7 @@ async def move(database: Database, wanted: Sequence[Move]) -> list[Instance]:
     async with database.transaction(*changes.locking(wanted, host_ids)) as driver:
         found = await changes.read(driver, None, wanted, host_ids)
         due = _placed([each for each in wanted if _is_elsewhere(each, found)], found)
-        moved = await changes.write(driver, due, InstanceState.BUILDING) if due else {}
-    return [
-        moved.get(each.instance_id) or changes.as_read(found[each.instance_id]) for each in wanted
-    ]
+        return await changes.write(driver, wanted, found, due, InstanceState.BUILDING)
 
 
 def _is_elsewhere(wanted: Move, found: Found) -> bool:

@@ -27,7 +27,4 @@ async def withdraw(
             for each in wanted
             if (rows := found[each.instance_id])[0].state in _LEAVING
         ]
-        left = await changes.write(driver, due, InstanceState.DELETING) if due else {}
-    return [
-        left.get(each.instance_id) or changes.as_read(found[each.instance_id]) for each in wanted
-    ]
+        return await changes.write(driver, wanted, found, due, InstanceState.DELETING)
