@@ -23,7 +23,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StreamConfig
 
 from achelous_shared import messages, nats_wire, subjects
 from achelous_shared.nats_wire import Received, WireError
-from achelous_shared.responder import BatchAnswer, Outlet, Reaction, connected, react, replies
+from achelous_shared.responder import BatchAnswer, Outlet, Reaction, connected, replies, serve
 from achelous_shared.stream_reader import HEARTBEAT_S, Missed, StreamReader
 from achelous_shared.stream_writer import StreamWriter
 
@@ -229,14 +229,15 @@ class Bus:
         while True:
             if (address := self._address()) is not None:
                 try:
-                    await react(
+                    async with connected(
                         address,
                         self._login,
                         subject,
                         reaction,
                         max_payload=max_payload,
                         outlet=outlet,
-                    )
+                    ) as connection:
+                        await serve(connection)
                 except (OSError, TimeoutError, WireError) as error:
                     log.warning("bus: listening on %s again: %r", subject, error)
             await asyncio.sleep(_RETRY_S[2])

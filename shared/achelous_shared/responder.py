@@ -48,7 +48,7 @@ class Outlet:
 
 
 class Responder(asyncio.Protocol):
-    """One connection that listens on one subject. Use `react`."""
+    """One connection that listens on one subject. Use `connected`."""
 
     def __init__(
         self, login: bytes, subject: str, react: Reaction, outlet: Outlet, *, max_payload: int
@@ -183,19 +183,3 @@ async def serve(responder: Responder) -> None:
             responder.ended.result()
         elif not responder.ping():
             raise TimeoutError("the server has been silent")
-
-
-async def react(
-    server: tuple[str, int],
-    login: bytes,
-    subject: str,
-    reaction: Reaction,
-    *,
-    max_payload: int,
-    outlet: Outlet | None = None,
-) -> None:
-    """`connected`, and `serve`."""
-    async with connected(
-        server, login, subject, reaction, max_payload=max_payload, outlet=outlet
-    ) as responder:
-        await serve(responder)

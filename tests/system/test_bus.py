@@ -22,7 +22,7 @@ from achelous_lab.waiting import wait_until
 from achelous_shared import nats_wire, subjects
 from achelous_shared.bus import Bus, BusError
 from achelous_shared.bus_roles import Role
-from achelous_shared.responder import Outlet, Refused, react, replies
+from achelous_shared.responder import Outlet, Refused, connected, replies, serve
 from achelous_shared.stream_writer import Append, StreamWriter
 
 
@@ -330,15 +330,20 @@ class TestBatches:
         with pytest.raises(ZeroDivisionError):
             await service
 
+    async def answer(self, url: str) -> None:
+        reaction = replies(echo_all)
+        async with connected(*logged_in(url), self.SUBJECT, reaction, max_payload=100) as made:
+            await serve(made)
+
     async def test_a_role_answers_on_its_own_subjects_only(self, server: NatsServer) -> None:
         url = server.url(Role.VSWITCH)
         with pytest.raises(Refused, match="Permissions Violation for Subscription"):
-            await react(*logged_in(url), self.SUBJECT, replies(echo_all), max_payload=100)
+            await self.answer(url)
 
     async def test_a_wrong_password_is_refused(self, server: NatsServer) -> None:
         url = server.url(Role.GATEWAY).replace("gateway:", "gateway:not-")
         with pytest.raises(Refused, match="Authorization Violation"):
-            await react(*logged_in(url), self.SUBJECT, replies(echo_all), max_payload=100)
+            await self.answer(url)
 
 
 def logged_in(url: str) -> tuple[tuple[str, int], bytes]:
