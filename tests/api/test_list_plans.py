@@ -66,13 +66,18 @@ class _Dialect(PGDialect):
 @pytest.fixture(scope="module")
 async def filled(postgres: PostgresServer) -> AsyncIterator[AsyncEngine]:
     """A database of sixty thousand instances, all of them ACTIVE containers."""
+    engine = await create_filled(postgres)
+    yield engine
+    await engine.dispose()
+
+
+async def create_filled(postgres: PostgresServer) -> AsyncEngine:
     engine = create_engine(await postgres.create_database(fresh("db").replace("-", "_")))
     await migrate(engine)
     async with engine.begin() as connection:
         for statement in _FILL:
             await connection.execute(text(statement.format(rows=ROWS, vpcs=VPCS)))
-    yield engine
-    await engine.dispose()
+    return engine
 
 
 async def plan(engine: AsyncEngine, query: Select[Any] | TextClause) -> list[dict[str, Any]]:
@@ -133,6 +138,29 @@ async def test_instances_are_listed_from_an_index(
 
         # that table has no more than what such a list may show
         assert scanned(await plan(filled, query)) <= {"pending"}, filters
+
+
+async def test_a_hosts_instances_are_found_from_its_vnics_though_statistics_are_old(
+    postgres: PostgresServer,
+) -> None:
+    """From when few hosts had all instances, as they are while a database is being filled."""
+    engine = await create_filled(postgres)
+    try:
+        async with engine.begin() as connection:
+            await connection.execute(text("ALTER TABLE vnics SET (autovacuum_enabled = false)"))
+            few = "UPDATE vnics SET host_id = lpad((mac % 2)::text, 32, '0')::uuid"
+            await connection.execute(text(few))
+            await connection.execute(text("ANALYZE vnics"))
+        for project, after in itertools.product((None, UUID(int=5)), (None, AFTER)):
+            filters: dict[str, object] = {"host_id": UUID(int=1)}
+            query = instances.page_query(project, filters, None, objects.Page(after, 100))
+
+            reads = {node["Relation Name"]: node for node in await scans(engine, query)}
+
+            assert "= ANY" in reads["instances"].get("Index Cond", "")
+            assert "Filter" not in reads["vnics"]
+    finally:
+        await engine.dispose()
 
 
 @pytest.mark.parametrize("project", [None, UUID(int=5)], ids=["operator", "tenant"])

@@ -91,17 +91,24 @@ def page_query(
 
 
 def _is_pending(after: UUID | None) -> ColumnElement[bool]:
-    """Whether an instance is not ACTIVE, of those above an id: their ids as an array, which every
-    plan may look up in the primary key."""
+    """Whether an instance is not ACTIVE, of those above an id."""
     ids = select(pending.c.instance_id)
     if after is not None:
         ids = ids.where(pending.c.instance_id > after)
-    return instances.c.id == any_(func.array(ids.scalar_subquery()))
+    return _is_among(ids)
 
 
 def on_host(host_id: UUID) -> ColumnElement[bool]:
     """Whether an instance is on a host: an index leads to the host's vNICs."""
-    return instances.c.id.in_(select(vnics.c.instance_id).where(vnics.c.host_id == host_id))
+    return _is_among(select(vnics.c.instance_id).where(vnics.c.host_id == host_id))
+
+
+def _is_among(ids: Select[tuple[UUID]]) -> ColumnElement[bool]:
+    """Whether an instance's id is one of these, few, which are read first: as an array, whose
+    elements are looked up in the primary key. Of a sub-select PostgreSQL has to guess how many
+    there are, and while it has not analysed a table that was filled at once it guesses so many
+    that it rather walks along all instances until a page is full."""
+    return instances.c.id == any_(func.array(ids.scalar_subquery()))
 
 
 async def vnic_page(
