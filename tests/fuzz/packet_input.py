@@ -71,7 +71,7 @@ def _changed(frame: bytes, chance: random.Random) -> bytes:
     made = bytearray(frame)
     for _ in range(chance.choice((1, 1, 1, 2, 3))):
         at = chance.randrange(len(made) + 1)
-        match chance.randrange(6):
+        match chance.randrange(7):
             case 0:
                 made[at : at + 1] = bytes([chance.randrange(256)])
             case 1:
@@ -82,7 +82,10 @@ def _changed(frame: bytes, chance: random.Random) -> bytes:
                 made[at:at] = bytes(chance.choice((1, 4, 8, 40)))
             case 4:
                 del made[at : at + chance.choice((1, 2, 4, 8, 20))]
-            case 5:
+            case 5:  # where sums, lengths and counts have their edges
+                run = len(made[at : at + chance.choice((2, 4, 8, 16, 2048))])
+                made[at : at + run] = chance.choice((b"\0", b"\xff")) * run
+            case 6:
                 made += bytes(chance.choice((1, 6, 46, 600, 1500)))
     return repaired(bytes(made)) if chance.random() < 0.6 else bytes(made)
 

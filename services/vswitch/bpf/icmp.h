@@ -186,7 +186,10 @@ __noinline int answer_ping(struct __sk_buff *skb, __u32 slot) {
     __u32 was = *(ach_half *)icmp;
     icmp[0] = six ? ICMP6_ECHO_REPLY : ACH_ICMP_ECHO_REPLY;
     __u32 sum = (__u16) ~*(ach_half *)(icmp + 2) + (__u16)~was + (__u32) * (ach_half *)icmp;
-    *(ach_half *)(icmp + 2) = icmp_fold(sum);
+    /* 0 and 0xffff are the same sum, but of a reply that is all zeros only the latter is right
+     * (RFC 1624, 3). */
+    __u16 check = icmp_fold(sum);
+    *(ach_half *)(icmp + 2) = check ? check : 0xffff;
     return icmp_return(skb, port);
 }
 

@@ -168,6 +168,18 @@ def test_the_router_answers_ping(datapath: Datapath, me: Port) -> None:
     assert (four.counted, six.counted, len(datapath.sessions())) == ({}, {}, 0)
 
 
+@pytest.mark.parametrize("zeros", [0, 1, 56])
+def test_the_reply_to_a_ping_of_zeros_has_a_checksum_that_holds(
+    datapath: Datapath, me: Port, zeros: int
+) -> None:
+    """A sum over zeros alone is 0 and stands as 0xffff; 0 would be wrong there (RFC 1624)."""
+    asked = ICMP(type="echo-request", id=0, seq=0) / bytes(zeros)
+
+    got = datapath.send(me, frame(ME, ROUTER4, asked))
+
+    assert got.frame[-8 - zeros :] == b"\0\0\xff\xff" + bytes(4 + zeros)
+
+
 def test_the_router_has_no_udp_service(datapath: Datapath, me: Port) -> None:
     sent = frame(ME, ROUTER4, udp())
     assert_refused(datapath.send(me, sent), me.slot, "FOR_ROUTER", error4(sent, 3, 3))
