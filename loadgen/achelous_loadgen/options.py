@@ -6,7 +6,9 @@ from typing import Final
 
 import msgspec
 
-_DECADES: Final = (10, 100, 1_000, 10_000, 100_000, 1_000_000, 1_500_000)
+from achelous_loadgen.results import WHOLE_VPC
+
+_DECADES: Final = (10, 100, 1_000, 10_000, 100_000, 1_000_000, WHOLE_VPC)
 
 
 class Sizes(msgspec.Struct, frozen=True, kw_only=True):

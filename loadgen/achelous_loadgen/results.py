@@ -1,8 +1,13 @@
 """The figures of a run, under the names by which scripts read them."""
 
+from typing import Final
+
 import msgspec
 
 from achelous_loadgen.usage import Use
+
+WHOLE_VPC: Final = 1_500_000
+"""Instances of a VPC as the platform is made for."""
 
 
 class Quantiles(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,8 +142,10 @@ class FcEntries(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Learning(msgspec.Struct, frozen=True, kw_only=True):
-    """``rsp_share``: of guests' and RSP's bytes together. ``cdf``: sizes of FCs, ascending."""
+    """``rsp_share``: of guests' and RSP's bytes together. ``cdf``: sizes of FCs, ascending.
+    ``vpc``: instances that there were to talk to."""
 
+    vpc: int
     fc_entries: FcEntries
     rsp_share: float
     hosts: int

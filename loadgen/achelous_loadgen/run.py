@@ -122,7 +122,7 @@ async def _learning(run: Running) -> None:
     run.found.learning = await learning.measure(
         run.world, vpc, sizes.learning_hosts, sizes.mean_peers, sizes.learning_s
     )
-    run.found.host_state_saved = learning.state_saved(run.found.learning, vpc.filled)
+    run.found.host_state_saved = learning.state_saved(run.found.learning)
 
 
 async def _reconcile(run: Running) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from achelous_loadgen.results import Churn, Controller, Gateway, Quantiles, Results
+from achelous_loadgen.results import WHOLE_VPC, Churn, Controller, Gateway, Quantiles, Results
 
 FRESH_MS = 150.0
 """A changed route is acted on within this and a round trip."""
@@ -33,7 +33,9 @@ def targets(found: Results) -> list[Target]:
         made.append(_at_most(name, burst.last_reachable_s, 1.0, "s"))
     if found.churn:
         made += _churn(found.churn)
-    if found.host_state_saved is not None:
+    # what a host talks to is a large part of a small VPC
+    whole = found.learning is not None and found.learning.vpc >= WHOLE_VPC
+    if whole and found.host_state_saved is not None:
         made.append(_at_least("host state saved", found.host_state_saved * 100, 99.0, "%"))
     if found.gateway:
         made += _gateway(found.gateway)

@@ -12,7 +12,7 @@ from uuid import UUID
 import numpy as np
 
 from achelous_lab.servers.postgres import PostgresServer
-from achelous_loadgen.results import Allocation, Controller, Load
+from achelous_loadgen.results import WHOLE_VPC, Allocation, Controller, Load
 from achelous_loadgen.scenarios.programming_time import remove
 from achelous_loadgen.sim.host import Place
 from achelous_loadgen.tenant import Created, Vpc
@@ -20,7 +20,6 @@ from achelous_loadgen.world import World
 from achelous_shared.routes import ip_bytes
 
 _CLIENTS: Final = 128
-_LOADED: Final = 1_500_000
 _PAGE: Final = 100
 _LISTS: Final = 40
 """Pages of each kind."""
@@ -36,7 +35,7 @@ async def measure(world: World, vpc: Vpc, seconds: float) -> Controller:
     return Controller(
         single_changes_per_s=round(len(latencies) / took, 1),
         single_p99_ms=_quantile(latencies, 99),
-        load_1500000_s=round(vpc.load_s, 1) if vpc.filled >= _LOADED else None,
+        load_1500000_s=round(vpc.load_s, 1) if vpc.filled >= WHOLE_VPC else None,
         loaded=vpc.filled,
         load_s=round(vpc.load_s, 2),
         load=Load(

@@ -71,6 +71,7 @@ async def measure(world: World, vpc: Vpc, hosts: int, mean: int, seconds: float)
     traffic = sum(talk.bytes for talk in talks)
     p90, p99 = np.percentile(sizes, [90, 99]).tolist()
     return Learning(
+        vpc=vpc.filled,
         fc_entries=FcEntries(
             mean=round(float(sizes.mean()), 1),
             p90=round(p90, 1),
@@ -98,6 +99,6 @@ async def _talk(talks: Sequence[Talk], vni: int, seconds: float) -> None:
         await asyncio.sleep(max(0.0, _TICK_S - (time.monotonic() - now)))
 
 
-def state_saved(learning: Learning, instances: int) -> float:
+def state_saved(learning: Learning) -> float:
     """Part of the route entries of a whole VPC that a host does not hold, 0..1."""
-    return round(1 - min(learning.fc_entries.mean / max(instances, 1), 1.0), 5)
+    return round(1 - min(learning.fc_entries.mean / max(learning.vpc, 1), 1.0), 5)

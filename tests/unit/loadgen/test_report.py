@@ -33,8 +33,8 @@ def test_programming_times_stand_beside_those_of_the_paper() -> None:
 def test_learning_stands_beside_the_paper_and_the_simulation_is_explained() -> None:
     entries = FcEntries(mean=10.0, p90=20.0, p99=30.0, max=31.0)
     learning = Learning(
-        fc_entries=entries, rsp_share=0.01, hosts=2, seconds=1.0, traffic_bytes=99, rsp_bytes=1,
-        cdf=[10, 31],
+        vpc=50, fc_entries=entries, rsp_share=0.01, hosts=2, seconds=1.0, traffic_bytes=99,
+        rsp_bytes=1, cdf=[10, 31],
     )  # fmt: skip
 
     page = render(Results(run=RUN, learning=learning, host_state_saved=0.99))

@@ -1,9 +1,12 @@
 """What a run says of its targets, and when a model's time is up."""
 
+import pytest
+
 from achelous_loadgen.options import QUICK, no_larger, with_churn
 from achelous_loadgen.report.page import render
 from achelous_loadgen.report.targets import targets
-from achelous_loadgen.results import Fault, Quantiles, Results, Run
+from achelous_loadgen.results import Fault, FcEntries, Learning, Quantiles, Results, Run
+from achelous_loadgen.scenarios.learning import state_saved
 from achelous_loadgen.scenarios.programming_time import Allowance
 
 RUN = Run(started_at="2026-01-01T00:00:00", cpus=2, memory_gb=20.0, load_1m=0.5, attached=False)
@@ -27,6 +30,20 @@ def test_what_was_missed_is_marked_in_the_report() -> None:
 
     assert [target.held for target in targets(results)] == [False]
     assert "<td class=missed>missed</td><td>leader-killed" in render(results)
+
+
+@pytest.mark.parametrize(("vpc", "named"), [(1_500_000, 1), (20_000, 0)])
+def test_host_state_is_only_judged_where_the_target_is_set(vpc: int, named: int) -> None:
+    """A host's peers are a tenth of a small VPC, however well it learns."""
+    entries = FcEntries(mean=1_900.0, p90=2_000.0, p99=3_000.0, max=3_100.0)
+    learning = Learning(
+        vpc=vpc, fc_entries=entries, rsp_share=0.01, hosts=2, seconds=1.0, traffic_bytes=99,
+        rsp_bytes=1, cdf=[1_900],
+    )  # fmt: skip
+
+    found = targets(Results(run=RUN, learning=learning, host_state_saved=state_saved(learning)))
+
+    assert [target.held for target in found] == [True] * named
 
 
 def test_what_was_not_run_has_no_targets() -> None:
