@@ -33,15 +33,15 @@ class Controller:
     engine: AsyncEngine
     operator: Api
 
-    async def until_somebody_waits(self) -> None:
-        """For a lock of the database."""
-        waiting = text("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)")
+    async def until_somebody_waits(self, count: int = 1) -> None:
+        """Until so many wait for a lock of the database."""
+        waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
 
         async def waits() -> bool:
             async with self.engine.connect() as connection:
-                return bool((await connection.execute(waiting)).scalar_one())
+                return int((await connection.execute(waiting)).scalar_one()) >= count
 
-        await wait_until(waits, "somebody to wait for a lock", timeout=10)
+        await wait_until(waits, f"{count} to wait for a lock", timeout=10)
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """Rules that name a security group, and the numbers by which the data plane knows its members."""
 
+import asyncio
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -143,6 +144,33 @@ async def test_a_new_set_is_told_to_hosts_whose_rules_name_a_group_of_it(net: Ne
     assert await net.identity(second) == 0
     await net.join(second, other, web)
     assert set(await net.members(1)) == {first, await net.identity(second)}
+
+
+async def test_vpcs_that_need_each_others_hosts_at_once_both_get_them(
+    net: Net, operator: Api, tenant: Api, controller: Controller
+) -> None:
+    """Each has locked the host of its instance when it finds that the other host must know."""
+    other = Net(operator, tenant, controller)
+    await other.make()
+    other.hosts = net.hosts[::-1]
+    bodies = []
+    for one in (net, other):
+        web, db = await one.group(), await one.group()
+        await one.vnic(1, db)
+        await one.names(db, web)
+        vnic = {"subnet_id": one.subnet["id"], "security_group_ids": [web["id"]]}
+        bodies.append({"name": fresh("i"), "host_id": one.hosts[0]["id"], "vnics": [vnic]})
+
+    async with controller.engine.begin() as connection:
+        await connection.execute(text("LOCK TABLE identities IN SHARE MODE"))
+        asked = [
+            asyncio.create_task(operator.post("/instances", bodies[0])),
+            asyncio.create_task(operator.post("/instances:batch", {"instances": bodies[1:]})),
+        ]
+        await controller.until_somebody_waits(2)
+
+    replies = await asyncio.gather(*asked)
+    assert [reply.status_code for reply in replies] == [201, 201]
 
 
 async def test_a_vnic_that_changes_groups_changes_its_number_and_route(net: Net) -> None:

@@ -27,7 +27,7 @@ from achelous_controller.domain.principal import Principal
 from achelous_controller.store import idempotency, provisioning
 from achelous_controller.store.allocation import Macs
 from achelous_controller.store.changes import Change
-from achelous_controller.store.database import Database
+from achelous_controller.store.database import Database, despite_deadlocks
 from achelous_controller.store.gathering import Gatherer, Lanes, together
 from achelous_controller.store.idempotency import Claim
 from achelous_controller.store.moves import Move, move
@@ -145,12 +145,17 @@ class InstanceWrites:
         async def work(connection: AsyncConnection) -> Response:
             return reply(await make(connection))
 
-        if claim is not None:
-            async with self._batches.turn():
-                return await carry_out(self._database, claim, work, *first)
+        async def transaction() -> Made:
+            async with self._database.write(*first) as connection:
+                return await make(connection)
+
+        async with self._batches.turn():
+            if claim is not None:
+                return await despite_deadlocks(
+                    partial(carry_out, self._database, claim, work, *first)
+                )
+            made = await despite_deadlocks(transaction)
         # no reply is kept with what is made: the next batch need not wait for it
-        async with self._batches.turn(), self._database.write(*first) as connection:
-            made = await make(connection)
         return reply(made)
 
     async def delete(

@@ -1,11 +1,11 @@
 """Connections to PostgreSQL: bounded in number and in time, whole again after its restart."""
 
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import IPV4LENGTH, IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -20,6 +20,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from achelous_controller.domain.networks import Address, Network
 
+T = TypeVar("T")
 Record: TypeAlias = Row[*tuple[Any, ...]]
 """A row of a table, its columns as attributes."""
 
@@ -28,6 +29,8 @@ LOCK_TIMEOUT_S: Final = 10
 _CLIENT_TIMEOUT_S: Final = 20
 """For a server that is gone without a word; longer than its own timeouts."""
 _ROLLBACK_S: Final = 5
+_MOST_DEADLOCKS: Final = 2
+"""Each has lasted for a second when it is found."""
 
 _BEGIN: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
 _PLANNED_ONCE: Final = "SET LOCAL plan_cache_mode = force_generic_plan"
@@ -222,6 +225,22 @@ class Database:
         except (*UNREACHABLE, DBAPIError) as error:
             return f"{type(error).__name__}: {error}"
         return None
+
+
+async def despite_deadlocks(transaction: Callable[[], Awaitable[T]]) -> T:
+    """Carry out a whole transaction, again if PostgreSQL undid it to end a deadlock.
+
+    For those that have to lock more when they have read what they need: whoever held what they
+    waited for has gone on, and is most times done, when they begin again.
+    """
+    for _ in range(_MOST_DEADLOCKS):
+        try:
+            return await transaction()
+        except (DBAPIError, asyncpg.DeadlockDetectedError) as error:
+            cause = error.orig if isinstance(error, DBAPIError) else error
+            if getattr(cause, "sqlstate", None) != asyncpg.DeadlockDetectedError.sqlstate:
+                raise
+    return await transaction()
 
 
 async def fetch_one(connection: AsyncConnection, statement: Executable) -> Record:

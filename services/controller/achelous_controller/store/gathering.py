@@ -13,6 +13,7 @@ import asyncpg
 from sqlalchemy.exc import IntegrityError
 
 from achelous_controller.domain.errors import Refused, Unavailable
+from achelous_controller.store.database import despite_deadlocks
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
@@ -150,7 +151,7 @@ async def together(
     error that it would have met alone.
     """
     try:
-        return [*await transaction(items)]
+        return [*await despite_deadlocks(lambda: transaction(items))]
     except (Refused, IntegrityError, asyncpg.IntegrityConstraintViolationError) as error:
         if len(items) == 1:
             return [error]

@@ -3,7 +3,8 @@
 Everything that concerns the data plane goes through these functions; the dispatcher
 (`programming.dispatcher`) publishes what they recorded. Lock order is VPC, then instances, then
 hosts, each by id, then the fleet: a transaction locks its VPCs first and calls `hosts_changed` once
-with all its hosts, or has all locked when it begins (`changes.locking`).
+with all its hosts, or has all locked when it begins (`changes.locking`). A creation locks those
+that it fills before it knows who else is concerned, so it runs by `database.despite_deadlocks`.
 """
 
 import time
