@@ -2,11 +2,13 @@
 
 import asyncio
 from collections import Counter
+from uuid import UUID
 
-from api.client import Api, fresh, instance, only_error
+from api.client import Api, fresh, instance, only_error, problem_of
 from api.conftest import Controller
 from sqlalchemy import func, select
 
+from achelous_controller.store import idempotency
 from achelous_controller.store.schema import outbox
 
 
@@ -92,6 +94,30 @@ async def test_creations_with_keys_at_once_are_each_carried_out_once(
 
     assert [reply.json() for reply in again] == [reply.json() for reply in first]
     assert [reply.headers["etag"] for reply in again] == ['"1"'] * 20
+
+
+async def test_a_key_that_stays_locked_ends_in_an_error_and_makes_nothing(
+    controller: Controller, operator: Api
+) -> None:
+    """By a request with it that another controller does not come to an end with, for instance."""
+    await operator.host()
+    project = await operator.project()
+    token = await operator.make("/tokens", name=fresh("token"), project_id=project["id"])
+    tenant = operator.with_token(token["token"])
+    subnet = await tenant.subnet(await tenant.vpc())
+    body, key = instance(subnet), {"Idempotency-Key": fresh("key")}
+    paths = {"/instances": body, "/instances:batch": {"instances": [body]}}
+    held = idempotency.Claim(UUID(token["id"]), key["Idempotency-Key"], b"")
+
+    async with controller.services.database.write(*idempotency.locking([held])):
+        replies = await asyncio.gather(
+            *(tenant.post(path, what, headers=key) for path, what in paths.items())
+        )
+
+    for reply in replies:
+        assert "changed nothing" in problem_of(reply, 503)["detail"]
+    assert (await tenant.get("/instances"))["items"] == []
+    assert (await tenant.post("/instances", body, headers=key)).status_code == 201
 
 
 async def test_deletions_at_once_keep_their_preconditions(operator: Api, tenant: Api) -> None:
