@@ -213,13 +213,15 @@ class KeyIndex:
     def _search(
         self, keys: Keys, buckets: Rows, tags: Hashes, pending: npt.NDArray[np.int64], rows: Rows
     ) -> None:
-        """Search slot by slot and on from bucket to bucket: keys of equal tag, keys that passed."""
+        """Search all slots of equal tag, and on from bucket to bucket where keys passed."""
         buckets = buckets[pending]
         while pending.size:
-            words = self._slots[buckets] ^ tags[pending, None]
-            for slot in range(SLOTS):
-                candidates = (words[:, slot] - _ONE).view(np.int64)
-                found = (self._keys.take(candidates, axis=0, mode="clip") == keys[pending]).all(1)
-                rows[pending[found]] = candidates[found]
-            onward = (rows[pending] < 0) & (self._passed[buckets] > 0)
+            words = self._slots.take(buckets, axis=0) ^ tags[pending, None]
+            of, slot = (words < _ROW).nonzero()
+            if of.size:
+                candidates = (words[of, slot] - _ONE).view(np.int64)
+                same = self._keys.take(candidates, axis=0, mode="clip") == keys[pending[of]]
+                found = same.all(axis=1).nonzero()[0]
+                rows[pending[of[found]]] = candidates[found]
+            onward = ((rows[pending] < 0) & (self._passed.take(buckets) > 0)).nonzero()[0]
             pending, buckets = pending[onward], (buckets[onward] + 1) & self._mask
