@@ -44,7 +44,8 @@ class Splitter:
 
     def __init__(self, max_payload: int) -> None:
         self._max_payload = max_payload
-        self._rest = b""
+        self._rest: list[bytes] = []  # the beginning of a line or a message, as it came
+        self._missing = 0  # bytes that must come at least before that is whole
         self._skip = 0
 
     def feed(self, chunk: bytes) -> Received:
@@ -54,8 +55,12 @@ class Splitter:
             skipped = min(self._skip, len(chunk))
             self._skip -= skipped
             chunk = chunk[skipped:]
-        data = self._rest + chunk if self._rest else chunk
-        at = 0
+        if self._missing > len(chunk):  # joined when it is whole: a message has many chunks
+            self._rest.append(chunk)
+            self._missing -= len(chunk)
+            return found
+        data = b"".join((*self._rest, chunk))
+        self._missing = at = 0
         while (end := data.find(_END, at)) >= 0:
             if not data.startswith(_MESSAGE, at):
                 found.lines.append(data[at:end])
@@ -70,6 +75,7 @@ class Splitter:
                 payload = b""
                 self._skip = max(0, stop + 2 - len(data))
             elif stop + 2 > len(data):
+                self._missing = stop + 2 - len(data)
                 break
             else:
                 payload = data[start + headers : stop]
@@ -78,8 +84,8 @@ class Splitter:
             found.payloads.append(payload)
             found.headers.append(data[start : start + headers])
             at = stop + 2
-        self._rest = data[at:]
-        if end < 0 and len(self._rest) > MAX_LINE:
+        self._rest = [data[at:]] if at < len(data) else []
+        if end < 0 and len(data) - at > MAX_LINE:
             raise WireError(f"a line of more than {MAX_LINE} bytes")
         return found
 
