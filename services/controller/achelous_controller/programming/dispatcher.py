@@ -85,9 +85,13 @@ class Dispatcher:
         """
         began = time.monotonic()
         rows = await outbox.read(self._connection)
-        # in this order, and by one write unless whole documents or rules are to be read
+        # in this order, and by one write unless whole documents or rules are to be read. While
+        # thousands of ports are read, nobody here would hear that the stream took a delta, and the
+        # VPC's next one would wait
         async with asyncio.TaskGroup() as group:
             routes = group.create_task(self._routes.publish(rows.routes))
+            if rows.ports is None:
+                await routes
             documents = group.create_task(self._publish_documents(rows))
         batch, covered, untaken = documents.result()
         published = routes.result() + covered
