@@ -23,7 +23,7 @@ from achelous_loadgen.platform import relaying_gateway
 from achelous_loadgen.requester import Asking
 from achelous_loadgen.results import Relay
 from achelous_loadgen.scenarios.programming_time import remove
-from achelous_loadgen.tenant import Created, Vpc
+from achelous_loadgen.tenant import Created, Vpc, made_by
 from achelous_loadgen.world import World
 from achelous_shared import messages, subjects
 from achelous_shared.bus import Bus
@@ -38,7 +38,7 @@ LookUp = Callable[[float], Coroutine[None, None, Sequence[float]]]
 _BATCH: Final = 50
 _START_S: Final = 60.0
 _WAIT_S: Final = 60.0
-_ROUNDS: Final = 3
+_ROUNDS: Final = 7
 _MEANWHILE_S: Final = 2.0
 
 
@@ -153,10 +153,11 @@ async def _deltas(
             deltas.forget()
             before = await bus.last_number(subjects.ROUTES_STREAM)
             asked = tasks.create_task(look_up(_MEANWHILE_S))
-            made += await world.tenant.create_many(vpc.batch(places, count, f"delta-{number}"))
+            reply = await world.tenant.post_many(vpc.batch(places, count, f"delta-{number}"))
             await wait_until(lambda: deltas.ended(count) is not None, "a delta", timeout=_WAIT_S)
             took.append((deltas.ended(count) or 0.0) - await _begun(bus, vpc.vni, before))
             latencies += await asked
+            made += made_by(reply)
         for task in listening:
             task.cancel()
     await remove(world, vpc, made)
