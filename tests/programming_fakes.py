@@ -84,6 +84,8 @@ class FakeGateway(_Reporter):
         self.revisions: dict[int, int] = defaultdict(int)
         self.received: dict[int, list[RouteDelta]] = defaultdict(list)
         """Deltas with entries, as the stream gave them."""
+        self.following = asyncio.Event()
+        """Set when nothing that is published from now on is missed."""
         self.snapshots = 0
         self.lose = 0
         """The number of deltas with entries that it is yet to lose."""
@@ -94,7 +96,11 @@ class FakeGateway(_Reporter):
         async with asyncio.TaskGroup() as group:
             group.create_task(
                 self.bus.follow(
-                    subjects.ROUTES_STREAM, subjects.ALL_ROUTES, self._on_delta, last=False
+                    subjects.ROUTES_STREAM,
+                    subjects.ALL_ROUTES,
+                    self._on_delta,
+                    last=False,
+                    begun=self.following.set,
                 )
             )
             group.create_task(self.bus.listen(subjects.REPORT, self.on_command))

@@ -96,14 +96,22 @@ class World:
     async def add_controller(
         self, *, building_timeout_s: float = 60.0, lead: bool = True
     ) -> Controller:
-        """One that leads when nobody else does, if it may ``lead``."""
+        """One that leads when nobody else does, if it may ``lead``.
+
+        The first that may makes the streams, which the gateways then follow.
+        """
         engine, registry = create_engine(self.dsn), CollectorRegistry()
         self._stack.push_async_callback(engine.dispose)
         settings = ControllerSettings(
             nats_url="", dsn=self.dsn, building_timeout_s=building_timeout_s, lead=lead
         )
         programming = Programming(engine, settings, await self.bus(Role.CONTROLLER), registry)
-        return Controller(programming, registry, self.run(programming.run()))
+        controller = Controller(programming, registry, self.run(programming.run()))
+        if lead:
+            async with asyncio.timeout(10):
+                for gateway in self.gateways:
+                    await gateway.following.wait()
+        return controller
 
     async def bus(self, role: Role) -> Bus:
         connecting = Bus.connect(self.nats.url(role), role=role, name="test")
