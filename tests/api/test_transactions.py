@@ -5,12 +5,12 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
-from api.client import Api, fresh
+from api.client import Api, fresh, problem_of
 from api.conftest import Controller
-from sqlalchemy import insert, select, update
+from sqlalchemy import insert, select, text, update
 
 from achelous_controller.domain.errors import Conflict
-from achelous_controller.store.database import Database
+from achelous_controller.store.database import Database, create_engine
 from achelous_controller.store.schema import (
     hosts,
     instances,
@@ -20,6 +20,7 @@ from achelous_controller.store.schema import (
     vnics,
     vpcs,
 )
+from achelous_lab.servers.postgres import PostgresServer
 
 _INSERT = "INSERT INTO projects (id, name, quotas) VALUES ($1, $2, '{}')"
 
@@ -166,3 +167,28 @@ async def test_a_deletion_that_waited_has_what_was_committed_meanwhile(
     assert str(group_id) in reply["vnics"][0]["security_group_ids"]
     for host in (old, new):
         assert (await operator.get(f"/hosts/{host['id']}"))["vnic_count"] == 0
+
+
+@pytest.mark.parametrize("path", ["/instances", "/instances:batch", "/projects"])
+async def test_while_the_server_refuses_connections_it_may_be_tried_later(
+    controller: Controller, operator: Api, postgres: PostgresServer, path: str
+) -> None:
+    """As it does while it recovers after a crash: it answers, but with an error."""
+    database = controller.engine.url.database
+    other = create_engine(await postgres.create_database(fresh("db").replace("-", "_")))
+    allow = 'ALTER DATABASE "{}" ALLOW_CONNECTIONS {}'
+    end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'"
+    try:
+        async with other.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+            await connection.execute(text(allow.format(database, "false")))
+            try:
+                await connection.execute(text(end.format(database)))
+                refused = [await operator.post(path, {}) for _ in range(2)]
+            finally:
+                await connection.execute(text(allow.format(database, "true")))
+    finally:
+        await other.dispose()
+
+    for reply in refused:
+        assert "database" in problem_of(reply, 503)["detail"]
+    assert (await operator.get("/projects"))["items"] is not None

@@ -11,6 +11,7 @@ from uuid import UUID
 import asyncpg
 from asyncpg.prepared_stmt import PreparedStatement
 from sqlalchemy import Executable, Row, event, text
+from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -309,5 +310,6 @@ async def _roll_back(driver: asyncpg.Connection) -> None:
             raise
 
 
-UNREACHABLE: Final = (OSError, PoolTimeout, TimeoutError)
-"""Beside `DBAPIError`: what an attempt to connect raises."""
+UNREACHABLE: Final = (OSError, PoolTimeout, TimeoutError, AsyncAdapt_asyncpg_dbapi.Error)
+"""Beside `DBAPIError`: what an attempt to connect raises. The last is what a server that starts
+answers; who asks the pool for a connection has it as it is, not as a `DBAPIError`."""
