@@ -9,21 +9,9 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import asyncpg
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from achelous_controller.store.database import PLANS
-
-DATABASE_ERRORS: Final = (
-    DBAPIError,
-    PoolTimeoutError,
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # after a timeout that came between two messages of a statement
-    OSError,  # refused, reset, and every TimeoutError
-)
-"""What it looks like when PostgreSQL is gone or refuses: come back later."""
 
 _TIMEOUT_S: Final = 2.0
 WORK_TIMEOUT_S: Final = 20.0

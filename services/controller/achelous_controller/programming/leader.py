@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from achelous_controller.programming.connections import DATABASE_ERRORS, session
+from achelous_controller.programming.connections import session
+from achelous_controller.store.failures import FAILURES
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ class Leadership:
             attempt = asyncio.create_task(self._attempt())
             try:
                 await attempt
-            except* DATABASE_ERRORS as errors:
+            except* FAILURES as errors:
                 log.warning("not leading: %r", _first(errors))
             _raise_if_cancelled()
             await asyncio.sleep(_RETRY_S)

@@ -14,10 +14,10 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from achelous_controller.programming.connections import DATABASE_ERRORS
 from achelous_controller.programming.fleet import Fleet, Host
 from achelous_controller.programming.metrics import Metrics
 from achelous_controller.programming.reports import Reports
+from achelous_controller.store.failures import FAILURES
 from achelous_shared import subjects
 from achelous_shared.bus import Bus
 from achelous_shared.messages import BadMessage, GatewayApplied, HostApplied, Message, decode
@@ -88,7 +88,7 @@ class Observer:
             try:
                 if time.monotonic() - self._fleet_at > _REFRESH_S / 2:  # a leader reads it itself
                     await self.refresh()
-            except DATABASE_ERRORS as error:
+            except FAILURES as error:
                 log.warning("the fleet's registry: %r", error)
             await asyncio.sleep(_REFRESH_S)
 

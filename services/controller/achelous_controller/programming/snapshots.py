@@ -12,10 +12,10 @@ import numpy as np
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from achelous_controller.programming.connections import DATABASE_ERRORS
 from achelous_controller.programming.metrics import Metrics
 from achelous_controller.programming.route_pages import read_page
 from achelous_controller.programming.sql import autocommit
+from achelous_controller.store.failures import FAILURES
 from achelous_shared import subjects
 from achelous_shared.bus import Bus
 from achelous_shared.messages import (
@@ -82,7 +82,7 @@ class Snapshots:
         """A `SnapshotReply` for a `SnapshotRequest`; with its ``error`` set when that fails."""
         try:
             return encode(await self._routes(decode(request, SnapshotRequest)))
-        except (BadMessage, *DATABASE_ERRORS) as error:
+        except (BadMessage, *FAILURES) as error:
             why = self._failed(subjects.SNAPSHOT_ROUTES, error)
             return encode(SnapshotReply(vni=0, revision=0, entries=b"", done=True, error=why))
 
@@ -90,7 +90,7 @@ class Snapshots:
         """A `RevisionsReply` for a `RevisionsRequest`; with its ``error`` set when that fails."""
         try:
             return encode(await self._revisions(decode(request, RevisionsRequest)))
-        except (BadMessage, *DATABASE_ERRORS) as error:
+        except (BadMessage, *FAILURES) as error:
             why = self._failed(subjects.SNAPSHOT_REVISIONS, error)
             return encode(RevisionsReply(revisions=b"", done=True, error=why))
 

@@ -238,10 +238,14 @@ async def despite_deadlocks(transaction: Callable[[], Awaitable[T]]) -> T:
         try:
             return await transaction()
         except (DBAPIError, asyncpg.DeadlockDetectedError) as error:
-            cause = error.orig if isinstance(error, DBAPIError) else error
-            if getattr(cause, "sqlstate", None) != asyncpg.DeadlockDetectedError.sqlstate:
+            if getattr(cause_of(error), "sqlstate", None) != asyncpg.DeadlockDetectedError.sqlstate:
                 raise
     return await transaction()
+
+
+def cause_of(error: BaseException) -> BaseException | None:
+    """The driver's exception that SQLAlchemy has wrapped; of others the exception itself."""
+    return error.orig if isinstance(error, DBAPIError) else error
 
 
 async def fetch_one(connection: AsyncConnection, statement: Executable) -> Record:

@@ -7,16 +7,17 @@ import asyncpg
 from sqlalchemy.exc import DBAPIError
 
 from achelous_controller.domain.errors import Conflict, Refused, Unavailable
-from achelous_controller.store.database import UNREACHABLE
+from achelous_controller.store.database import UNREACHABLE, cause_of
 
 FAILURES = (
     DBAPIError,
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
+    asyncpg.InternalClientError,  # after a timeout that came between two messages of a statement
     *UNREACHABLE,
 )
-"""All that the store raises beside refusals (COPY goes past SQLAlchemy and its exceptions)."""
+"""All that the store raises beside refusals (COPY goes past SQLAlchemy and its exceptions), and so
+what it looks like when PostgreSQL is gone or refuses."""
 
 _OUTAGES = ("08", "3D", "53", "57")
 """Classes of errors: connection, no such database (yet), resources, operator's intervention."""
@@ -51,7 +52,7 @@ def refusal(error: Exception) -> Refused | None:
     """What to tell the caller about one of `FAILURES`; None if it is an error of ours."""
     if isinstance(error, UNREACHABLE):
         return Unavailable("the database cannot be reached")
-    cause = error.orig if isinstance(error, DBAPIError) else error
+    cause = cause_of(error)
     state: str | None = getattr(cause, "sqlstate", None)
     if state is None or (state[:2] in _OUTAGES and state != "57014"):
         return Unavailable("the database cannot be reached")
