@@ -30,6 +30,10 @@ Projects own VPCs; instances have vNICs in their subnets; hosts run instances.
 
 Every request under `/v1` carries `Authorization: Bearer TOKEN`: an operator's token, or one of a
 project, which sees that project alone. Every error is a problem document (RFC 9457).
+
+If a connection breaks before the reply, or the reply is 503, the request may have been carried out:
+send it again. A POST with the same `Idempotency-Key` makes nothing twice; to a repeated DELETE, 404
+says that the object is gone; to a repeated PATCH with `If-Match`, 412 that it has changed since.
 """
 
 
