@@ -163,6 +163,13 @@ async def test_a_hosts_instances_are_found_from_its_vnics_though_statistics_are_
         await engine.dispose()
 
 
+async def test_of_a_vpc_nothing_is_read_before_the_page(filled: AsyncEngine) -> None:
+    """Whatever way of joining is planned: both tables are read from the cursor on."""
+    query = instances.page_query(None, {}, UUID(int=5), objects.Page(AFTER, 100))
+
+    assert str(query).count(" > :") == 2
+
+
 @pytest.mark.parametrize("project", [None, UUID(int=5)], ids=["operator", "tenant"])
 async def test_vnics_are_listed_from_an_index(filled: AsyncEngine, project: UUID | None) -> None:
     values: dict[str, object] = {

@@ -73,9 +73,10 @@ def page_query(
     """The query of `page`."""
     conditions: list[ColumnElement[bool]] = []
     if vpc_id is not None:
-        conditions.append(
-            exists().where(vnics.c.instance_id == instances.c.id, vnics.c.vpc_id == vpc_id)
-        )
+        member = exists().where(vnics.c.instance_id == instances.c.id, vnics.c.vpc_id == vpc_id)
+        if wanted.after is not None:  # else a merge reads the VPC's vNICs from the first one on
+            member = member.where(vnics.c.instance_id > wanted.after)
+        conditions.append(member)
     match filters.get("state"):
         case None | InstanceState.ACTIVE:
             pass
