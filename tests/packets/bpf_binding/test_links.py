@@ -3,6 +3,7 @@
 import errno
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -116,14 +117,29 @@ def test_replacing_a_program_under_traffic_loses_no_packet(
     pin = pins / "links" / "left"
     opened = [BpfObject.open(compiled(TEST_VERDICT=v), pin_dir=pins) for v in (0, 2)]
     attach(opened[0].programs["count"], left, pin=pin).close()
+    sent = 0
+    replaced_enough = threading.Event()
+
+    def send_meanwhile() -> None:
+        nonlocal sent
+        until = time.monotonic() + 60
+        while not replaced_enough.is_set() and time.monotonic() < until:
+            send(right, 1)
+            sent += 1
+
     with ThreadPoolExecutor(1) as traffic:
-        sending = traffic.submit(send, right, 20_000)
-        replaced = 0
-        while not sending.done():
-            attach(opened[replaced % 2].programs["count"], left, pin=pin).close()
-            replaced += 1
-    assert replaced > 10
-    assert counted(opened[0], 20_000) == 20_000
+        sending = traffic.submit(send_meanwhile)
+        try:
+            for turn in range(50):
+                before = sent
+                attach(opened[turn % 2].programs["count"], left, pin=pin).close()
+                while sent == before and not sending.done():
+                    time.sleep(0)  # each of the programs gets something to see
+                assert not sending.done(), "the traffic ended before the programs were replaced"
+        finally:
+            replaced_enough.set()
+        sending.result()
+    assert counted(opened[0], sent) == sent
     for each in opened:
         each.close()
 
