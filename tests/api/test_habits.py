@@ -208,28 +208,37 @@ async def test_filters_select(operator: Api, tenant: Api) -> None:
     assert [vnic["instance_id"] for vnic in vnics["items"]] == [vm["id"]]
 
 
-async def test_vnics_of_a_subnet_are_listed_in_pages_by_address(operator: Api, tenant: Api) -> None:
+@pytest.mark.parametrize("filtered", ["subnet", "VPC"])
+async def test_vnics_of_a_network_are_listed_in_pages_by_address(
+    operator: Api, tenant: Api, filtered: str
+) -> None:
     await operator.host()
     vpc = await tenant.vpc()
     subnet = await tenant.subnet(vpc)
     bodies = [instance(subnet) for _ in range(7)]
     await tenant.make("/instances:batch", instances=bodies)
     await tenant.instance(await tenant.subnet(vpc, "10.0.1.0/24"))
+    network = {"subnet_id": subnet["id"]} if filtered == "subnet" else {"vpc_id": vpc["id"]}
     found: list[Json] = []
     cursor: Json = {}
     while True:
-        page = await tenant.get("/vnics", subnet_id=subnet["id"], limit=3, **cursor)
+        page = await tenant.get("/vnics", limit=3, **network, **cursor)
         found += page["items"]
         if page["next"] is None:
             break
         cursor = {"cursor": page["next"]}
         await tenant.delete(f"/instances/{found[-1]['instance_id']}")  # no page depends on it
+    behind = [vnic["ip"] for vnic in found if vnic["subnet_id"] != subnet["id"]]
+    assert len(behind) == (0 if filtered == "subnet" else 1)
     addresses = [int(IPv4Address(vnic["ip"])) for vnic in found]
-    assert addresses == list(range(addresses[0], addresses[0] + 7))
-    assert {vnic["subnet_id"] for vnic in found} == {subnet["id"]}
+    assert addresses[:7] == list(range(addresses[0], addresses[0] + 7))
+    assert behind == [vnic["ip"] for vnic in found[7:]]
 
 
-async def test_vnics_of_a_subnet_with_other_filters(operator: Api, tenant: Api) -> None:
+@pytest.mark.parametrize("filtered", ["subnet", "VPC"])
+async def test_vnics_of_a_network_with_other_filters(
+    operator: Api, tenant: Api, filtered: str
+) -> None:
     await operator.host()
     vpc, other = await tenant.vpc(), await tenant.vpc()
     subnet = await tenant.subnet(vpc)
@@ -237,7 +246,8 @@ async def test_vnics_of_a_subnet_with_other_filters(operator: Api, tenant: Api) 
     await tenant.instance(subnet)
 
     async def listed(api: Api, **filters: str) -> list[str]:
-        page = await api.get("/vnics", subnet_id=subnet["id"], **filters)
+        network = {"subnet_id": subnet["id"]} if filtered == "subnet" else {"vpc_id": vpc["id"]}
+        page = await api.get("/vnics", **{**network, **filters})
         return [vnic["instance_id"] for vnic in page["items"]]
 
     assert await listed(tenant, instance_id=vm["id"]) == [vm["id"]]

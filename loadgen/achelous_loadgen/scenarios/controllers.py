@@ -23,6 +23,7 @@ _CLIENTS: Final = 128
 _PAGE: Final = 100
 _LISTS: Final = 40
 """Pages of each kind."""
+_LATER: Final = 1_000
 _LONE: Final = 50
 _NAMED: Final = IPv4Address("10.128.0.1")
 """Far behind the addresses that are taken."""
@@ -43,7 +44,7 @@ async def measure(world: World, vpc: Vpc, seconds: float) -> Controller:
             settled_s=round(vpc.settle_s, 2),
             cpu_s={name: round(spent, 2) for name, spent in vpc.load_cpu_s.items()},
         ),
-        list_p99_ms=await _lists(world, vpc, places[0]),
+        list_p99_ms=await _lists(world, vpc, places),
         allocation_ms=await _allocation(world, vpc, places),
     )
 
@@ -75,28 +76,37 @@ async def _single_changes(
     return latencies, time.perf_counter() - begun
 
 
-async def _lists(world: World, vpc: Vpc, place: Place) -> dict[str, float]:
+async def _lists(world: World, vpc: Vpc, places: Sequence[Place]) -> dict[str, float]:
     """p99 of pages, the first and one far behind, in ms by what they are of.
 
     Far behind is where the last of a large VPC's instances begin. Identifiers rise with time, and
-    a cursor is one of them, or of a subnet's vNICs the address, IPv4 mapped.
+    a cursor is one of them, or of the vNICs of a subnet or VPC the address, IPv4 mapped.
     """
-    listed = await world.tenant.create(vpc, place, "listed")
+    listed = await world.tenant.create(vpc, places[0], "listed")
+    later = await world.tenant.vpc("later")  # all that is in it is behind all of the large one
+    made = await world.tenant.create_many(later.batch(places, _LATER, "later"))
     project = world.tenant.project_id
     queries = {
         "all": "/instances?",
         "name": "/instances?name=listed&",
-        "host": f"/instances?host_id={place.id}&",
+        "host": f"/instances?host_id={places[0].id}&",
         "state": "/instances?state=ACTIVE&",
         "rare state": "/instances?state=ERROR&",
         "project": f"/instances?project_id={project}&",
         "project and state": f"/instances?project_id={project}&state=BUILDING&",
+        "project and rare state": f"/instances?project_id={project}&state=ERROR&",
         "VPC": f"/instances?vpc_id={vpc.id}&",
-        "subnet": f"/vnics?subnet_id={vpc.subnet_id}&",
+        "VPC and kind": f"/instances?vpc_id={vpc.id}&kind=container&",
+        "VPC and rare kind": f"/instances?vpc_id={vpc.id}&kind=vm&",
+        "later VPC": f"/instances?vpc_id={later.id}&",
+        "vNICs of the project": f"/vnics?project_id={project}&",
+        "vNICs of the VPC": f"/vnics?vpc_id={vpc.id}&",
+        "vNICs of the subnet": f"/vnics?subnet_id={vpc.subnet_id}&",
     }
     found = {}
     for (name, path), deep in itertools.product(queries.items(), (False, True)):
-        place_of = ip_bytes(vpc.deep_ip) if name == "subnet" else UUID(vpc.deep_id).bytes
+        by_address = name in ("vNICs of the VPC", "vNICs of the subnet")
+        place_of = ip_bytes(vpc.deep_ip) if by_address else UUID(vpc.deep_id).bytes
         cursor = base64.urlsafe_b64encode(place_of).decode().rstrip("=")
         after = f"&cursor={cursor}" if deep else ""
         took = []
@@ -106,6 +116,7 @@ async def _lists(world: World, vpc: Vpc, place: Place) -> dict[str, float]:
             took.append(time.perf_counter() - begun)
         found[f"{name}, deep" if deep else name] = _quantile(took, 99)
     await remove(world, vpc, [listed])
+    await remove(world, later, made)
     return found
 
 

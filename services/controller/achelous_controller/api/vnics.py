@@ -27,7 +27,7 @@ async def list_vnics(
     ip: Address | None = None,
     ip6: Address6 | None = None,
 ) -> Response:
-    """List vNICs; those of a subnet in order of address."""
+    """List vNICs; those of a subnet or VPC in order of address."""
     filters = {
         "instance_id": instance_id,
         "subnet_id": subnet_id,
@@ -38,7 +38,8 @@ async def list_vnics(
     }
     async with database.read() as connection:
         found = await instances.vnic_page(connection, caller.project_id, filters, wanted)
-    last = instances.place_in_subnet(found[-1]) if subnet_id is not None and found else None
+    by_address = subnet_id is not None or vpc_id is not None
+    last = instances.place_of_address(found[-1]) if by_address and found else None
     return replies.rendered_page([vnic_view(vnic) for vnic in found], wanted, last)
 
 

@@ -8,10 +8,9 @@ from uuid import UUID
 
 from sqlalchemy import (
     ColumnElement,
+    FromClause,
     Select,
-    any_,
     bindparam,
-    exists,
     func,
     literal,
     select,
@@ -24,8 +23,9 @@ from achelous_controller.domain.errors import Invalid
 from achelous_controller.domain.instance_state import InstanceState
 from achelous_controller.domain.instances import Instance, Kind, Vnic
 from achelous_controller.domain.precondition import Precondition
-from achelous_controller.store import objects
+from achelous_controller.store import leapfrog, objects
 from achelous_controller.store.database import Record
+from achelous_controller.store.leapfrog import Indexed, Keyed
 from achelous_controller.store.outbox import hosts_changed
 from achelous_controller.store.schema import (
     instances,
@@ -37,12 +37,15 @@ from achelous_controller.store.schema import (
 )
 from achelous_shared.routes import ip_bytes, ip_of
 
-_LAST_ADDRESS: Final = IPv4Address("255.255.255.255")
+_EVERYWHERE: Final = IPv4Network("0.0.0.0/0")
 
 _SUBNET: Final = (
     select(subnets.c.vpc_id, subnets.c.project_id, subnets.c.cidr, vpcs.c.vni)
     .join(vpcs, vpcs.c.id == subnets.c.vpc_id)
     .where(subnets.c.id == bindparam("id"))
+)
+_VPC: Final = select(vpcs.c.id.label("vpc_id"), vpcs.c.project_id, vpcs.c.vni).where(
+    vpcs.c.id == bindparam("id")
 )
 
 
@@ -60,6 +63,10 @@ async def page(
     wanted: objects.Page,
 ) -> list[Instance]:
     """A page of instances; ``vpc_id``: those with a vNIC in that VPC."""
+    if vpc_id is not None:
+        if await _network(connection, _VPC.params(id=vpc_id), project_id, filters) is None:
+            return []
+        project_id, filters = None, {**filters, "project_id": None}  # they are all the VPC's
     query = page_query(project_id, filters, vpc_id, wanted)
     return await with_vnics(connection, (await connection.execute(query)).all())
 
@@ -71,45 +78,38 @@ def page_query(
     wanted: objects.Page,
 ) -> Select[Any]:
     """The query of `page`."""
-    conditions: list[ColumnElement[bool]] = []
-    if vpc_id is not None:
-        member = exists().where(vnics.c.instance_id == instances.c.id, vnics.c.vpc_id == vpc_id)
-        if wanted.after is not None:  # else a merge reads the VPC's vNICs from the first one on
-            member = member.where(vnics.c.instance_id > wanted.after)
-        conditions.append(member)
-    match filters.get("state"):
-        case None | InstanceState.ACTIVE:
-            pass
-        case InstanceState.ERROR:  # which has a reason, and those that have one have an index
-            conditions.append(instances.c.reason.is_not(None))
-        case _:
-            conditions.append(_is_pending(wanted.after))
     rest = dict(filters)
     host_id = rest.pop("host_id", None)
     if isinstance(host_id, UUID):
-        conditions.append(on_host(host_id))
-    return objects.page_query(instances, project_id, rest, wanted, *conditions)
+        there = on_host(host_id, vpc_id)
+        return objects.page_query(instances, project_id, rest, wanted, there)
+
+    state = rest.pop("state", None)
+    indexes: list[Keyed | Indexed] = [
+        Keyed(instances.c.id, instances.c[name], value)
+        for name, value in [("project_id", project_id), *rest.items()]
+        if value is not None
+    ]
+    if vpc_id is not None:
+        indexes.append(Keyed(vnics.c.instance_id, vnics.c.vpc_id, vpc_id))
+    match state:
+        case None | InstanceState.ACTIVE:  # as nearly all are
+            pass
+        case InstanceState.ERROR:  # as those are that have a reason, but for a few
+            indexes.append(Indexed(instances.c.id, instances.c.reason.is_not(None)))
+        case _:
+            indexes.append(Indexed(pending.c.instance_id))
+    in_state = {} if state is None else {"state": state}
+    return leapfrog.page_query(instances, indexes or [Indexed(instances.c.id)], wanted, in_state)
 
 
-def _is_pending(after: UUID | None) -> ColumnElement[bool]:
-    """Whether an instance is not ACTIVE, of those above an id."""
-    ids = select(pending.c.instance_id)
-    if after is not None:
-        ids = ids.where(pending.c.instance_id > after)
-    return _is_among(ids)
-
-
-def on_host(host_id: UUID) -> ColumnElement[bool]:
-    """Whether an instance is on a host: an index leads to the host's vNICs."""
-    return _is_among(select(vnics.c.instance_id).where(vnics.c.host_id == host_id))
-
-
-def _is_among(ids: Select[tuple[UUID]]) -> ColumnElement[bool]:
-    """Whether an instance's id is one of these, few, which are read first: as an array, whose
-    elements are looked up in the primary key. Of a sub-select PostgreSQL has to guess how many
-    there are, and while it has not analysed a table that was filled at once it guesses so many
-    that it rather walks along all instances until a page is full."""
-    return instances.c.id == any_(func.array(ids.scalar_subquery()))
+def on_host(host_id: UUID, vpc_id: UUID | None = None) -> ColumnElement[bool]:
+    """Whether an instance is on a host, and has a vNIC in a VPC."""
+    there = _read_first(vnics.c.host_id == host_id)
+    members = select(there.c.instance_id)
+    if vpc_id is not None:
+        members = members.where(there.c.vpc_id == vpc_id)
+    return objects.is_among(instances.c.id, members)
 
 
 async def vnic_page(
@@ -118,60 +118,95 @@ async def vnic_page(
     filters: Mapping[str, object],
     wanted: objects.Page,
 ) -> list[Vnic]:
-    """A page of vNICs; of a subnet's in order of address, see `place_in_subnet`."""
+    """A page of vNICs; of a subnet's or VPC's in order of address, see `place_of_address`."""
     rest = dict(filters)
-    subnet_id = rest.pop("subnet_id", None)
-    if subnet_id is None:
+    subnet_id, vpc_id = rest.pop("subnet_id", None), rest.get("vpc_id")
+    if subnet_id is None and vpc_id is None:
         query = vnic_page_query(project_id, rest, wanted)
     else:
-        subnet = (await connection.execute(_SUBNET, {"id": subnet_id})).one_or_none()
-        owners = {project_id, rest.pop("project_id", None)} - {None}
-        within = {rest.pop("vpc_id", None)} - {None}
-        if subnet is None or owners - {subnet.project_id} or within - {subnet.vpc_id}:
+        found = _VPC.params(id=vpc_id) if subnet_id is None else _SUBNET.params(id=subnet_id)
+        network = await _network(connection, found, project_id, rest)
+        if network is None:
             return []
-        query = subnet_page_query(subnet.vni, subnet.cidr, rest, wanted)
+        rest |= {"project_id": None, "vpc_id": None}  # they are all the network's
+        cidr = _EVERYWHERE if subnet_id is None else network.cidr
+        query = address_page_query(network.vni, cidr, rest, wanted)
     return await _with_groups(connection, (await connection.execute(query)).all())
 
 
 def vnic_page_query(
     project_id: UUID | None, filters: Mapping[str, object], wanted: objects.Page
 ) -> Select[Any]:
-    """The query of `vnic_page`, but for those of a subnet."""
-    conditions: list[ColumnElement[bool]] = []
-    if filters.get("vpc_id") is not None and filters.get("ip") is not None:
-        # addresses of a VPC are indexed by its VNI
-        vni = select(vpcs.c.vni).where(vpcs.c.id == filters["vpc_id"]).scalar_subquery()
-        conditions.append(vnics.c.vni == vni)
-    return objects.page_query(vnics, project_id, filters, wanted, *conditions)
+    """The query of `vnic_page`, but for those of a subnet or VPC."""
+    rest = dict(filters)
+    few = {name: rest.pop(name, None) for name in ("instance_id", "ip", "ip6")}
+    if any(value is not None for value in few.values()):
+        found = objects.having(vnics, None, few).with_only_columns(vnics.c.id)
+        return objects.page_query(
+            vnics, project_id, rest, wanted, objects.is_among(vnics.c.id, found)
+        )
+    owners = {project_id, rest.get("project_id")} - {None}
+    indexes = [Keyed(vnics.c.id, vnics.c.project_id, owner) for owner in owners]
+    return leapfrog.page_query(vnics, indexes or [Indexed(vnics.c.id)], wanted, {})
 
 
-def subnet_page_query(
-    vni: int, cidr: IPv4Network, filters: Mapping[str, object], wanted: objects.Page
+async def _network(
+    connection: AsyncConnection,
+    query: Select[Any],
+    project_id: UUID | None,
+    filters: Mapping[str, object],
+) -> Record | None:
+    """The row of a `_VPC` or `_SUBNET`; None if there is none that project and filters allow."""
+    found: Record | None = (await connection.execute(query)).one_or_none()
+    if found is None:
+        return None
+    ours = {project_id, filters.get("project_id")} <= {None, found.project_id}
+    return found if ours and filters.get("vpc_id") in (None, found.vpc_id) else None
+
+
+def address_page_query(
+    vni: int, network: IPv4Network, filters: Mapping[str, object], wanted: objects.Page
 ) -> Select[Any]:
-    """The query of `vnic_page` of a subnet: a range of the index of addresses, as it stands there.
+    """The query of `vnic_page` of a subnet or VPC: a range of the index of addresses as it stands.
 
-    Its bounds are rows: however few vNICs the planner believes to be in a subnet, of (vni, ip) it
-    expects many, and neither reads nor sorts them all for one page.
+    The addresses are read first, and from the index alone: however few of them the planner believes
+    to be there, that is less than to read and sort all the rows. Bounds and order are rows, as only
+    that index has.
     """
-    begin = cidr.network_address if wanted.after is None else _address_behind(wanted.after)
-    place = tuple_(vnics.c.vni, vnics.c.ip)
+    begin = network.network_address if wanted.after is None else _address_behind(wanted.after)
+    rest = {name: value for name, value in filters.items() if value is not None}
+    there: FromClause = vnics
+    if "instance_id" in rest:
+        there = _read_first(vnics.c.instance_id == rest.pop("instance_id"))
+    elif rest:
+        there = _read_first(vnics.c.vni == vni, *(vnics.c[name] == rest[name] for name in rest))
+    place = tuple_(there.c.vni, there.c.ip)
     first, last = (
-        tuple_(vni, literal(address, INET)) for address in (begin, cidr.broadcast_address)
+        tuple_(vni, literal(address, INET)) for address in (begin, network.broadcast_address)
     )
-    query = objects.having(vnics, None, filters, place >= first, place <= last)
-    if filters.get("ip") is not None or filters.get("ip6") is not None:
-        query = query.where(vnics.c.vni == vni)
-    return query.order_by(vnics.c.vni, vnics.c.ip).limit(wanted.limit)
+    equal = (there.c[name] == value for name, value in rest.items())
+    found = select(there.c.ip).where(place >= first, place <= last, *equal)
+    page = found.order_by(there.c.vni, there.c.ip).limit(wanted.limit)
+    return (
+        select(vnics)
+        .where(vnics.c.vni == vni, objects.is_among(vnics.c.ip, page))
+        .order_by(vnics.c.ip)
+    )
 
 
-def place_in_subnet(vnic: Vnic) -> UUID:
-    """Where a subnet's list goes on after this vNIC: its address, as 16 bytes in place of an id."""
+def _read_first(*conditions: ColumnElement[bool]) -> FromClause:
+    """The few vNICs of which that is true, before anything else is asked of them."""
+    return select(vnics).where(*conditions).offset(0).subquery()
+
+
+def place_of_address(vnic: Vnic) -> UUID:
+    """Where a list in order of address goes on after this vNIC: that, as 16 bytes like an id's."""
     return UUID(bytes=ip_bytes(vnic.ip))
 
 
 def _address_behind(place: UUID) -> IPv4Address:
     address = ip_of(place.bytes)
-    if not isinstance(address, IPv4Address) or address == _LAST_ADDRESS:
+    if not isinstance(address, IPv4Address) or address == _EVERYWHERE.broadcast_address:
         raise Invalid.field("cursor", str(place), "take it from `next` of the page before")
     return address + 1
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, Table, delete, select, update
+from sqlalchemy import Column, ColumnElement, Select, Table, any_, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from achelous_controller.domain.errors import NotFound
@@ -99,6 +99,13 @@ def having(
         if value is not None:
             query = query.where(table.c[column] == value)
     return query
+
+
+def is_among(column: Column[Any], ids: Select[Any]) -> ColumnElement[bool]:
+    """Whether it is one of these values, few, which are read first: as an array, whose elements
+    are looked up in an index. Of a sub-select PostgreSQL would have to guess how many there are,
+    and may rather walk along a whole table."""
+    return column == any_(func.array(ids.scalar_subquery()))
 
 
 async def change(

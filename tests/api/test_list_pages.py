@@ -1,0 +1,229 @@
+"""Whatever a list is filtered by, a page has what matches, and is found without reading much else.
+
+Instances that belong together are neighbours, as they are where ids rise with time, and PostgreSQL
+knows them from statistics, from none, or from those of a time when there were few.
+"""
+
+import itertools
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any
+from uuid import UUID
+
+import pytest
+from api.client import fresh
+from api.plans import nodes
+from sqlalchemy import Select, exists, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from achelous_controller.store import instances, objects, schema
+from achelous_controller.store.database import create_engine, driver_of
+from achelous_controller.store.migrate import migrate
+from achelous_lab.servers.postgres import PostgresServer
+from achelous_shared.routes import ip_bytes
+
+PAGE = 20
+MOST_READ = 12 * PAGE
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Instances that were made at once."""
+
+    first: int
+    count: int
+    vpc: int
+    project: int
+    kind: str = "container"
+
+
+EARLY = Block(first=1, count=100, vpc=1, project=1)
+BLOCKS = (
+    Block(first=1_000, count=20_000, vpc=1, project=1),
+    Block(first=30_000, count=8_000, vpc=2, project=1),
+    Block(first=40_000, count=50, vpc=3, project=1, kind="vm"),
+    Block(first=50_000, count=8_000, vpc=4, project=2, kind="vm"),
+    Block(first=60_000, count=50, vpc=5, project=2),
+    Block(first=61_000, count=50, vpc=4, project=2),
+)
+HOSTS = 300
+ON_ONE_HOST = 150
+WAITING = 4_000
+DEEP = (None, UUID(int=15_000), UUID(int=37_000))
+
+_PROJECTS = (
+    "INSERT INTO projects (id, name, quotas) SELECT lpad(to_hex(n), 32, '0')::uuid, 'p' || n, '{}'"
+    " FROM generate_series(1, 2) AS n",
+    "INSERT INTO vpcs (id, project_id, name, vni) SELECT lpad(to_hex(n), 32, '0')::uuid,"
+    " lpad(to_hex((n + 2) / 3), 32, '0')::uuid, 'v' || n, 4096 + n FROM generate_series(1, 5) AS n",
+)
+_FILL = (
+    """INSERT INTO instances (id, project_id, name, kind, host_id, state, host_revision,
+                              accepted_at)
+       SELECT lpad(to_hex(n), 32, '0')::uuid, lpad(to_hex({project}), 32, '0')::uuid,
+              'i-' || n % 7000, '{kind}', lpad(to_hex(n % {hosts}), 32, '0')::uuid, 'ACTIVE', 1,
+              now()
+       FROM generate_series({first}, {first} + {count} - 1) AS n""",
+    # every fiftieth has a second vNIC in its VPC
+    """INSERT INTO vnics (id, instance_id, subnet_id, project_id, vpc_id, host_id, position, ip,
+                          mac, vni, revision)
+       SELECT lpad(to_hex(16 * n + place), 32, '0')::uuid, lpad(to_hex(n), 32, '0')::uuid,
+              lpad(to_hex({vpc}), 32, '0')::uuid, lpad(to_hex({project}), 32, '0')::uuid,
+              lpad(to_hex({vpc}), 32, '0')::uuid, lpad(to_hex(n % {hosts}), 32, '0')::uuid, place,
+              inet '10.0.0.0' + 2 * n + place, 2 * n + place, 4096 + {vpc}, 1
+       FROM generate_series({first}, {first} + {count} - 1) AS n, generate_series(0, 1) AS place
+       WHERE place = 0 OR n % 50 = 0""",
+)
+_STATES = (
+    # of the first project thousands wait, of the second one does
+    """UPDATE instances SET state = 'BUILDING' WHERE id IN (
+         SELECT lpad(to_hex(n), 32, '0')::uuid FROM generate_series(19000, 20990) AS n)""",
+    """UPDATE instances SET state = 'DELETING'
+       WHERE id = lpad(to_hex(57000), 32, '0')::uuid""",
+    """UPDATE instances SET state = 'ERROR', reason = 'its host is late'
+       WHERE id IN (SELECT lpad(to_hex(n), 32, '0')::uuid
+                    FROM unnest(array[300, 37500, 37501, 40007]) AS n)
+          OR id >= lpad(to_hex(1000), 32, '0')::uuid AND id < lpad(to_hex(3000), 32, '0')::uuid""",
+    """INSERT INTO pending (instance_id, host_id, host_revision)
+       SELECT id, host_id, 1 FROM instances WHERE state <> 'ACTIVE'""",
+)
+
+
+@pytest.fixture(scope="module", params=["none", "old", "new"])
+async def filled(
+    request: pytest.FixtureRequest, postgres: PostgresServer
+) -> AsyncIterator[AsyncEngine]:
+    """A database with statistics that are there or not."""
+    engine = create_engine(await postgres.create_database(fresh("db").replace("-", "_")))
+    await migrate(engine)
+    async with engine.begin() as connection:
+        for table in ("instances", "vnics", "pending"):
+            await connection.execute(text(f"ALTER TABLE {table} SET (autovacuum_enabled = false)"))
+        for statement in _PROJECTS:
+            await connection.execute(text(statement))
+        await connection.execute(text("SET LOCAL session_replication_role = replica"))
+        await fill(connection, EARLY, hosts=2)
+        if request.param == "old":
+            await connection.execute(text("ANALYZE"))
+        for block in BLOCKS:
+            await fill(connection, block, hosts=HOSTS)
+        for statement in _STATES:
+            await connection.execute(text(statement))
+        if request.param == "new":
+            await connection.execute(text("ANALYZE"))
+    yield engine
+    await engine.dispose()
+
+
+async def fill(connection: AsyncConnection, block: Block, hosts: int) -> None:
+    values = {name: getattr(block, name) for name in Block.__slots__} | {"hosts": hosts}
+    for statement in _FILL:
+        await connection.execute(text(statement.format(**values)))
+
+
+def u(number: int) -> UUID:
+    return UUID(int=number)
+
+
+def listings() -> Iterator[tuple[UUID | None, dict[str, object], UUID | None]]:
+    """Project, filters and VPC of every list of instances by up to three of them."""
+    values: dict[str, tuple[object, ...]] = {
+        "name": ("i-300", "nobody"),
+        "kind": ("container", "vm"),
+        "state": ("ACTIVE", "BUILDING", "ERROR", "DELETING"),
+        "host_id": (u(1), u(77)),
+        "project_id": (u(1), u(2)),
+        "vpc_id": (u(1), u(2), u(4)),
+    }
+    for size in range(4):
+        for names in itertools.combinations(values, size):
+            for chosen in itertools.product(*(values[name] for name in names)):
+                filters = dict(zip(names, chosen, strict=True))
+                vpc, project = filters.pop("vpc_id", None), filters.pop("project_id", None)
+                assert isinstance(vpc, UUID | None)
+                assert isinstance(project, UUID | None)
+                yield project, filters, vpc
+
+
+async def read(connection: AsyncConnection, query: Select[Any]) -> float:
+    """Rows that the query's plan for any values reads, in tables and indexes."""
+    driver = await driver_of(connection)
+    compiled = query.compile(dialect=connection.dialect)
+    places = compiled.positiontup or []
+    found = await driver.fetchval(
+        f"EXPLAIN (ANALYZE, FORMAT JSON) {compiled}", *(compiled.params[name] for name in places)
+    )
+    return sum(rows_of(node) for node in nodes(found[0]["Plan"]))
+
+
+def rows_of(scan: dict[str, Any]) -> float:
+    if "Relation Name" not in scan and "Index Name" not in scan:
+        return 0
+    passed_over = ("Rows Removed by Filter", "Rows Removed by Index Recheck")
+    rows = scan["Actual Rows"] + sum(scan.get(name, 0) for name in passed_over)
+    return float(rows * scan["Actual Loops"])
+
+
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+async def test_little_is_read_for_a_page_of_instances(filled: AsyncEngine, mode: str) -> None:
+    async with filled.connect() as connection:
+        await connection.execute(text(f"SET plan_cache_mode = {mode}"))
+        for project, filters, vpc in listings():
+            for after in DEEP:
+                wanted = objects.Page(after, PAGE)
+                query = instances.page_query(project, filters, vpc, wanted)
+
+                rows = await read(connection, query)
+
+                assert rows <= most_read(filters), (project, filters, vpc, after, str(query))
+
+
+def most_read(filters: dict[str, object]) -> int:
+    """A few rows for each of the page, but of a host all that it has, and of those that wait for
+    something also those that wait for something else."""
+    if "host_id" in filters:
+        return 5 * ON_ONE_HOST
+    return MOST_READ + (2 * WAITING if filters.get("state") in ("BUILDING", "DELETING") else 0)
+
+
+@pytest.mark.parametrize("filled", ["new"], indirect=True)
+async def test_a_page_of_instances_has_what_matches_once(filled: AsyncEngine) -> None:
+    async with filled.connect() as connection:
+        for project, filters, vpc in listings():
+            there = schema.vnics.c.instance_id == schema.instances.c.id
+            member = [] if vpc is None else [exists().where(there, schema.vnics.c.vpc_id == vpc)]
+            matching = objects.having(schema.instances, project, filters, *member)
+            ids = sorted(row.id for row in await connection.execute(matching))
+            for after in DEEP:
+                query = instances.page_query(project, filters, vpc, objects.Page(after, PAGE))
+
+                found = [row.id for row in await connection.execute(query)]
+
+                assert found == [one for one in ids if after is None or one > after][:PAGE]
+
+
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+async def test_little_is_read_for_a_page_of_vnics(filled: AsyncEngine, mode: str) -> None:
+    everywhere = IPv4Network("0.0.0.0/0")
+    ip = IPv4Address("10.0.0.0") + 2 * 37_000
+    queries = [
+        query
+        for filters in ({}, {"instance_id": u(37_000)}, {"ip": ip}, {"ip": ip, "ip6": ip})
+        for query in (
+            *(
+                instances.vnic_page_query(project, filters, objects.Page(after, PAGE))
+                for project, after in itertools.product((None, u(1), u(2)), DEEP)
+            ),
+            *(
+                instances.address_page_query(
+                    4096 + vpc, everywhere, filters, objects.Page(at, PAGE)
+                )
+                for vpc, at in itertools.product((1, 2, 3, 4), (None, UUID(bytes=ip_bytes(ip))))
+            ),
+        )
+    ]
+    async with filled.connect() as connection:
+        await connection.execute(text(f"SET plan_cache_mode = {mode}"))
+        for query in queries:
+            assert await read(connection, query) <= MOST_READ, str(query)
