@@ -3,6 +3,14 @@
 from collections.abc import Iterator
 from typing import Any
 
+from sqlalchemy import Select
+
+
+def filled_in(query: tuple[Select[Any], dict[str, object]]) -> Select[Any]:
+    """A statement with the values to execute it with."""
+    statement, values = query
+    return statement.params(values)
+
 
 def nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """A plan and all that it consists of."""

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import pytest
 from api.client import fresh
-from api.plans import nodes
+from api.plans import filled_in, nodes
 from sqlalchemy import Select, exists, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -172,7 +172,7 @@ async def test_little_is_read_for_a_page_of_instances(filled: AsyncEngine, mode:
         for project, filters, vpc in listings():
             for after in DEEP:
                 wanted = objects.Page(after, PAGE)
-                query = instances.page_query(project, filters, vpc, wanted)
+                query = filled_in(instances.page_query(project, filters, vpc, wanted))
 
                 rows = await read(connection, query)
 
@@ -196,7 +196,9 @@ async def test_a_page_of_instances_has_what_matches_once(filled: AsyncEngine) ->
             matching = objects.having(schema.instances, project, filters, *member)
             ids = sorted(row.id for row in await connection.execute(matching))
             for after in DEEP:
-                query = instances.page_query(project, filters, vpc, objects.Page(after, PAGE))
+                query = filled_in(
+                    instances.page_query(project, filters, vpc, objects.Page(after, PAGE))
+                )
 
                 found = [row.id for row in await connection.execute(query)]
 
@@ -212,7 +214,7 @@ async def test_little_is_read_for_a_page_of_vnics(filled: AsyncEngine, mode: str
         for filters in ({}, {"instance_id": u(37_000)}, {"ip": ip}, {"ip": ip, "ip6": ip})
         for query in (
             *(
-                instances.vnic_page_query(project, filters, objects.Page(after, PAGE))
+                filled_in(instances.vnic_page_query(project, filters, objects.Page(after, PAGE)))
                 for project, after in itertools.product((None, u(1), u(2)), DEEP)
             ),
             *(

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 from api.client import fresh
-from api.plans import nodes
+from api.plans import filled_in, nodes
 from sqlalchemy import Select, TextClause, literal_column, text
 from sqlalchemy.dialects.postgresql import INET
 from sqlalchemy.dialects.postgresql.base import PGDialect
@@ -121,7 +121,9 @@ async def test_a_hosts_instances_are_found_from_its_vnics_though_statistics_are_
             await connection.execute(text("ANALYZE vnics"))
         for project, after in itertools.product((None, UUID(int=5)), (None, AFTER)):
             filters: dict[str, object] = {"host_id": UUID(int=1)}
-            query = instances.page_query(project, filters, None, objects.Page(after, 100))
+            query = filled_in(
+                instances.page_query(project, filters, None, objects.Page(after, 100))
+            )
 
             reads = {node["Relation Name"]: node for node in await scans(engine, query)}
 
@@ -140,7 +142,7 @@ async def test_vnics_are_listed_from_an_index(filled: AsyncEngine, project: UUID
         "project_id": UUID(int=5),
     }
     for filters in some_of(values, 3):
-        query = instances.vnic_page_query(project, filters, objects.Page(None, 100))
+        query = filled_in(instances.vnic_page_query(project, filters, objects.Page(None, 100)))
 
         assert scanned(await plan(filled, query)) == set(), filters
 
@@ -177,7 +179,9 @@ async def test_of_a_subnet_more_filters_find_their_index(filled: AsyncEngine) ->
 
 
 async def test_instances_in_error_are_read_and_no_others_that_wait(filled: AsyncEngine) -> None:
-    query = instances.page_query(None, {"state": "ERROR"}, None, objects.Page(AFTER, 100))
+    query = filled_in(
+        instances.page_query(None, {"state": "ERROR"}, None, objects.Page(AFTER, 100))
+    )
 
     indexes = {scan["Index Name"] for scan in await scans(filled, query)}
 
@@ -208,7 +212,7 @@ async def test_who_was_not_late_becomes_active_on_its_page(filled: AsyncEngine) 
 
 async def test_an_address_of_a_vpc_is_found_at_once(filled: AsyncEngine) -> None:
     filters: dict[str, object] = {"vpc_id": UUID(int=5), "ip": literal_column("inet '10.0.0.77'")}
-    query = instances.vnic_page_query(None, filters, objects.Page(None, 100))
+    query = filled_in(instances.vnic_page_query(None, filters, objects.Page(None, 100)))
 
     found = await plan(filled, query)
 

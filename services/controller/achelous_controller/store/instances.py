@@ -25,7 +25,7 @@ from achelous_controller.domain.instances import Instance, Kind, Vnic
 from achelous_controller.domain.precondition import Precondition
 from achelous_controller.store import leapfrog, objects
 from achelous_controller.store.database import Record
-from achelous_controller.store.leapfrog import Indexed, Keyed
+from achelous_controller.store.leapfrog import Index, Indexed, Keyed, Query
 from achelous_controller.store.outbox import hosts_changed
 from achelous_controller.store.schema import (
     instances,
@@ -48,6 +48,16 @@ _VPC: Final = select(vpcs.c.id.label("vpc_id"), vpcs.c.project_id, vpcs.c.vni).w
     vpcs.c.id == bindparam("id")
 )
 
+_ALL: Final = Indexed(instances.c.id)
+_BY: Final = {
+    name: Keyed(instances.c.id, instances.c[name]) for name in ("project_id", "name", "kind")
+}
+_OF_VPC: Final = Keyed(vnics.c.instance_id, vnics.c.vpc_id)
+_WITH_REASON: Final = Indexed(instances.c.id, instances.c.reason.is_not(None))
+_WAITING: Final = Indexed(pending.c.instance_id)
+_ALL_VNICS: Final = Indexed(vnics.c.id)
+_OF_PROJECT: Final = Keyed(vnics.c.id, vnics.c.project_id)
+
 
 async def get(connection: AsyncConnection, instance_id: UUID, project_id: UUID | None) -> Instance:
     """An instance with its vNICs; raises `NotFound`."""
@@ -68,7 +78,7 @@ async def page(
             return []
         project_id, filters = None, {**filters, "project_id": None}  # they are all the VPC's
     query = page_query(project_id, filters, vpc_id, wanted)
-    return await with_vnics(connection, (await connection.execute(query)).all())
+    return await with_vnics(connection, (await connection.execute(*query)).all())
 
 
 def page_query(
@@ -76,31 +86,31 @@ def page_query(
     filters: Mapping[str, object],
     vpc_id: UUID | None,
     wanted: objects.Page,
-) -> Select[Any]:
+) -> Query:
     """The query of `page`."""
     rest = dict(filters)
     host_id = rest.pop("host_id", None)
     if isinstance(host_id, UUID):
         there = on_host(host_id, vpc_id)
-        return objects.page_query(instances, project_id, rest, wanted, there)
+        return objects.page_query(instances, project_id, rest, wanted, there), {}
 
     state = rest.pop("state", None)
-    indexes: list[Keyed | Indexed] = [
-        Keyed(instances.c.id, instances.c[name], value)
+    parts: list[tuple[Index, object]] = [
+        (_BY[name], value)
         for name, value in [("project_id", project_id), *rest.items()]
         if value is not None
     ]
     if vpc_id is not None:
-        indexes.append(Keyed(vnics.c.instance_id, vnics.c.vpc_id, vpc_id))
+        parts.append((_OF_VPC, vpc_id))
     match state:
         case None | InstanceState.ACTIVE:  # as nearly all are
             pass
         case InstanceState.ERROR:  # as those are that have a reason, but for a few
-            indexes.append(Indexed(instances.c.id, instances.c.reason.is_not(None)))
+            parts.append((_WITH_REASON, None))
         case _:
-            indexes.append(Indexed(pending.c.instance_id))
+            parts.append((_WAITING, None))
     in_state = {} if state is None else {"state": state}
-    return leapfrog.page_query(instances, indexes or [Indexed(instances.c.id)], wanted, in_state)
+    return leapfrog.page_query(instances, parts or [(_ALL, None)], wanted, in_state)
 
 
 def on_host(host_id: UUID, vpc_id: UUID | None = None) -> ColumnElement[bool]:
@@ -122,7 +132,7 @@ async def vnic_page(
     rest = dict(filters)
     subnet_id, vpc_id = rest.pop("subnet_id", None), rest.get("vpc_id")
     if subnet_id is None and vpc_id is None:
-        query = vnic_page_query(project_id, rest, wanted)
+        query, values = vnic_page_query(project_id, rest, wanted)
     else:
         found = _VPC.params(id=vpc_id) if subnet_id is None else _SUBNET.params(id=subnet_id)
         network = await _network(connection, found, project_id, rest)
@@ -130,24 +140,23 @@ async def vnic_page(
             return []
         rest |= {"project_id": None, "vpc_id": None}  # they are all the network's
         cidr = _EVERYWHERE if subnet_id is None else network.cidr
-        query = address_page_query(network.vni, cidr, rest, wanted)
-    return await _with_groups(connection, (await connection.execute(query)).all())
+        query, values = address_page_query(network.vni, cidr, rest, wanted), {}
+    return await _with_groups(connection, (await connection.execute(query, values)).all())
 
 
 def vnic_page_query(
     project_id: UUID | None, filters: Mapping[str, object], wanted: objects.Page
-) -> Select[Any]:
+) -> Query:
     """The query of `vnic_page`, but for those of a subnet or VPC."""
     rest = dict(filters)
     few = {name: rest.pop(name, None) for name in ("instance_id", "ip", "ip6")}
     if any(value is not None for value in few.values()):
         found = objects.having(vnics, None, few).with_only_columns(vnics.c.id)
-        return objects.page_query(
-            vnics, project_id, rest, wanted, objects.is_among(vnics.c.id, found)
-        )
+        there = objects.is_among(vnics.c.id, found)
+        return objects.page_query(vnics, project_id, rest, wanted, there), {}
     owners = {project_id, rest.get("project_id")} - {None}
-    indexes = [Keyed(vnics.c.id, vnics.c.project_id, owner) for owner in owners]
-    return leapfrog.page_query(vnics, indexes or [Indexed(vnics.c.id)], wanted, {})
+    parts: list[tuple[Index, object]] = [(_OF_PROJECT, owner) for owner in owners]
+    return leapfrog.page_query(vnics, parts or [(_ALL_VNICS, None)], wanted, {})
 
 
 async def _network(
