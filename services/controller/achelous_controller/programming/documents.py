@@ -96,10 +96,12 @@ async def read_ports(connection: Any, query: str, ids: Sequence[UUID]) -> ReadPo
 def ports_of(rows: Iterable[Sequence[Any]]) -> ReadPorts:
     """What `PORTS` found."""
     found = ReadPorts()
+    same: dict[tuple[UUID, ...], tuple[UUID, ...]] = {}  # most ports are in the same groups
     for (
         host, vnic_id, instance_id, vni, revision, identity, mac, ip, ip6, hostname, groups,
         length, router, length6, router6, dns, lease_s, preprogrammed,
     ) in rows:  # fmt: skip
+        of_groups = tuple(groups)
         found.of[host].append(
             Port(
                 vnic_id=vnic_id,
@@ -110,7 +112,7 @@ def ports_of(rows: Iterable[Sequence[Any]]) -> ReadPorts:
                 prefix_len=length,
                 router=router,
                 mtu=names.GUEST_MTU,
-                security_groups=tuple(groups),
+                security_groups=same.setdefault(of_groups, of_groups),
                 revision=revision,
                 ip6=ip6,
                 prefix_len6=length6 if ip6 else 0,
