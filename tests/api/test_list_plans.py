@@ -10,13 +10,13 @@ from uuid import UUID
 import pytest
 from api.client import fresh
 from api.plans import filled_in, nodes
-from sqlalchemy import Select, TextClause, literal_column, text
+from sqlalchemy import Select, TextClause, text
 from sqlalchemy.dialects.postgresql import INET
 from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.engine import Dialect
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from achelous_controller.store import allocation, counts, instances, objects, schema
+from achelous_controller.store import allocation, counts, listing, objects, schema
 from achelous_controller.store.database import create_engine, driver_of
 from achelous_controller.store.migrate import migrate
 from achelous_lab.servers.postgres import PostgresServer
@@ -93,21 +93,6 @@ async def plan(engine: AsyncEngine, query: Select[Any] | TextClause) -> list[dic
     return list(nodes(document[0]["Plan"]))
 
 
-def scanned(found: list[dict[str, Any]]) -> set[str]:
-    """Tables of millions of rows that are read from end to end."""
-    names = {node["Relation Name"] for node in found if node["Node Type"].endswith("Seq Scan")}
-    return names & {"instances", "vnics", "vnic_security_groups"}
-
-
-def some_of(values: dict[str, object], most: int) -> list[dict[str, object]]:
-    """Every choice of up to ``most`` filters."""
-    return [
-        dict(chosen)
-        for size in range(most + 1)
-        for chosen in itertools.combinations(values.items(), size)
-    ]
-
-
 async def test_a_hosts_instances_are_found_from_its_vnics_though_statistics_are_old(
     postgres: PostgresServer,
 ) -> None:
@@ -119,11 +104,9 @@ async def test_a_hosts_instances_are_found_from_its_vnics_though_statistics_are_
             few = "UPDATE vnics SET host_id = lpad((mac % 2)::text, 32, '0')::uuid"
             await connection.execute(text(few))
             await connection.execute(text("ANALYZE vnics"))
-        for project, after in itertools.product((None, UUID(int=5)), (None, AFTER)):
-            filters: dict[str, object] = {"host_id": UUID(int=1)}
-            query = filled_in(
-                instances.page_query(project, filters, None, objects.Page(after, 100))
-            )
+        of_host, of_project = {"host_id": UUID(int=1)}, {"project_id": UUID(int=5)}
+        for filters, after in itertools.product((of_host, of_host | of_project), (None, AFTER)):
+            query = filled_in(listing.instances_query(filters, objects.Page(after, 100)))
 
             reads = {node["Relation Name"]: node for node in await scans(engine, query)}
 
@@ -133,20 +116,6 @@ async def test_a_hosts_instances_are_found_from_its_vnics_though_statistics_are_
         await engine.dispose()
 
 
-@pytest.mark.parametrize("project", [None, UUID(int=5)], ids=["operator", "tenant"])
-async def test_vnics_are_listed_from_an_index(filled: AsyncEngine, project: UUID | None) -> None:
-    values: dict[str, object] = {
-        "instance_id": UUID(int=77),
-        "ip": literal_column("inet '10.0.0.77'"),
-        "vpc_id": UUID(int=5),
-        "project_id": UUID(int=5),
-    }
-    for filters in some_of(values, 3):
-        query = filled_in(instances.vnic_page_query(project, filters, objects.Page(None, 100)))
-
-        assert scanned(await plan(filled, query)) == set(), filters
-
-
 @pytest.mark.parametrize("place", [None, "10.0.0.77", "10.0.200.0"])
 @pytest.mark.parametrize("vpc", [0, 5, VPCS - 1])
 async def test_a_subnets_page_reads_its_vnics_and_no_others(
@@ -154,9 +123,8 @@ async def test_a_subnets_page_reads_its_vnics_and_no_others(
 ) -> None:
     """In order of address from the place on where the page before ended: nothing is sorted."""
     after = None if place is None else UUID(bytes=ip_bytes(place))
-    query = instances.address_page_query(
-        4096 + vpc, IPv4Network("10.0.0.0/8"), {}, objects.Page(after, 100)
-    )
+    network = listing.Network(4096 + vpc, IPv4Network("10.0.0.0/8"))
+    query = filled_in(listing.addresses_query(network, {}, objects.Page(after, 100)))
 
     rows, limit, addresses = await plan(filled, query)
 
@@ -167,21 +135,19 @@ async def test_a_subnets_page_reads_its_vnics_and_no_others(
 
 
 async def test_of_a_subnet_more_filters_find_their_index(filled: AsyncEngine) -> None:
-    network = IPv4Network("10.0.0.0/8")
+    network = listing.Network(4101, IPv4Network("10.0.0.0/8"))
     for filters, index in (
-        ({"ip": literal_column("inet '10.0.0.77'")}, "vnics_vni_ip_key"),
-        ({"ip6": literal_column("inet 'fd00::77'")}, "vnics_vni_ip6_idx"),
+        ({"ip": ip_address("10.0.0.77")}, "vnics_vni_ip_key"),
+        ({"ip6": ip_address("fd00::77")}, "vnics_vni_ip6_idx"),
         ({"instance_id": UUID(int=77)}, "vnics_instance_id_idx"),
     ):
-        query = instances.address_page_query(4101, network, filters, objects.Page(None, 100))
+        query = filled_in(listing.addresses_query(network, filters, objects.Page(None, 100)))
 
         assert index in {node.get("Index Name") for node in await plan(filled, query)}, filters
 
 
 async def test_instances_in_error_are_read_and_no_others_that_wait(filled: AsyncEngine) -> None:
-    query = filled_in(
-        instances.page_query(None, {"state": "ERROR"}, None, objects.Page(AFTER, 100))
-    )
+    query = filled_in(listing.instances_query({"state": "ERROR"}, objects.Page(AFTER, 100)))
 
     indexes = {scan["Index Name"] for scan in await scans(filled, query)}
 
@@ -208,15 +174,6 @@ async def test_who_was_not_late_becomes_active_on_its_page(filled: AsyncEngine) 
         await connection.rollback()
 
     assert (updated, hot) == (50, 50)
-
-
-async def test_an_address_of_a_vpc_is_found_at_once(filled: AsyncEngine) -> None:
-    filters: dict[str, object] = {"vpc_id": UUID(int=5), "ip": literal_column("inet '10.0.0.77'")}
-    query = filled_in(instances.vnic_page_query(None, filters, objects.Page(None, 100)))
-
-    found = await plan(filled, query)
-
-    assert "vnics_vni_ip_key" in {node.get("Index Name") for node in found}
 
 
 async def test_what_there_is_is_counted_without_reading_it(filled: AsyncEngine) -> None:

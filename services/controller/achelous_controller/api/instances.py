@@ -20,7 +20,7 @@ from achelous_controller.api.models.instances import (
 from achelous_controller.api.rendering import instance_view
 from achelous_controller.domain.instance_state import InstanceState
 from achelous_controller.domain.instances import Kind
-from achelous_controller.store import instances
+from achelous_controller.store import instances, listing
 
 router = APIRouter(prefix="/v1", tags=["instances"])
 
@@ -61,11 +61,12 @@ async def list_instances(
         "name": name,
         "kind": kind,
         "state": state,
+        "vpc_id": vpc_id,
         "host_id": host_id,
         "project_id": project_id,
     }
     async with database.read() as connection:
-        found = await instances.page(connection, caller.project_id, filters, vpc_id, wanted)
+        found = await listing.instances_page(connection, caller.project_id, filters, wanted)
     views = [instance_view(one, show_host=caller.operator) for one in found]
     return replies.rendered_page(views, wanted)
 

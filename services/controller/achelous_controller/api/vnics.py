@@ -10,7 +10,7 @@ from achelous_controller.api.context import Caller, Match, Store, Wanted
 from achelous_controller.api.models.common import Address, Address6, Page
 from achelous_controller.api.models.instances import Vnic, VnicUpdate
 from achelous_controller.api.rendering import vnic_view
-from achelous_controller.store import instances, security_groups
+from achelous_controller.store import instances, listing, security_groups
 
 router = APIRouter(prefix="/v1/vnics", tags=["vnics"])
 
@@ -37,9 +37,9 @@ async def list_vnics(
         "ip6": ip6,
     }
     async with database.read() as connection:
-        found = await instances.vnic_page(connection, caller.project_id, filters, wanted)
-    by_address = subnet_id is not None or vpc_id is not None
-    last = instances.place_of_address(found[-1]) if by_address and found else None
+        found = await listing.vnics_page(connection, caller.project_id, filters, wanted)
+    by_address = listing.in_order_of_address(filters)
+    last = listing.place_of_address(found[-1]) if by_address and found else None
     return replies.rendered_page([vnic_view(vnic) for vnic in found], wanted, last)
 
 

@@ -12,7 +12,7 @@ from achelous_controller.domain.ids import new_id
 from achelous_controller.domain.precondition import Precondition
 from achelous_controller.store import objects
 from achelous_controller.store.database import Record, fetch_one
-from achelous_controller.store.instances import on_host
+from achelous_controller.store.listing import on_host
 from achelous_controller.store.outbox import fleet_changed, hosts_changed
 from achelous_controller.store.schema import gateways, hosts, instances
 from achelous_controller.store.users import must_be_unused

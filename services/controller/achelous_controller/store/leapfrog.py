@@ -8,14 +8,12 @@ first id from where the one before stands; where all stand at the same id, it is
 From: Veldhuizen, "Leapfrog Triejoin", ICDT 2014.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 from sqlalchemy import (
-    BindParameter,
     Column,
     ColumnElement,
     FromClause,
@@ -35,13 +33,13 @@ from sqlalchemy import (
 
 from achelous_controller.store import objects
 
-Query: TypeAlias = tuple[Select[Any], dict[str, object]]
-"""A statement, and what to execute it with."""
 Id: TypeAlias = ColumnElement[UUID]
 First: TypeAlias = tuple[FromClause, ColumnElement[bool]]
 """A row, and when it is one that was asked for."""
 
-_BELOW_ALL: Final = UUID(int=0)
+AFTER: Final = bindparam("after", type_=Uuid)
+"""Parameters of a page: what ids are above, `UUID(int=0)` at least, and how many."""
+LIMIT: Final = bindparam("limit", type_=Integer)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -51,8 +49,9 @@ class Keyed:
     id: Column[UUID]
     column: Column[Any]
 
-    def first(self, value: BindParameter[Any], least: Id, *bounds: ColumnElement[bool]) -> First:
+    def first(self, least: Id, *bounds: ColumnElement[bool]) -> First:
         """The first of them from ``least`` on, as ``id`` of a row that may be of another value."""
+        value = bindparam(self.column.name, type_=self.column.type)
         # bounds and order are rows: with an equality, an order by id is that of the primary key,
         # too, and PostgreSQL may walk along that
         place = tuple_(self.column, self.id) >= tuple_(value, least)
@@ -68,7 +67,7 @@ class Indexed:
     id: Column[UUID]
     condition: ColumnElement[bool] | None = None
 
-    def first(self, _: BindParameter[Any], least: Id, *bounds: ColumnElement[bool]) -> First:
+    def first(self, least: Id, *bounds: ColumnElement[bool]) -> First:
         """Like that of `Keyed`."""
         only = () if self.condition is None else (self.condition,)
         found = select(self.id.label("id")).where(*only, self.id >= least, *bounds)
@@ -78,60 +77,39 @@ class Indexed:
 Index: TypeAlias = Keyed | Indexed
 
 
-def page_query(
-    table: Table,
-    parts: Sequence[tuple[Index, object]],
-    wanted: objects.Page,
-    rest: Mapping[str, object],
-) -> Query:
+def page_query(table: Table, indexes: Sequence[Index], rest: Collection[str]) -> Select[Any]:
     """A page of the rows whose id is in one or more indexes, in order of id.
 
-    ``parts``: indexes, each with its value, None of an `Indexed`. Each step costs one look into
-    each index. There is one for each row, and one wherever the indexes' runs of ids interleave
-    without meeting. ``rest``: values that columns have to have, too, as nearly all of the last
-    index have: those that have not are read and passed over.
+    Its parameters are `AFTER`, `LIMIT`, and the values of columns by their names. Each step costs
+    one look into each index. There is one for each row, and one wherever the indexes' runs of ids
+    interleave without meeting. ``rest``: columns whose values nearly all of the last index have:
+    those that have not are read and passed over.
     """
-    values: dict[str, object] = {
-        "after": wanted.after or _BELOW_ALL,
-        "limit": wanted.limit,
-        **{
-            f"value_{number}": value for number, (_, value) in enumerate(parts) if value is not None
-        },
-        **{f"rest_{name}": value for name, value in rest.items()},
-    }
-    return _statement(table, tuple(index for index, _ in parts), tuple(rest)), values
-
-
-@cache  # there are as many as ways to combine filters
-def _statement(table: Table, indexes: tuple[Index, ...], rest: tuple[str, ...]) -> Select[Any]:
-    after = cast(bindparam("after", type_=Uuid), Uuid)
+    after = cast(AFTER, Uuid)
     start = select(
         after.label("low"), after.label("high"), false().label("hit"), literal(0).label("hits")
     )
     leap = start.cte("leap", recursive=True)
     joined: FromClause = leap
     stands: list[Id] = []
-    for number, index in enumerate(indexes):
+    for index in indexes:
         bounds = []
         if not stands:  # it goes past where it stood: of an id it may have several rows
             bounds.append(index.id != leap.c.low)
-        if number == len(indexes) - 1 and rest:
+        if index is indexes[-1] and rest:
             bounds.append(_has(table, index.id, rest))
-        column = index.column if isinstance(index, Keyed) else index.id
-        value = bindparam(f"value_{number}", type_=column.type)
-        row, found = index.first(value, stands[-1] if stands else leap.c.high, *bounds)
+        row, found = index.first(stands[-1] if stands else leap.c.high, *bounds)
         joined = joined.join(row, found)
         stands.append(row.c.id)
     low, high = stands[0], stands[-1]
     step = select(low, high, low == high, leap.c.hits + cast(low == high, Integer))
-    is_full = leap.c.hits >= bindparam("limit", type_=Integer)
-    leap = leap.union_all(step.select_from(joined).where(~is_full))
-    page = select(leap.c.low).where(leap.c.hit)
-    return select(table).where(objects.is_among(table.c.id, page)).order_by(table.c.id)
+    leap = leap.union_all(step.select_from(joined).where(leap.c.hits < LIMIT))
+    ids = select(leap.c.low).where(leap.c.hit)
+    return select(table).where(objects.is_among(table.c.id, ids)).order_by(table.c.id)
 
 
-def _has(table: Table, row_id: Id, columns: Sequence[str]) -> ColumnElement[bool]:
+def _has(table: Table, row_id: Id, columns: Collection[str]) -> ColumnElement[bool]:
     """As a scalar: of EXISTS PostgreSQL would make one more join to plan."""
     row = table.alias()
-    equal = and_(*(row.c[name] == bindparam(f"rest_{name}") for name in columns))
+    equal = and_(*(row.c[name] == bindparam(name) for name in sorted(columns)))
     return select(equal).where(row.c.id == row_id).scalar_subquery()
