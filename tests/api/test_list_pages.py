@@ -17,6 +17,7 @@ from api.plans import nodes
 from sqlalchemy import exists, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from achelous_controller.programming import route_pages
 from achelous_controller.store import listing, objects, schema
 from achelous_controller.store.database import create_engine, driver_of
 from achelous_controller.store.migrate import migrate
@@ -148,10 +149,12 @@ async def read(connection: AsyncConnection, query: listing.Query) -> float:
     statement, values = query
     compiled = statement.compile(dialect=connection.dialect)
     given = compiled.construct_params(values)
-    places = compiled.positiontup or []
-    found = await driver.fetchval(
-        f"EXPLAIN (ANALYZE, FORMAT JSON) {compiled}", *(given[name] for name in places)
-    )
+    return await rows_read(driver, str(compiled), *(given[at] for at in compiled.positiontup or []))
+
+
+async def rows_read(driver: Any, query: str, *values: object) -> float:
+    """Likewise."""
+    found = await driver.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {query}", *values)
     return sum(rows_of(node) for node in nodes(found[0]["Plan"]))
 
 
@@ -221,3 +224,23 @@ async def test_little_is_read_for_a_page_of_vnics(filled: AsyncEngine, mode: str
         for filters, network, place in itertools.product(few, networks, places):
             query = listing.addresses_query(network, filters, objects.Page(place, PAGE))
             assert await read(connection, query) <= MOST_READ, str(query[0])
+
+
+async def test_little_is_read_for_a_page_of_routes(filled: AsyncEngine) -> None:
+    """A gateway may start while a VPC is being filled."""
+    hosts = text(
+        "INSERT INTO hosts (id, name, vtep, capacity) SELECT lpad(to_hex(n), 32, '0')::uuid,"
+        " 'h' || n, inet '172.16.0.0' + n, 1000 FROM generate_series(0, 299) AS n"
+    )
+    limit = 20
+    async with filled.begin() as connection:
+        await connection.execute(hosts)
+    async with filled.connect() as connection:
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+        await driver.execute(route_pages.BEGIN)
+        for vpc, after in itertools.product(
+            range(1, 6), (b"", ip_bytes(IPv4Address("10.0.0.0") + 2 * 37_000))
+        ):
+            query = route_pages.page_query(4096 + vpc, after, b"", limit)
+            assert await rows_read(driver, query) <= 2 * limit + HOSTS, query
+        await driver.execute("ROLLBACK")

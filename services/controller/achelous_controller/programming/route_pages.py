@@ -25,6 +25,12 @@ _ROUTES: Final = " UNION ALL ".join(_FAMILY.format(column=column) for column in 
 _MERGED: Final = f"SELECT * FROM ({_ROUTES}) AS routes ORDER BY ip LIMIT {{limit}}"  # noqa: S608
 """Each family from an index of its own, in order: all of IPv4 comes first, as 16 bytes and as
 PostgreSQL sorts."""
+_WITHOUT: Final = ("sort", "incremental_sort", "bitmapscan", "nestloop")
+BEGIN: Final = "; ".join(
+    ["BEGIN READ ONLY", *(f"SET LOCAL enable_{way} = off" for way in _WITHOUT)]
+)
+"""What is left is to walk along these indexes. From old statistics, or none, PostgreSQL would read
+and sort a whole VPC for each page, as there seems to be little in it: 0.4 s instead of 10 ms."""
 _BEFORE_ALL: Final = "0.0.0.0/0"  # sorts before every address
 _LAST_OF_ALL: Final = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"
 
@@ -63,21 +69,35 @@ _MAPPED: Final = np.frombuffer(b"\xff\xff", np.uint8)
 async def read_page(
     connection: AsyncConnection, vni: int, after: bytes, until: bytes, limit: int
 ) -> Routes:
-    """Up to ``limit`` routes above ``after`` up to ``until`` (16 bytes or none), in order."""
-    query = _QUERY.format(routes=_MERGED).format(
-        vni=int(vni),
-        after=ip_of(after) if after else _BEFORE_ALL,
-        until=ip_of(until) if until else _LAST_OF_ALL,
-        limit=int(limit),
-    )
+    """Up to ``limit`` routes above ``after`` up to ``until`` (16 bytes or none), in order.
+
+    ``connection``: one that has begun nothing.
+    """
     driver: Any = (await connection.get_raw_connection()).driver_connection
     parts: list[bytes] = []
 
     async def keep(part: bytes) -> None:
         parts.append(bytes(part))
 
-    await driver.copy_from_query(query, output=keep, format="binary")
+    try:
+        await driver.execute(BEGIN)
+        query = page_query(vni, after, until, limit)
+        await driver.copy_from_query(query, output=keep, format="binary")
+        await driver.execute("COMMIT")
+    except BaseException:
+        await connection.invalidate()  # nobody else shall have what was begun
+        raise
     return routes_of(b"".join(parts))
+
+
+def page_query(vni: int, after: bytes, until: bytes, limit: int) -> str:
+    """The query of `read_page`, behind `BEGIN`."""
+    return _QUERY.format(routes=_MERGED).format(
+        vni=int(vni),
+        after=ip_of(after) if after else _BEFORE_ALL,
+        until=ip_of(until) if until else _LAST_OF_ALL,
+        limit=int(limit),
+    )
 
 
 def routes_of(copied: bytes) -> Routes:
