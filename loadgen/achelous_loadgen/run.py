@@ -248,6 +248,8 @@ async def _run(options: Options, found: results.Results, console: Console) -> No
         async def run_all(made: World, names: Sequence[str]) -> None:
             vpcs: dict[str, Vpc] = {}
             for name in names:
+                gc.collect()
+                gc.freeze()  # what is there stays, and shall stop nobody while it is measured
                 run = Running(options, made, found, _sayer(bars, tasks[name]), vpcs)
                 bars.start_task(tasks[name])
                 try:
