@@ -5,8 +5,10 @@ from typing import Any
 
 from sqlalchemy import Select
 
+from achelous_controller.store.listing import Query
 
-def filled_in(query: tuple[Select[Any], dict[str, object]]) -> Select[Any]:
+
+def filled_in(query: Query) -> Select[Any]:
     """A statement with the values to execute it with."""
     statement, values = query
     return statement.params(values)

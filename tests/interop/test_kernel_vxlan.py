@@ -135,7 +135,7 @@ async def test_tcp_at_speed_with_offloads(interop: Interop, sender: str) -> None
     pair = {"ours": interop.ours, "theirs": interop.theirs}
     other = pair["theirs" if sender == "ours" else "ours"]
     result = await pair[sender].iperf3(other, seconds=1)
-    assert result.bits_per_second > 1e7  # broken offloads leave next to nothing
+    assert result.bits_per_second > 5e8
 
 
 @pytest.mark.parametrize("interop", [True], indirect=True, ids=["gbp"])

@@ -94,8 +94,10 @@ async def test_curl_without_a_server_says_why(segment: Segment) -> None:
 
 async def test_iperf3_measures_tcp_and_udp(segment: Segment) -> None:
     tcp = await segment.a.iperf3(segment.b, seconds=1)
-    assert tcp.bits_per_second > 0
+    assert tcp.bits_per_second > 100e6
     udp = await segment.a.iperf3(segment.b, seconds=1, udp=True, bitrate="10M", length=1000)
+    assert udp.bits_per_second == pytest.approx(10e6, rel=0.3)
+    assert udp.packets > 500
     arrived = (udp.packets - udp.lost) * 1000 * 8
     assert udp.bits_per_second * udp.seconds == pytest.approx(arrived, rel=0.1)
     assert 0 <= udp.lost < udp.packets

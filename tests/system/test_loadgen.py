@@ -87,7 +87,7 @@ def test_services_are_measured(figures: dict[str, Any]) -> None:
     assert controller["single_changes_per_s"] > 0
     assert controller["load_1500000_s"] is None
     assert controller["load"]["cpu_s"]["postgres"] >= 0  # twenty take less than is counted
-    lists = {"all", "all, deep", "host", "later VPC", "vNICs of the subnet, deep"}
+    lists = {"all", "all, deep", "name", "host", "later VPC", "vNICs of the subnet, deep"}
     assert controller["list_p99_ms"].keys() >= lists
     assert 0 < controller["allocation_ms"]["statement"] < controller["allocation_ms"]["given_p50"]
     assert {"controller1", "g1", "g2", "nats", "postgres"} <= figures["services"].keys()

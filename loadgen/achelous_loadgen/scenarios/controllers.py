@@ -24,6 +24,7 @@ _PAGE: Final = 100
 _LISTS: Final = 40
 """Pages of each kind."""
 _LATER: Final = 1_000
+"""Instances of a VPC that is made after the large one."""
 _LONE: Final = 50
 _NAMED: Final = IPv4Address("10.128.0.1")
 """Far behind the addresses that are taken."""

@@ -111,5 +111,4 @@ def page_query(table: Table, indexes: Sequence[Index], rest: Collection[str]) ->
 def _has(table: Table, row_id: Id, columns: Collection[str]) -> ColumnElement[bool]:
     """As a scalar: of EXISTS PostgreSQL would make one more join to plan."""
     row = table.alias()
-    equal = and_(*(row.c[name] == bindparam(name) for name in sorted(columns)))
-    return select(equal).where(row.c.id == row_id).scalar_subquery()
+    return select(and_(*objects.equal(row, columns))).where(row.c.id == row_id).scalar_subquery()

@@ -31,6 +31,7 @@ from achelous_controller.domain.instances import Instance, Vnic
 from achelous_controller.store import leapfrog, objects
 from achelous_controller.store.instances import vnics_of, with_vnics
 from achelous_controller.store.leapfrog import AFTER, LIMIT, Index, Indexed, Keyed
+from achelous_controller.store.objects import equal
 from achelous_controller.store.schema import instances, pending, subnets, vnics, vpcs
 from achelous_shared.routes import ip_bytes, ip_of
 
@@ -96,7 +97,7 @@ def instances_query(filters: Mapping[str, object], wanted: objects.Page) -> Quer
 def _instances(named: frozenset[str], state: object) -> Select[Any]:
     if "host_id" in named:
         there = _on_host(bindparam("host_id"), named & {"vpc_id"})
-        query = select(instances).where(there, *_equal(instances, named - {"host_id", "vpc_id"}))
+        query = select(instances).where(there, *equal(instances, named - {"host_id", "vpc_id"}))
         return _in_order(query, instances.c.id)
     indexes: list[Index] = [index for name, index in _BY.items() if name in named]
     match state:
@@ -116,7 +117,7 @@ def on_host(host_id: UUID) -> ColumnElement[bool]:
 
 def _on_host(host_id: ColumnElement[UUID], more: Collection[str]) -> ColumnElement[bool]:
     there = _read_first(vnics.c.host_id == host_id)  # some thousands at most
-    found = select(there.c.instance_id).where(*_equal(there, more))
+    found = select(there.c.instance_id).where(*equal(there, more))
     return objects.is_among(instances.c.id, found)
 
 
@@ -156,9 +157,9 @@ def vnics_query(filters: Mapping[str, object], wanted: objects.Page) -> Query:
 def _vnics(named: frozenset[str]) -> Select[Any]:
     few = named - {"project_id"}
     if few:
-        there = _read_first(*_equal(vnics, few))
+        there = _read_first(*equal(vnics, few))
         here = objects.is_among(vnics.c.id, select(there.c.id))
-        query = select(vnics).where(here, *_equal(vnics, named - few))
+        query = select(vnics).where(here, *equal(vnics, named - few))
         return _in_order(query, vnics.c.id)
     return leapfrog.page_query(vnics, (_VNICS_OF_PROJECT if named else _VNICS,), ())
 
@@ -195,12 +196,12 @@ def _addresses(named: frozenset[str]) -> Select[Any]:
     vni = select(bindparam("vni", type_=Integer)).scalar_subquery()
     there: FromClause = vnics
     if "instance_id" in named:
-        there = _read_first(*_equal(vnics, {"instance_id"}))
+        there = _read_first(*equal(vnics, {"instance_id"}))
     elif named:
-        there = _read_first(vnics.c.vni == vni, *_equal(vnics, named))
+        there = _read_first(vnics.c.vni == vni, *equal(vnics, named))
     place = tuple_(there.c.vni, there.c.ip)
     first, last = (tuple_(vni, bindparam(name, type_=INET)) for name in ("first", "last"))
-    query = select(there).where(place >= first, place <= last, *_equal(there, named))
+    query = select(there).where(place >= first, place <= last, *equal(there, named))
     return query.order_by(there.c.vni, there.c.ip).limit(LIMIT)
 
 
@@ -233,11 +234,6 @@ async def _network(connection: AsyncConnection, asked: Mapping[str, object]) -> 
 
 def _values(filters: Mapping[str, object], wanted: objects.Page) -> dict[str, object]:
     return {**filters, "after": wanted.after or _BELOW_ALL, "limit": wanted.limit}
-
-
-def _equal(table: FromClause, names: Collection[str]) -> list[ColumnElement[bool]]:
-    """That these columns have their values."""
-    return [table.c[name] == bindparam(name) for name in sorted(names)]
 
 
 def _read_first(*conditions: ColumnElement[bool]) -> FromClause:

@@ -1,11 +1,23 @@
 """What the tables of all resources have in common: one, a page, an update, a delete."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Column, ColumnElement, Select, Table, any_, delete, func, select, update
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    FromClause,
+    Select,
+    Table,
+    any_,
+    bindparam,
+    delete,
+    func,
+    select,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from achelous_controller.domain.errors import NotFound
@@ -63,42 +75,31 @@ async def page(
     project_id: UUID | None,
     filters: Mapping[str, object],
     wanted: Page,
-    *conditions: ColumnElement[bool],
 ) -> Sequence[Record]:
     """A page of the objects that have the values in ``filters`` (None: any) in their columns."""
-    query = page_query(table, project_id, filters, wanted, *conditions)
+    query = page_query(table, project_id, filters, wanted)
     found: Sequence[Record] = (await connection.execute(query)).all()
     return found
 
 
 def page_query(
-    table: Table,
-    project_id: UUID | None,
-    filters: Mapping[str, object],
-    wanted: Page,
-    *conditions: ColumnElement[bool],
+    table: Table, project_id: UUID | None, filters: Mapping[str, object], wanted: Page
 ) -> Select[Any]:
     """The query of `page`: it goes on after an id, and so never reads what it passes over."""
-    query = having(table, project_id, filters, *conditions)
-    if wanted.after is not None:
-        query = query.where(table.c.id > wanted.after)
-    return query.order_by(table.c.id).limit(wanted.limit)
-
-
-def having(
-    table: Table,
-    project_id: UUID | None,
-    filters: Mapping[str, object],
-    *conditions: ColumnElement[bool],
-) -> Select[Any]:
-    """Of all objects that `page` goes through, in no order."""
-    query = select(table).where(*conditions)
+    query = select(table)
     if project_id is not None:
         query = query.where(table.c.project_id == project_id)
     for column, value in filters.items():
         if value is not None:
             query = query.where(table.c[column] == value)
-    return query
+    if wanted.after is not None:
+        query = query.where(table.c.id > wanted.after)
+    return query.order_by(table.c.id).limit(wanted.limit)
+
+
+def equal(table: FromClause, names: Collection[str]) -> list[ColumnElement[bool]]:
+    """That these columns have the values of parameters by their names."""
+    return [table.c[name] == bindparam(name) for name in sorted(names)]
 
 
 def is_among(column: Column[Any], ids: Select[Any]) -> ColumnElement[bool]:
