@@ -30,7 +30,7 @@ from achelous_vswitch.rsp_client import RspClient
 from achelous_vswitch.settings import VswitchSettings
 
 VNI = 9
-OFFERED = Options(Capability.CHANGES | Capability.PUSH)
+OFFERED = Options(Capability.CHANGES | Capability.PUSH | Capability.GAPS)
 
 
 def address(number: int) -> bytes:

@@ -79,6 +79,8 @@ class Capability(IntFlag):
     """Answers, or asks by, WATCH."""
     PUSH = 2
     """Sends, or takes, routes that nobody asked for."""
+    GAPS = 4
+    """Tells, or can be told, that changes were missed: `rsp_changes.Status.GAP`."""
 
 
 class Options(NamedTuple):

@@ -62,10 +62,14 @@ class Status(IntEnum):
     RECHECK = 2
     """It does not remember as far back as ``since``: anything may have changed."""
     UNKNOWN_VNI = 3
+    GAP = 4
+    """As CHANGES, but the gateway missed some after the answer's ``since``, which is its own and
+    not the question's: a route that came and went since then is not among the hashes. Entries
+    whose routes are of a higher revision than that are to be asked about."""
 
 
 _FIRST: Final = np.uint8(Status.CHANGES)
-_LAST: Final = np.uint8(Status.UNKNOWN_VNI)
+_LAST: Final = np.uint8(Status.GAP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +131,7 @@ def decode_changes(data: bytes) -> Changes:
         raise RspError(f"{total} changes, a message holds at most {MAX_CHANGES}")
     entries = read_entries(data, head.total, CHANGES, more=total * _CHANGE_BYTES)
     if (entries["status"] - _FIRST > _LAST - _FIRST).any():  # 0 becomes 255
-        raise RspError(f"a status is not in {Status.CHANGES.value}..{Status.UNKNOWN_VNI.value}")
+        raise RspError(f"a status is not in {Status.CHANGES.value}..{Status.GAP.value}")
     hashes = np.frombuffer(data, _HASH, total, begin).astype(np.uint32)
     ages = np.frombuffer(data, _AGE, total, begin + total * _HASH.itemsize).astype(np.uint16)
     return Changes(head, entries, hashes, ages)

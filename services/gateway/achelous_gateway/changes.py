@@ -29,6 +29,8 @@ class Found:
     revision: int
     hashes: Hashes
     ages_ms: Ages
+    gap: int | None = None
+    """If not None: after this revision changes were missed; what came and went is not named."""
 
 
 class VpcLog:
@@ -38,6 +40,8 @@ class VpcLog:
         """``floor``: changes of higher revisions will all be here, those before are not."""
         self.floor = floor
         self._limit = limit
+        self._gap = (floor, floor)
+        """Of the last one, after which revision it begins and with which it ends."""
         self._revisions: npt.NDArray[np.uint64] = np.zeros(0, np.uint64)
         self._hashes: Hashes = np.zeros(0, np.uint32)
         self._at_ns: npt.NDArray[np.int64] = np.zeros(0, np.int64)
@@ -51,8 +55,15 @@ class VpcLog:
         """Changes that memory is held for."""
         return len(self._revisions)
 
-    def append(self, revision: int, hashes: Hashes, now_ns: int) -> None:
-        """These destinations changed at ``revision``, which is above all that are here."""
+    def append(self, revision: int, hashes: Hashes, now_ns: int, *, gap: int | None = None) -> None:
+        """These destinations changed at ``revision``, which is above all that are here.
+
+        ``gap``: they are what differed between that revision and this one, and what came and went
+        in between is not known. Of gaps the last is remembered; those before are not asked across.
+        """
+        if gap is not None:
+            self.floor = max(self.floor, self._gap[1])
+            self._gap = (gap, revision)
         if len(hashes) > self._limit // 2:
             self.floor, self._used = revision, 0
             return
@@ -79,7 +90,9 @@ class VpcLog:
             stand = int(held[end - 1]) if end > begin else revision
         ages = (now_ns - self._at_ns[begin:end]) // _NS_PER_MS
         ages_ms = np.minimum(ages, MAX_AGE_MS).astype(np.uint16)
-        return Found(stand, self._hashes[begin:end], ages_ms)
+        gap, gap_end = self._gap
+        across = revision < gap_end <= stand
+        return Found(stand, self._hashes[begin:end], ages_ms, gap if across else None)
 
     def _make_room(self, more: int) -> None:
         need = self._used + more
@@ -119,16 +132,18 @@ class ChangeLogs:
         if log is not None:
             self._capacity -= log.capacity
 
-    def append(self, vni: int, revision: int, hashes: Hashes, now_ns: int) -> None:
-        """Destinations of a VPC changed; a log that was given up begins anew after this."""
-        if not len(hashes):
+    def append(
+        self, vni: int, revision: int, hashes: Hashes, now_ns: int, *, gap: int | None = None
+    ) -> None:
+        """See `VpcLog.append`; a log that was given up begins anew after this."""
+        if not len(hashes) and gap is None:
             return
         log = self._logs.get(vni)
         if log is None:
             self.begin(vni, revision)
             return
         before = log.capacity
-        log.append(revision, hashes, now_ns)
+        log.append(revision, hashes, now_ns, gap=gap)
         self._capacity += log.capacity - before
         self._logs.move_to_end(vni)
         while self._capacity > self._in_all and len(self._logs) > 1:

@@ -19,9 +19,11 @@ class RspJournal:
         """See Journal."""
         self.changes.begin(vni, revision)
 
-    def append(self, vni: int, revision: int, hashes: Hashes, now_ns: int) -> None:
+    def append(
+        self, vni: int, revision: int, hashes: Hashes, now_ns: int, *, gap: int | None = None
+    ) -> None:
         """See Journal."""
-        self.changes.append(vni, revision, hashes, now_ns)
+        self.changes.append(vni, revision, hashes, now_ns, gap=gap)
 
     def stand_at(self, vni: int, revision: int) -> None:
         """See Journal."""

@@ -70,7 +70,7 @@ class RspServer:
         route["length"], route["mtu"] = _ADDRESS_BYTES, mtu
         route["next_hop"][:, 10:12] = 0xFF  # the next hop's address is IPv4
         self._mtu = mtu
-        self._options = Options(Capability.CHANGES | Capability.PUSH, mtu)
+        self._options = Options(Capability.CHANGES | Capability.PUSH | Capability.GAPS, mtu)
 
     def answer(self, requests: Sequence[bytes]) -> list[bytes]:
         """The reply to each of ``requests``: an entry for each one asked, in the same order.
@@ -121,15 +121,19 @@ class RspServer:
             return None
         if not whole:
             watched = watched[:0]
-        entries, columns = self._changes_of(watched)
+        agreed = self._options.agree(head.options)
+        gaps = bool(agreed.capabilities & Capability.GAPS)
+        entries, columns = self._changes_of(watched, gaps=gaps)
         hashes, ages = _joined(columns)
         self._stats.rsp_watches += len(entries)
         self._stats.rsp_changes += len(hashes)
-        agreed = self._options.agree(head.options)
         return rsp_changes.encode_changes(head.id, entries, hashes, ages, agreed)
 
-    def _changes_of(self, watched: rsp.Entries) -> tuple[rsp.Entries, list[Columns]]:
-        """The answer for each VPC of ``watched``, and the columns of their changes."""
+    def _changes_of(self, watched: rsp.Entries, *, gaps: bool) -> tuple[rsp.Entries, list[Columns]]:
+        """The answer for each VPC of ``watched``, and the columns of their changes.
+
+        ``gaps``: the asker can be told of them; one that can not has to check everything.
+        """
         stands = self._stands_of(watched["vni"])
         entries = _ANSWERS.take((stands > 0).view(np.int8))
         entries.view(_WATCH_ECHO)["asked"] = watched.view(_WATCHED)
@@ -139,10 +143,12 @@ class RspServer:
         for at in (revisions > watched["since"]).nonzero()[0].tolist():
             vni, since = int(watched["vni"][at]), int(watched["since"][at])
             found = self._changes.since(vni, since, int(revisions[at]), room, now_ns)
-            if found is None:
+            if found is None or (found.gap is not None and not gaps):
                 entries["status"][at] = Status.RECHECK
                 self._stats.rsp_rechecks += 1
                 continue
+            if found.gap is not None:
+                entries["status"][at], entries["since"][at] = Status.GAP, found.gap
             entries["revision"][at], entries["count"][at] = found.revision, len(found.hashes)
             columns.append((found.hashes, found.ages_ms))
             room -= len(found.hashes)

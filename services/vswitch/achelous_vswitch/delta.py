@@ -135,7 +135,11 @@ class Delta:
                 finding.suspect(slots, np.zeros(len(slots), np.uint16))
                 self._negatives.forget_vpc(vni)
                 self._metrics.rechecks.inc()
-            elif len(hashes):
+                continue
+            if status is Status.GAP:
+                slots = self._cache.newer(vni, int(entry["since"]))
+                finding.suspect(slots, np.zeros(len(slots), np.uint16))
+            if len(hashes):
                 slots, places = self._cache.changed(vni, hashes)
                 if len(slots):
                     finding.suspect(slots, ages_ms[places])

@@ -88,6 +88,11 @@ class ForwardingCache:
         ours: Slots = used[self.entries["vni"][used] == vni]
         return ours
 
+    def newer(self, vni: int, revision: int) -> Slots:
+        """Slots of one VPC's entries whose routes are of a higher revision, in order."""
+        ours = self.of_vpc(vni)
+        return ours[self.entries["revision"][ours] > revision]
+
     def changed(self, vni: int, hashes: npt.NDArray[np.uint32]) -> tuple[Slots, Slots]:
         """Slots whose destinations may be among those of ``hashes`` (n,), with their places."""
         slots, places = self._hashes.find(hashes)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from achelous_shared import rsp, rsp_changes, subjects
 from achelous_shared.bus import Bus, BusError
 from achelous_shared.rsp import Capability, Options
-from achelous_shared.rsp_changes import Changes
+from achelous_shared.rsp_changes import Changes, Status
 from achelous_vswitch.gateways import Gateway, Gateways
 from achelous_vswitch.hedge import Hedged
 from achelous_vswitch.metrics import Metrics
@@ -25,7 +25,7 @@ T = TypeVar("T")
 _ENCAP_BYTES: Final = 50
 """Outer IPv4, UDP, VXLAN and inner Ethernet."""
 
-_OFFERED: Final = int(Capability.CHANGES | Capability.PUSH)
+_OFFERED: Final = int(Capability.CHANGES | Capability.PUSH | Capability.GAPS)
 
 _PATIENCE_S: Final = 0.05
 """An answer takes a millisecond or a few: who is silent for longer may have died just now."""
@@ -151,23 +151,27 @@ def offered(config: Any) -> Options:
 
 def _replies(data: bytes, message_id: int, asked: rsp.Entries) -> tuple[Options, rsp.Entries]:
     message = rsp.decode(data, rsp.MessageType.REPLY)
-    _check_echo(message.id, message_id, message.entries, asked, "key")
+    _check_echo(message.id, message_id, message.entries, asked)
+    _check_same(message.entries["key"], asked["key"])
     return message.options, message.entries
 
 
 def _changes(data: bytes, message_id: int, asked: rsp.Entries) -> tuple[Options, Changes]:
     changes = rsp_changes.decode_changes(data)
-    _check_echo(changes.head.id, message_id, changes.entries, asked, "since")
+    _check_echo(changes.head.id, message_id, changes.entries, asked)
+    echoed = changes.entries["status"] != Status.GAP
+    _check_same(changes.entries["since"][echoed], asked["since"][echoed])
     return changes.head.options, changes
 
 
-def _check_echo(
-    got_id: int, message_id: int, got: rsp.Entries, asked: rsp.Entries, field: str
-) -> None:
+def _check_echo(got_id: int, message_id: int, got: rsp.Entries, asked: rsp.Entries) -> None:
     if got_id != message_id:
         raise rsp.RspError(f"id {got_id}, expected {message_id}")
     if len(got) != len(asked):
         raise rsp.RspError(f"{len(got)} entries in answer to {len(asked)}")
-    same = np.array_equal(got["vni"], asked["vni"])
-    if not same or not np.array_equal(got[field], asked[field]):
+    _check_same(got["vni"], asked["vni"])
+
+
+def _check_same(got: npt.NDArray[Any], asked: npt.NDArray[Any]) -> None:
+    if not np.array_equal(got, asked):
         raise rsp.RspError("its entries are not those that were asked for, in their order")

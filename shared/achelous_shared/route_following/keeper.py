@@ -221,7 +221,8 @@ class Keeper:
         """
         if 0 < vpc.revision < revision:
             hashes = np.concatenate([np.zeros(0, np.uint32), *vpc.unsaid])
-            self._journal.append(vpc.vni, revision, hashes, time.monotonic_ns())
+            now_ns = time.monotonic_ns()
+            self._journal.append(vpc.vni, revision, hashes, now_ns, gap=vpc.revision)
         elif revision != vpc.revision or vpc.unsaid:
             self._journal.begin(vpc.vni, revision)
         vpc.unsaid.clear()

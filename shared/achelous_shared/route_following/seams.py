@@ -19,8 +19,13 @@ class Journal(Protocol):
     def begin(self, vni: int, revision: int) -> None:
         """A VPC's table is complete at ``revision``: what happened before is not known."""
 
-    def append(self, vni: int, revision: int, hashes: Hashes, now_ns: int) -> None:
-        """These destinations of a VPC changed on the way to ``revision``."""
+    def append(
+        self, vni: int, revision: int, hashes: Hashes, now_ns: int, *, gap: int | None = None
+    ) -> None:
+        """These destinations of a VPC changed on the way to ``revision``.
+
+        ``gap``: from this revision on by a snapshot, which does not tell what came and went.
+        """
 
     def stand_at(self, vni: int, revision: int) -> None:
         """A VPC's table has all up to ``revision``."""
@@ -35,7 +40,9 @@ class NoJournal:
     def begin(self, vni: int, revision: int) -> None:
         """See Journal."""
 
-    def append(self, vni: int, revision: int, hashes: Hashes, now_ns: int) -> None:
+    def append(
+        self, vni: int, revision: int, hashes: Hashes, now_ns: int, *, gap: int | None = None
+    ) -> None:
         """See Journal."""
 
     def stand_at(self, vni: int, revision: int) -> None:

@@ -56,6 +56,36 @@ def test_the_log_reaches_back_as_far_as_its_limit_allows() -> None:
     assert log.since(log.floor, 100, 100, 10**9) is not None
 
 
+def test_a_gap_is_told_of_to_whom_it_concerns_and_only_the_last_is_remembered() -> None:
+    log, _ = log_of([1, 1, 1], limit=32)
+    log.append(6, np.array([77], np.uint32), 10**6, gap=3)
+    log.append(7, np.array([78], np.uint32), 10**6)
+    told = {since: log.since(since, 7, 100, 10**9) for since in range(7)}
+    assert {since: found and found.gap for since, found in told.items()} == {
+        **dict.fromkeys(range(6), 3), 6: None
+    }  # fmt: skip
+    assert [found and found.hashes.tolist() for found in (told[2], told[4], told[6])] == [
+        [2, 77, 78], [77, 78], [78]
+    ]  # fmt: skip
+    cut = log.since(0, 7, 2, 10**9)
+    assert cut is not None
+    assert (cut.revision, cut.gap) == (2, None)
+    log.append(9, np.zeros(0, np.uint32), 10**6, gap=7)
+    assert log.since(5, 9, 100, 10**9) is None
+    found = log.since(6, 9, 100, 10**9)
+    assert found is not None
+    assert (found.gap, found.hashes.tolist()) == (7, [78])
+
+
+def test_a_gap_in_which_nothing_differed_is_a_gap() -> None:
+    logs = ChangeLogs()
+    logs.begin(7, 1)
+    logs.append(7, 5, np.zeros(0, np.uint32), 10**6, gap=1)
+    found = logs.since(7, 3, 5, 100, 10**9)
+    assert found is not None
+    assert (found.gap, len(found.hashes)) == (1, 0)
+
+
 def test_an_age_is_since_the_change_was_applied() -> None:
     log, _ = log_of([1, 1], limit=32)
     found = log.since(0, 2, 10, 70_000_000)

@@ -19,6 +19,7 @@ from achelous_shared.rsp_changes import Status
 from achelous_shared.rsp_hash import destination_hashes
 
 MAC = mac_bytes("02:00:00:00:00:09")
+ALL = Capability.CHANGES | Capability.PUSH | Capability.GAPS
 HELD, OTHER = ip_bytes("10.0.0.9"), ip_bytes("10.0.0.10")
 
 
@@ -28,7 +29,17 @@ def stats() -> Stats:
 
 
 @pytest.fixture
-def serve(stats: Stats) -> Callable[[bool], RspServer]:
+def changes() -> ChangeLogs:
+    """Of VPC 7 from revision 2 on: 10.0.0.9 at 4."""
+    changes = ChangeLogs()
+    changes.begin(7, 2)
+    hashes = destination_hashes(7, np.frombuffer(HELD, np.uint8))
+    changes.append(7, 4, hashes, time.monotonic_ns())
+    return changes
+
+
+@pytest.fixture
+def serve(stats: Stats, changes: ChangeLogs) -> Callable[[bool], RspServer]:
     """A server that knows VPC 7 with 10.0.0.9 at 198.18.0.3, and VPC 8 without a route.
 
     VPC 7 stands at revision 6, VPC 8 at 0.
@@ -41,9 +52,6 @@ def serve(stats: Stats) -> Callable[[bool], RspServer]:
     table.apply(7, delta)
     stands: Stands = np.zeros(VNI_MAX + 2, np.int64)
     stands[[7, 8]] = 7, 1
-    changes = ChangeLogs()
-    changes.begin(7, 2)
-    changes.append(7, 4, destination_hashes(7, delta["ip"]), time.monotonic_ns())
     return lambda whole: RspServer(table, stands, changes, stats, mtu=1450, whole=lambda: whole)
 
 
@@ -147,7 +155,24 @@ def test_what_changed_is_named_by_hash_and_what_is_forgotten_is_to_be_checked(
         *[Status.CHANGES] * 3, Status.RECHECK, Status.CHANGES, Status.UNKNOWN_VNI, Status.CHANGES
     ]  # fmt: skip
     assert answer.entries["revision"].tolist() == [6, 6, 6, 6, 0, 0, 0]
-    assert answer.head == (5, 7, Options(Capability.CHANGES | Capability.PUSH, 900))
+    assert answer.head == (5, 7, Options(ALL, 900))
+
+
+@pytest.mark.parametrize(
+    ("can", "status", "since"),
+    [(ALL, Status.GAP, 4), (ALL & ~Capability.GAPS, Status.RECHECK, 5)],
+)
+def test_an_asker_is_told_of_a_gap_or_if_it_knows_of_none_to_check_everything(
+    serve: Callable[[bool], RspServer],
+    changes: ChangeLogs,
+    can: Capability,
+    status: Status,
+    since: int,
+) -> None:
+    changes.append(7, 6, np.zeros(0, np.uint32), time.monotonic_ns(), gap=4)
+    question = rsp_changes.encode_watches(5, rsp_changes.watches([7], [5]), Options(can))
+    [entry] = rsp_changes.decode_changes(serve(True).answer([question])[0]).entries
+    assert (entry["status"], entry["since"], entry["revision"]) == (status, since, 6)
 
 
 def test_a_table_that_was_never_whole_says_of_no_vpc_that_nothing_changed(

@@ -108,6 +108,30 @@ def test_a_snapshot_after_a_gap_says_what_it_changed_and_no_more(
     assert host.held() == {address(n): 2 for n in range(2, 11)} | {address(4): 3}
 
 
+@pytest.mark.parametrize("ahead", [True, False])
+def test_what_came_and_went_in_a_gap_is_checked_and_no_more(
+    host: TableHost, gateway: TableGateway, ahead: bool
+) -> None:
+    """Whether the host stands before the gap or, if ``ahead``, in it."""
+    other = TableGateway(1)
+    other.take(0, 1, entries(1, dict.fromkeys(range(1, 21), 2)))
+    other.take(1, 2, entries(2, {30: 4}))
+    host.gateways[:] = [other]
+    if ahead:
+        host.tick()
+    host.learn(30)
+    assert host.held()[address(30)] == 4
+    gateway.read_whole(3, entries(1, dict.fromkeys(range(1, 21), 2)))
+    host.gateways[:] = [gateway]
+    host.client.asked.clear()
+    host.tick()
+    assert host.client.asked == [address(30)]
+    assert host.held() == {address(n): 2 for n in range(1, 11)}
+    host.client.asked.clear()
+    host.tick()
+    assert host.client.asked == []
+
+
 def test_what_had_no_route_is_watched_too(host: TableHost, gateway: TableGateway) -> None:
     """It is asked for again as soon as it has one, though nothing else of its VPC is held."""
     bare = TableHost([gateway])
