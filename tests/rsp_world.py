@@ -13,8 +13,9 @@ from achelous_gateway.journal import RspJournal
 from achelous_gateway.rsp_server import RspServer
 from achelous_gateway.stats import Stats
 from achelous_shared import rsp, rsp_changes
+from achelous_shared.route_following.index import Rows
 from achelous_shared.route_following.keeper import Keeper
-from achelous_shared.route_following.plan import Delta
+from achelous_shared.route_following.plan import Delta, Vpc
 from achelous_shared.route_following.table import RouteTable
 from achelous_shared.routes import ROUTE, RouteOp, Routes, ip_bytes
 from achelous_shared.rsp import Capability, Options
@@ -66,6 +67,8 @@ class TableGateway:
         stats = Stats()
         table, journal = RouteTable(self.capacity), RspJournal()
         self.keeper = Keeper(table, None, journal, stats, lambda _: None)
+        self._reading: Vpc | None = None
+        self._rows: list[Rows] = []
         self.server = RspServer(
             table, journal.stands, journal.changes, stats, mtu=1500, whole=lambda: True
         )
@@ -76,15 +79,32 @@ class TableGateway:
 
     def read_whole(self, revision: int, table: Routes, vni: int = VNI) -> None:
         """Take a snapshot, as after a gap."""
+        self.begin_reading(vni)
+        self.read_chunk(revision, table)
+        self.end_reading(revision)
 
-        async def read() -> None:
-            self.keeper.ask(vni)
-            self.keeper.wanted.get_nowait()
-            vpc = self.keeper.begin(vni)
-            assert vpc is not None
-            await self.keeper.finish(vpc, revision, await self.keeper.merge(vpc, table))
+    def begin_reading(self, vni: int = VNI) -> None:
+        """From here on deltas wait for the end of a snapshot."""
+        self.keeper.ask(vni)
+        self.keeper.wanted.get_nowait()
+        self._reading = self.keeper.begin(vni)
+        self._rows = [np.zeros(0, np.int64)]
 
-        asyncio.run(read())
+    def read_chunk(self, revision: int, table: Routes) -> None:
+        """Take a part of the snapshot, as it was at ``revision``."""
+        assert self._reading is not None
+        self._rows.append(asyncio.run(self.keeper.merge(self._reading, revision, table)))
+
+    def end_reading(self, revision: int) -> None:
+        """Its first chunk was of ``revision``."""
+        assert self._reading is not None
+        asyncio.run(self.keeper.finish(self._reading, revision, np.concatenate(self._rows)))
+        self._reading = None
+
+    @property
+    def reading(self) -> bool:
+        """Whether a snapshot was begun and has not ended."""
+        return self._reading is not None
 
     @property
     def revision(self) -> int:

@@ -142,11 +142,13 @@ class Keeper:
             return None
         vpc.state = State.SYNCING
         vpc.fresh = not self.table.count(vni)
+        vpc.ahead = 0
         vpc.buffered.clear()
         return vpc
 
-    async def merge(self, vpc: Vpc, chunk: Routes) -> Rows:
-        """Make the routes to the addresses of a snapshot's chunk as it says; returns their rows.
+    async def merge(self, vpc: Vpc, revision: int, chunk: Routes) -> Rows:
+        """Make the routes to the addresses of a snapshot's chunk, which is of ``revision``, as it
+        says; returns their rows.
 
         Without regard to revisions: what is held came from commits that are older than the read.
         Raises `TableFull` and `Forgotten`.
@@ -155,6 +157,7 @@ class Keeper:
         made, rows = [], [np.zeros(0, np.int64)]
         async with self._writer:
             self._must_be_held(vpc)
+            vpc.ahead = max(vpc.ahead, revision)
             try:
                 for part in _slices(chunk, _MERGED):
                     changes, found = merge(vpc.vni, part)
@@ -211,6 +214,8 @@ class Keeper:
 
     def _stand_at(self, vpc: Vpc, revision: int) -> None:
         vpc.revision = revision
+        if revision >= vpc.ahead:
+            vpc.unsaid.clear()
         self._journal.stand_at(vpc.vni, revision)
 
     def _end_at(self, vpc: Vpc, revision: int) -> None:
@@ -224,8 +229,7 @@ class Keeper:
             now_ns = time.monotonic_ns()
             self._journal.append(vpc.vni, revision, hashes, now_ns, gap=vpc.revision)
         elif revision != vpc.revision or vpc.unsaid:
-            self._journal.begin(vpc.vni, revision)
-        vpc.unsaid.clear()
+            self._journal.begin(vpc.vni, max(revision, vpc.ahead))
         self._stand_at(vpc, revision)
 
     def _note(self, vpc: Vpc, changes: Changes) -> None:

@@ -112,8 +112,11 @@ class Vpc:
     fresh: bool = False
     """Nothing of it was here when its snapshot began."""
     buffered: list[Delta] = field(default_factory=list)
+    ahead: int = 0
+    """The highest revision of which a snapshot's chunk may have left something in the table."""
     unsaid: list[Hashes] = field(default_factory=list)
-    """What snapshots changed, to be remembered as of the revision that they end at."""
+    """What snapshots changed: to be remembered as of the revision that they end at and, if that is
+    below ``ahead``, of the next one's as well, unless the deltas in between come."""
 
     def buffer(self, delta: Delta) -> None:
         """Keep a delta for the end of the snapshot, at most `MAX_BUFFERED` entries in all."""

@@ -74,7 +74,8 @@ class Snapshots:
         A range's next page is asked for before the one that came is merged.
         """
         first = await self._page(vpc.vni, Range())
-        revision, rows = first.revision, [await self._keeper.merge(vpc, first.entries)]
+        revision = first.revision
+        rows = [await self._keeper.merge(vpc, revision, first.entries)]
         asked = self._ask(vpc.vni, first.rest(_RANGES))
         try:
             while asked:
@@ -85,7 +86,7 @@ class Snapshots:
                     if page.revision < revision:
                         raise SnapshotFailed(f"it went back from {revision} to {page.revision}")
                     asked |= self._ask(vpc.vni, page.rest(1))
-                    rows.append(await self._keeper.merge(vpc, page.entries))
+                    rows.append(await self._keeper.merge(vpc, page.revision, page.entries))
         finally:
             for task in asked:
                 task.cancel()

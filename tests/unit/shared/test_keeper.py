@@ -50,14 +50,14 @@ async def test_what_was_forgotten_while_it_was_read_leaves_nothing(
     keeper.ask(VNI)
     vpc = keeper.begin(keeper.wanted.get_nowait())
     assert vpc is not None
-    rows = await keeper.merge(vpc, routes(1, 2))
+    rows = await keeper.merge(vpc, 5, routes(1, 2))
 
     await keeper.forget(VNI)
 
     assert not held.ips
     assert not len(keeper.table)
     with pytest.raises(Forgotten):
-        await keeper.merge(vpc, routes(3))
+        await keeper.merge(vpc, 5, routes(3))
     with pytest.raises(Forgotten):
         await keeper.finish(vpc, 5, rows)
     keeper.retry(vpc)
@@ -72,7 +72,7 @@ async def test_one_that_comes_back_before_its_turn_is_read_once(keeper: Keeper, 
     assert vpc is not None
     assert again is None
 
-    rows = await keeper.merge(vpc, routes(1))
+    rows = await keeper.merge(vpc, 5, routes(1))
     await keeper.finish(vpc, 5, rows)
 
     assert (vpc.state, vpc.revision) == (State.FOLLOWING, 5)

@@ -132,6 +132,29 @@ def test_what_came_and_went_in_a_gap_is_checked_and_no_more(
     assert host.client.asked == []
 
 
+def test_what_a_later_chunk_told_of_is_named_though_its_delta_was_lost(
+    host: TableHost, gateway: TableGateway
+) -> None:
+    other = TableGateway(1)
+    other.take(0, 1, entries(1, dict.fromkeys(range(1, 21), 2)))
+    other.take(1, 2, entries(2, {15: 4}))
+    host.gateways[:] = [other]
+    host.tick()
+    low = entries(1, dict.fromkeys(range(1, 10), 2))
+    high = np.concatenate((entries(1, dict.fromkeys(range(11, 21), 2)), entries(2, {15: 4})))
+    high = np.delete(high, 4)
+    gateway.begin_reading()
+    gateway.read_chunk(2, low)
+    gateway.read_chunk(3, high)  # 10 is gone since 3
+    gateway.end_reading(2)
+    gateway.read_whole(4, np.concatenate((low, high)))
+    host.gateways[:] = [gateway]
+    host.client.asked.clear()
+    host.tick()
+    assert host.client.asked == [address(10)]
+    assert host.held() == {address(n): 2 for n in range(1, 10)}
+
+
 def test_what_had_no_route_is_watched_too(host: TableHost, gateway: TableGateway) -> None:
     """It is asked for again as soon as it has one, though nothing else of its VPC is held."""
     bare = TableHost([gateway])
@@ -174,13 +197,17 @@ def test_a_new_agent_checks_what_it_adopted(host: TableHost, gateway: TableGatew
 
 
 class AnyOrder(RuleBasedStateMachine):
-    """Two gateways, each with its own lag, against the routes as they are committed."""
+    """Two gateways, each with its own lag and gaps, against the routes as they are committed."""
 
     def __init__(self) -> None:
         super().__init__()
         self.deltas: list[Routes] = []
-        self.truth: dict[int, int] = {}
+        self.truth: dict[int, tuple[int, int]] = {}
+        """VTEP and revision of each route."""
         self.gateways = [TableGateway(0), TableGateway(1)]
+        self.sent = [0, 0]
+        """Deltas that were sent to each, whether it got them or not."""
+        self.read_from = [0, 0]
         self.host = TableHost(list(self.gateways), slots=32)
 
     @rule(routes=st.dictionaries(NUMBERS, HOSTS, min_size=1, max_size=3))
@@ -190,22 +217,39 @@ class AnyOrder(RuleBasedStateMachine):
             if vtep is None:
                 self.truth.pop(number, None)
             else:
-                self.truth[number] = vtep
+                self.truth[number] = vtep, len(self.deltas)
 
-    @rule(which=st.integers(0, 1), steps=st.integers(1, 3))
-    def deliver(self, which: int, steps: int) -> None:
-        gateway = self.gateways[which]
-        for _ in range(steps):
-            at = gateway.revision
-            if at < len(self.deltas):
-                gateway.take(at, at + 1, self.deltas[at])
+    @rule(which=st.integers(0, 1), steps=st.integers(1, 3), lost=st.booleans())
+    def deliver(self, which: int, steps: int, lost: bool = False) -> None:
+        for at in range(self.sent[which], min(self.sent[which] + steps, len(self.deltas))):
+            self.sent[which] = at + 1
+            if not lost:
+                self.gateways[which].take(at, at + 1, self.deltas[at])
 
     @rule(which=st.integers(0, 1), restart=st.booleans())
-    def read_whole(self, which: int, restart: bool) -> None:
+    def begin_reading(self, which: int, restart: bool = False) -> None:
         gateway = self.gateways[which]
         if restart:
             gateway.start()
-        gateway.read_whole(len(self.deltas), entries(len(self.deltas), {**self.truth}))
+        if not gateway.reading:
+            self.read_from[which] = len(self.deltas)
+            gateway.begin_reading()
+            gateway.read_chunk(len(self.deltas), self.part(range(4)))
+
+    @rule(which=st.integers(0, 1))
+    def end_reading(self, which: int) -> None:
+        """The second of two chunks may hold what came after the first."""
+        gateway = self.gateways[which]
+        if gateway.reading:
+            gateway.read_chunk(len(self.deltas), self.part(range(4, 8)))
+            gateway.end_reading(self.read_from[which])
+
+    def part(self, numbers: range) -> Routes:
+        """The routes to these as they are now, each with its own revision."""
+        found = {number: self.truth[number] for number in numbers if number in self.truth}
+        table = entries(0, {number: vtep for number, (vtep, _) in found.items()})
+        table["revision"] = [revision for _, revision in found.values()]
+        return table
 
     @rule(which=st.integers(0, 1), silent=st.booleans())
     def mute(self, which: int, silent: bool) -> None:
@@ -221,11 +265,15 @@ class AnyOrder(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """When every gateway knows all, two ticks later so does the host, of what it holds."""
-        for which in (0, 1):
-            self.gateways[which].silent = False
+        for which, gateway in enumerate(self.gateways):
+            gateway.silent = False
             self.deliver(which, len(self.deltas))
+            self.end_reading(which)
+            if gateway.revision < len(self.deltas):
+                self.begin_reading(which)
+                self.end_reading(which)
         self.host.tick(), self.host.tick()
-        right = {address(number): vtep for number, vtep in self.truth.items()}
+        right = {address(number): vtep for number, (vtep, _) in self.truth.items()}
         for ip, vtep in self.host.held().items():
             assert right.get(ip) == vtep
         for number in self.truth:
