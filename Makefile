@@ -36,7 +36,8 @@ up: setup ## the same platform, left running until Ctrl-C
 test: setup ## all tests
 	@$(VENV)/pytest $(or $(ARGS),-n 2 --dist loadfile --no-loadscope-reorder)
 
-nightly: setup ## the packet path against its model: 100,000 cases that no run before had
+nightly: setup ## what no run before had: 10,000 orders of events at a cache, 100,000 frames of the model
+	@ACHELOUS_ORDERS=10000 $(VENV)/pytest tests/unit/vswitch/test_delta.py --timeout 1800
 	@ACHELOUS_MODEL_CASES=100000 ACHELOUS_MODEL_SEED=$$(date +%s) $(VENV)/pytest tests/packets/test_model.py $(ARGS)
 	@cat build/model.json
 

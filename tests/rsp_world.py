@@ -26,6 +26,7 @@ from achelous_vswitch.gateways import Gateway
 from achelous_vswitch.learner import Learner
 from achelous_vswitch.metrics import Metrics
 from achelous_vswitch.negatives import Negatives
+from achelous_vswitch.pushed import Pushed
 from achelous_vswitch.reconcile import Reconciler
 from achelous_vswitch.rsp_client import RspClient
 from achelous_vswitch.settings import VswitchSettings
@@ -171,18 +172,27 @@ class TableHost:
     def __post_init__(self) -> None:
         self.dataplane: Dataplane = memory_dataplane(fc=self.slots)
         self.dataplane.config["vtep"] = 0xFFFF
+        self.dataplane.vnis.update(np.uint32(VNI), np.uint32(1))
         self.cache = ForwardingCache(self.dataplane.fc, self.dataplane.fc_index, rest_s=0)
         self.client = TableClient(self.gateways)
         self.metrics = Metrics()
         self.negatives = Negatives(self.cache.views, self.settings.negative_s)
         common = (self.client, self.settings, self.metrics)
         self.learner = Learner(self.dataplane, self.cache, self.negatives, *common)
+        self.pushed = Pushed(self.dataplane, self.cache, self.metrics)
         self.reconciler = Reconciler(self.cache, self.negatives, self.dataplane.config, *common)
 
     def learn(self, *numbers: int, vni: int = VNI) -> None:
         """Ask for these, as for what was relayed."""
         wanted = rsp.requests([vni] * len(numbers), addresses(numbers))
         asyncio.run(self.learner._learn(wanted))
+
+    def push(self, gateway: TableGateway, number: int) -> None:
+        """Have the gateway send a route unasked, if it has one."""
+        routes = gateway.server.routes([VNI], addresses([number]))
+        if len(routes):
+            message = rsp.encode(rsp.MessageType.PUSH, 1, routes, OFFERED)
+            asyncio.run(self.pushed.on_push(message))
 
     def tick(self) -> bool:
         return asyncio.run(self.reconciler._delta.tick(0, list(self.cache.views)))
