@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from achelous_shared.route_following.index import Rows
 from achelous_shared.route_following.plan import (
+    MAX_UNSAID,
     TRANSITIONS,
     Action,
     Delta,
@@ -224,12 +225,14 @@ class Keeper:
         One that ends before where the table stood is of a database that went back: what vSwitches
         hold is of revisions that will come again, and they are to check it all.
         """
-        if 0 < vpc.revision < revision:
+        few = sum(map(len, vpc.unsaid)) <= MAX_UNSAID
+        if 0 < vpc.revision < revision and few:
             hashes = np.concatenate([np.zeros(0, np.uint32), *vpc.unsaid])
             now_ns = time.monotonic_ns()
             self._journal.append(vpc.vni, revision, hashes, now_ns, gap=vpc.revision)
         elif revision != vpc.revision or vpc.unsaid:
             self._journal.begin(vpc.vni, max(revision, vpc.ahead))
+            vpc.unsaid.clear()
         self._stand_at(vpc, revision)
 
     def _note(self, vpc: Vpc, changes: Changes) -> None:

@@ -15,6 +15,8 @@ from achelous_shared.rsp_hash import Hashes
 
 MAX_BUFFERED: Final = 131_072
 """Entries kept while one VPC is read; past it they are dropped, which shows as another gap."""
+MAX_UNSAID: Final = 131_072
+"""Changes of snapshots to be named one by one; past it everything is checked."""
 
 
 class State(Enum):

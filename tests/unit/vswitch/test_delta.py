@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from rsp_world import VNI, TableGateway, TableHost, address, addresses, entries
 
 from achelous_shared import rsp
+from achelous_shared.route_following import keeper
 from achelous_shared.routes import Routes
 from achelous_shared.rsp_hash import destination_hash
 from achelous_vswitch.fc import ForwardingCache
@@ -156,6 +157,17 @@ def test_what_a_later_chunk_told_of_is_named_though_its_delta_was_lost(
     host.tick()
     assert host.client.asked == [address(10)]
     assert host.held() == {address(n): 2 for n in range(1, 10)}
+
+
+def test_after_a_gap_of_too_many_changes_all_entries_are_checked(
+    host: TableHost, gateway: TableGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "MAX_UNSAID", 1)
+    gateway.read_whole(9, entries(1, dict.fromkeys(range(3, 21), 2)))
+    host.client.asked.clear()
+    host.tick()
+    assert sorted(host.client.asked) == [address(n) for n in range(1, 11)]
+    assert host.held() == {address(n): 2 for n in range(3, 11)}
 
 
 def test_what_had_no_route_is_watched_too(host: TableHost, gateway: TableGateway) -> None:
