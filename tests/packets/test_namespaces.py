@@ -17,6 +17,7 @@ from pyroute2 import IPRoute
 from achelous_lab.netns import links
 from achelous_lab.netns.guest import Guest
 from achelous_lab.netns.network import Network
+from achelous_lab.process import run
 from achelous_lab.waiting import wait_until
 
 pytestmark = pytest.mark.kernel
@@ -45,6 +46,11 @@ class Pair:
     def relayed(self) -> int:
         """Packets that went through the gateway."""
         return int(self.gateway.table("counters").per_cpu_all()["relayed_packets"].sum())
+
+    def passed(self) -> tuple[int, int]:
+        """Packets that `a` sent, and those that `b` was given."""
+        sent = self.left.datapath.counters()[self.port_a.slot]["tx_packets"]
+        return sent, self.right.datapath.counters()[self.port_b.slot]["rx_packets"]
 
     def drops(self) -> dict[str, int]:
         """All drops of both hosts."""
@@ -92,17 +98,29 @@ async def test_a_vtep_that_is_no_neighbour_is_found_by_the_routes(
 
 @pytest.mark.parametrize("known", [True, False], ids=["direct", "relayed"])
 async def test_tcp_and_udp_pass_at_speed(pair: Pair, known: bool) -> None:
-    """GSO frames of 64 KB survive encapsulation and relaying: without them TCP has a tenth."""
+    """GSO frames of 64 KB survive encapsulation and relaying: without them TCP has a tenth.
+
+    A datagram is lost at most at the receiver's socket, which a busy machine may let overflow.
+    """
     if known:
         pair.learn()
     tcp = await pair.a.iperf3(pair.b, seconds=1)
     assert tcp.bits_per_second > 1e9
     sent = pair.left.datapath.counters()[pair.port_a.slot]
     assert sent["tx_bytes"] / sent["tx_packets"] > 5000
+    before, full_before = pair.passed(), await socket_full(pair.b)
     datagrams = await pair.a.iperf3(pair.b, seconds=1, udp=True, bitrate="20M", length=1000)
-    assert datagrams.packets > 1000
-    assert datagrams.lost == 0
+    went, came = (now - then for now, then in zip(pair.passed(), before, strict=True))
+    assert came == went > datagrams.packets > 1000
+    assert datagrams.lost <= await socket_full(pair.b) - full_before
     assert pair.drops() == {}
+
+
+async def socket_full(guest: Guest) -> int:
+    """Datagrams for which a socket of the guest had no room."""
+    said = (await run(["cat", "/proc/net/snmp"], netns=guest.name, timeout=5)).stdout.decode()
+    names, values = (line.split() for line in said.splitlines() if line.startswith("Udp:"))
+    return int(values[names.index("RcvbufErrors")])
 
 
 async def test_fragments_of_a_large_ping_pass(pair: Pair) -> None:
