@@ -1,12 +1,15 @@
 """The few system calls that Python 3.11 does not offer: namespaces and mounts."""
 
 import ctypes
+import errno
 import os
 from pathlib import Path
 from typing import Final
 
 CLONE_NEWNET: Final = 0x40000000
-_MS_BIND: Final = 4096
+_MS_BIND: Final = 1 << 12
+_MS_REC: Final = 1 << 14
+_MS_SHARED: Final = 1 << 20
 _MNT_DETACH: Final = 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -34,8 +37,23 @@ def enter_network(path: Path) -> None:
 
 def bind_mount(source: str, target: Path) -> None:
     """Make `source` appear at `target` as well."""
-    result = _libc.mount(source.encode(), os.fsencode(target), b"none", _MS_BIND, None)
-    _check(result, f"mount --bind {source} {target}")
+    _mount(source, target, _MS_BIND, f"mount --bind {source} {target}")
+
+
+def share_mounts(directory: Path) -> None:
+    """Make `directory` a mount of its own, unless it is one, that shares those below it."""
+    call = f"mount --make-rshared {directory}"
+    try:
+        _mount("none", directory, _MS_SHARED | _MS_REC, call)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # it is no mount
+            raise
+        _mount(str(directory), directory, _MS_BIND | _MS_REC, f"mount --rbind {directory}")
+        _mount("none", directory, _MS_SHARED | _MS_REC, call)
+
+
+def _mount(source: str, target: Path, flags: int, call: str) -> None:
+    _check(_libc.mount(source.encode(), os.fsencode(target), b"none", flags, None), call)
 
 
 def mount(kind: str, target: Path) -> None:

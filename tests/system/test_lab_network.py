@@ -279,3 +279,25 @@ def _runs(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+_IP_COMES_SECOND = """
+import asyncio, subprocess
+from achelous_lab.netns.namespace import Namespace
+
+async def main():
+    ours = await Namespace.create("ours")
+    subprocess.run(["ip", "netns", "add", "theirs"], check=True)
+    ours.remove()
+    assert not ours.path.exists()
+    subprocess.run(["ip", "netns", "del", "theirs"], check=True)
+
+asyncio.run(main())
+"""
+
+
+async def test_a_namespace_can_be_removed_though_ip_made_its_first_after_it() -> None:
+    """On a machine where nobody had made one yet: its own /run, in a mount namespace."""
+    inside = 'mount -t tmpfs none /run && exec "$0" -c "$1"'
+    argv = ["unshare", "--mount", "sh", "-c", inside, sys.executable, _IP_COMES_SECOND]
+    await run(argv, timeout=30)

@@ -7,6 +7,7 @@ its other threads ever leave their own.
 import asyncio
 import contextlib
 import errno
+import fcntl
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -37,7 +38,7 @@ class Namespace:
     async def create(cls, name: str) -> Self:
         """Raises FileExistsError when somebody has a namespace of that name."""
         namespace = cls(name)
-        NETNS_DIR.mkdir(exist_ok=True)
+        await _in_own_thread(_share_directory)
         namespace.path.touch(mode=0o400, exist_ok=False)
         try:
             await _in_own_thread(namespace._unshare_and_bind)
@@ -99,6 +100,21 @@ class Namespace:
             yield fd
         finally:
             os.close(fd)
+
+
+def _share_directory() -> None:
+    """The directory of all namespaces, shared as `ip netns add` has it, which locks it likewise.
+
+    Where `ip` is the first to do so, it hides the mounts that are there below those of its own, and
+    their files can not be removed any more.
+    """
+    NETNS_DIR.mkdir(exist_ok=True)
+    directory = os.open(NETNS_DIR, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        syscalls.share_mounts(NETNS_DIR)
+    finally:
+        os.close(directory)
 
 
 async def _in_own_thread(work: Callable[[], T]) -> T:

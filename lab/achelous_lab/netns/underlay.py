@@ -1,5 +1,6 @@
 """The underlay: machines, each a namespace, on one switch."""
 
+from contextlib import ExitStack
 from functools import partial
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from types import TracebackType
@@ -61,9 +62,9 @@ class Underlay:
         error: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        for node in self._nodes.values():
-            node.namespace.remove()
-        self._switch.remove()
+        with ExitStack() as removals:  # all of them, whichever fails
+            for namespace in (self._switch, *(node.namespace for node in self._nodes.values())):
+                removals.callback(namespace.remove)
 
     async def node(self, name: str, ip: IPv4Address) -> Node:
         """A machine that can reach the others; `name` is at most 15 characters."""
