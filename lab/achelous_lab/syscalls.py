@@ -52,14 +52,14 @@ def share_mounts(directory: Path) -> None:
         _mount("none", directory, _MS_SHARED | _MS_REC, call)
 
 
-def _mount(source: str, target: Path, flags: int, call: str) -> None:
-    _check(_libc.mount(source.encode(), os.fsencode(target), b"none", flags, None), call)
-
-
 def mount(kind: str, target: Path) -> None:
     """Mount a file system that has no device, such as bpf."""
-    result = _libc.mount(kind.encode(), os.fsencode(target), kind.encode(), 0, None)
-    _check(result, f"mount -t {kind} {target}")
+    _mount(kind, target, 0, f"mount -t {kind} {target}", kind)
+
+
+def _mount(source: str, target: Path, flags: int, call: str, kind: str = "none") -> None:
+    result = _libc.mount(source.encode(), os.fsencode(target), kind.encode(), flags, None)
+    _check(result, call)
 
 
 def unmount(target: Path) -> None:

@@ -48,5 +48,6 @@ class Network:
         await self._stack.aclose()
 
     async def _remove_guests(self) -> None:
-        for guest in list(self.guests):
-            await self.remove_guest(guest)
+        async with AsyncExitStack() as removals:  # all of them, whichever fails
+            for guest in reversed(self.guests):
+                removals.push_async_callback(self.remove_guest, guest)

@@ -49,10 +49,10 @@ class Finding:
     slots: list[Slots] = field(default_factory=list)
     ages_ms: list[npt.NDArray[np.uint16]] = field(default_factory=list)
 
-    def suspect(self, slots: Slots, ages_ms: npt.NDArray[np.uint16]) -> None:
-        """Entries that are to be asked about."""
+    def suspect(self, slots: Slots, ages_ms: npt.NDArray[np.uint16] | None = None) -> None:
+        """Entries that are to be asked about, and how long ago they changed if that is known."""
         self.slots.append(slots)
-        self.ages_ms.append(ages_ms)
+        self.ages_ms.append(np.zeros(len(slots), np.uint16) if ages_ms is None else ages_ms)
 
 
 class Delta:
@@ -131,14 +131,11 @@ class Delta:
                 continue  # another one is asked, or has answered
             finding.revisions[vni] = revision
             if status is Status.RECHECK:
-                slots = self._cache.of_vpc(vni)
-                finding.suspect(slots, np.zeros(len(slots), np.uint16))
+                finding.suspect(self._cache.of_vpc(vni))
                 self._negatives.forget_vpc(vni)
                 self._metrics.rechecks.inc()
-                continue
-            if status is Status.GAP:
-                slots = self._cache.newer(vni, int(entry["since"]))
-                finding.suspect(slots, np.zeros(len(slots), np.uint16))
+            elif status is Status.GAP:
+                finding.suspect(self._cache.newer(vni, int(entry["since"])))
             if len(hashes):
                 slots, places = self._cache.changed(vni, hashes)
                 if len(slots):

@@ -23,12 +23,19 @@ NUMBERS = st.integers(0, 2)
 SELDOM = st.sampled_from([False] * 7 + [True])
 
 
+FIRST = dict.fromkeys(range(1, 21), 2)
+
+
+def knowing_first(number: int) -> TableGateway:
+    """A gateway that knows destinations 1 to 20 on host 2, at revision 1."""
+    gateway = TableGateway(number)
+    gateway.take(0, 1, entries(1, FIRST))
+    return gateway
+
+
 @pytest.fixture
 def gateway() -> TableGateway:
-    """One that knows destinations 1 to 20 on host 2, at revision 1."""
-    gateway = TableGateway(0)
-    gateway.take(0, 1, entries(1, dict.fromkeys(range(1, 21), 2)))
-    return gateway
+    return knowing_first(0)
 
 
 @pytest.fixture
@@ -67,8 +74,7 @@ def test_only_what_changed_of_what_is_held_is_asked_about(
 def test_a_lagging_gateway_does_not_count_as_fresh_and_another_is_asked(
     host: TableHost, gateway: TableGateway
 ) -> None:
-    behind = TableGateway(1)
-    behind.take(0, 1, entries(1, dict.fromkeys(range(1, 21), 2)))
+    behind = knowing_first(1)
     host.gateways.append(behind)
     gateway.take(1, 2, entries(2, {3: 4}))
     host.tick(), host.tick()
@@ -78,8 +84,7 @@ def test_a_lagging_gateway_does_not_count_as_fresh_and_another_is_asked(
 
 
 def test_what_a_lagging_gateway_taught_is_put_right(host: TableHost, gateway: TableGateway) -> None:
-    behind = TableGateway(1)
-    behind.take(0, 1, entries(1, dict.fromkeys(range(1, 21), 2)))
+    behind = knowing_first(1)
     gateway.take(1, 2, entries(2, {15: 4}))
     host.tick()
     host.gateways[:] = [behind]
@@ -117,15 +122,14 @@ def test_what_came_and_went_in_a_gap_is_checked_and_no_more(
     host: TableHost, gateway: TableGateway, ahead: bool
 ) -> None:
     """Whether the host stands before the gap or, if ``ahead``, in it."""
-    other = TableGateway(1)
-    other.take(0, 1, entries(1, dict.fromkeys(range(1, 21), 2)))
+    other = knowing_first(1)
     other.take(1, 2, entries(2, {30: 4}))
     host.gateways[:] = [other]
     if ahead:
         host.tick()
     host.learn(30)
     assert host.held()[address(30)] == 4
-    gateway.read_whole(3, entries(1, dict.fromkeys(range(1, 21), 2)))
+    gateway.read_whole(3, entries(1, FIRST))
     host.gateways[:] = [gateway]
     host.client.asked.clear()
     host.tick()
@@ -139,14 +143,13 @@ def test_what_came_and_went_in_a_gap_is_checked_and_no_more(
 def test_what_a_later_chunk_told_of_is_named_though_its_delta_was_lost(
     host: TableHost, gateway: TableGateway
 ) -> None:
-    other = TableGateway(1)
-    other.take(0, 1, entries(1, dict.fromkeys(range(1, 21), 2)))
+    other = knowing_first(1)
     other.take(1, 2, entries(2, {15: 4}))
     host.gateways[:] = [other]
     host.tick()
-    low = entries(1, dict.fromkeys(range(1, 10), 2))
-    high = np.concatenate((entries(1, dict.fromkeys(range(11, 21), 2)), entries(2, {15: 4})))
-    high = np.delete(high, 4)
+    low = entries(1, {n: 2 for n in FIRST if n < 10})
+    high = entries(1, {n: 2 for n in FIRST if n > 10 and n != 15})
+    high = np.concatenate((high, entries(2, {15: 4})))
     gateway.begin_reading()
     gateway.read_chunk(2, low)
     gateway.read_chunk(3, high)  # 10 is gone since 3
